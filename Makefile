@@ -1,0 +1,58 @@
+# `make exp-part-a` runs the main job and `make test` the tests; both set up .venv when needed, once.
+
+PYTHON ?= python3
+DATA_DIR ?=
+RUNS_DIR ?= runs
+ON_MISSING ?= embedded
+ARGS ?=
+
+BIN := .venv/bin
+RUN := TF_CPP_MIN_LOG_LEVEL=$${TF_CPP_MIN_LOG_LEVEL:-2} $(BIN)/python
+EXPERIMENT_FLAGS := $(if $(DATA_DIR),--data_dir="$(DATA_DIR)") --runs_dir="$(RUNS_DIR)" --on_missing=$(ON_MISSING) $(ARGS)
+ifdef KERAS_HOME
+export KERAS_HOME
+endif
+
+.DEFAULT_GOAL := help
+.PHONY: help setup test test-slow coverage lint format embedded clean exp-part-a
+
+help: ## list the targets and variables
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@echo
+	@echo 'Variables: DATA_DIR (prepared TFDS sets)  KERAS_HOME (Keras weights cache)  RUNS_DIR (results; runs)'
+	@echo '           ON_MISSING (embedded or error)  ARGS (further flags)  PYTHON (3.11 to 3.13; python3)'
+
+setup: .venv/installed ## create .venv and install the package
+
+.venv/installed: setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}: use make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+exp-part-a: setup ## report A, Part A: pre-trained against from-scratch AlexNet, 10 / 20 / 50 % of the data
+	$(RUN) -m experiments.part_a $(EXPERIMENT_FLAGS)
+
+test: setup ## the tests (minutes, no network)
+	$(RUN) -m pytest -q $(ARGS)
+
+test-slow: setup ## the tests that take longer: every large backbone, the embedded weights made anew
+	$(RUN) -m pytest -q -m slow $(ARGS)
+
+coverage: setup ## the tests with line coverage
+	$(RUN) -m pytest -q --cov --cov-report=term $(ARGS)
+
+lint: setup ## formatting and lint
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+format: setup ## format and fix
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+embedded: setup ## make the embedded data and weights anew
+	$(RUN) tools/make_digits.py
+	$(RUN) tools/make_embedded_weights.py
+
+clean: ## remove the environment and caches, never the results
+	rm -rf .venv .pytest_cache .ruff_cache

@@ -1,0 +1,71 @@
+import dataclasses
+import json
+
+import pytest
+
+from tl_keras.config import SETTINGS, RunConfig
+from tl_keras.errors import ConfigError
+
+IMPOSSIBLE = [
+    {"fraction": 0},
+    {"fraction": 1.5},
+    {"fraction": 0.95},  # with validation_fraction 0.1, more than there is
+    {"validation_fraction": 1},
+    {"limit_train": -1},
+    {"limit_test": -1},
+    {"crop_fraction": 2.0},
+    {"on_corrupt": "ignore"},
+    {"stem": "large"},
+    {"image_size": -3},
+    {"frozen_mode": "eval"},
+    {"optimizer": "lamb"},
+    {"learning_rate": 0},
+    {"learning_rate": float("nan")},
+    {"momentum": 1},
+    {"nesterov": True, "momentum": 0},
+    {"weight_decay": -1},
+    {"l2": -1},
+    {"schedule": "linear"},
+    {"epochs": 0},
+    {"epochs": 2.5},
+    {"warmup_epochs": 10},
+    {"batch_size": 0},
+    {"selection": "first"},
+    {"precision": "float64"},
+    {"xla": "maybe"},
+    {"distribution": "tpu"},
+    {"seed": -1},
+]
+
+
+@pytest.mark.parametrize("settings", IMPOSSIBLE, ids=str)
+def test_impossible_settings_are_refused_by_flag_name(settings):
+    with pytest.raises(ConfigError, match=f"--{next(iter(settings))}"):
+        RunConfig().replace(**settings)
+
+
+def test_flat_settings_survive_json():
+    config = RunConfig().replace(dataset="digits", fraction=0.2, nesterov=True, epochs=3, seed=7)
+    assert RunConfig.from_flat(json.loads(json.dumps(config.flat()))) == config
+
+
+def test_unknown_setting_names_the_nearest():
+    with pytest.raises(ConfigError, match="Did you mean 'epochs'"):
+        RunConfig().replace(epoch=3)
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_but_a_place_changes_the_digest(name):
+    other = {
+        str: "other", int: 7, float: 0.25, bool: True,
+    }[SETTINGS[name].type]  # fmt: skip
+    choices = SETTINGS[name].metadata["choices"]
+    value = choices[-1] if choices and choices[-1] != SETTINGS[name].default else (choices[0] if choices else other)
+    changed = RunConfig().replace(**{name: value})
+    assert (changed.digest() == RunConfig().digest()) == SETTINGS[name].metadata["is_place"]
+
+
+def test_settings_are_frozen_and_documented():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        RunConfig().seed = 1
+    assert all(setting.metadata["help"] for setting in SETTINGS.values())

@@ -1,0 +1,89 @@
+"""What a phase trains and freezes, on a tiny network with BatchNorm and dropout in every stage."""
+
+import keras
+import numpy as np
+import pytest
+
+from tl_keras import freezing
+from tl_keras.config import TrainConfig
+from tl_keras.errors import TrainingError
+from tl_keras.strategies import plan
+
+STRATEGIES = ["full", "head", "last:1", "train:stem", "freeze:body"]
+
+
+def tiny_classifier(size: int = 8) -> tuple[keras.Model, dict]:
+    images = keras.Input((size, size, 3), name="image")
+    x = keras.layers.Rescaling(1 / 255, name="scale")(images)
+    for stage in ("stem", "body"):
+        x = keras.layers.Conv2D(6, 3, name=f"{stage}_conv")(x)
+        x = keras.layers.BatchNormalization(name=f"{stage}_bn", momentum=0.5)(x)
+        x = keras.layers.Activation("relu", name=f"{stage}_relu")(x)
+        x = keras.layers.Dropout(0.5, name=f"{stage}_out")(x)
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(images, keras.layers.Dense(3, name="logits", dtype="float32")(x))
+    stages: dict = {"stem": [], "body": [], "head": []}
+    for layer in model.layers:
+        stages["body" if layer.name.startswith("body") else "head" if layer.name in ("pool", "logits") else "stem"].append(layer)
+    return model, stages
+
+
+def phase_of(strategy: str, frozen_mode: str):
+    return plan(("stem", "body"), TrainConfig(strategy=strategy, frozen_mode=frozen_mode))[0]
+
+
+@pytest.mark.parametrize("frozen_mode", ["inference", "training"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_frozen_stages_run_in_the_mode_asked_for(strategy, frozen_mode):
+    keras.utils.set_random_seed(0)
+    model, stages = tiny_classifier()
+    phase = phase_of(strategy, frozen_mode)
+    images = np.random.default_rng(0).uniform(0, 255, (16, 8, 8, 3)).astype("float32")
+    before = freezing.fingerprints(stages)
+    with freezing.follow(stages, phase):
+        outputs = [
+            keras.Model(model.input, model.get_layer(f"{stage}_out").output)(images, training=True).numpy() for stage in ("stem", "body")
+        ]
+    moved = {path for path, value in freezing.fingerprints(stages).items() if value != before[path]}
+    live = [stage for stage in ("stem", "body") if stage in phase.trainable or frozen_mode == "training"]
+    assert moved == {f"{stage}_bn/moving_{kind}" for stage in live for kind in ("mean", "variance")}
+    inference = keras.Model(model.input, model.get_layer("stem_out").output)(images, training=False).numpy()
+    if "stem" not in live:
+        np.testing.assert_array_equal(outputs[0], inference)
+    else:
+        assert (outputs[0] == 0).mean() > 0.6  # half by dropout, some by the ReLU
+    assert all(layer.trainable for layer in model.layers)
+    assert [layer.rate for layer in model.layers if hasattr(layer, "rate")] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("frozen_mode", ["inference", "training"])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_audit_accepts_what_was_planned_and_nothing_else(strategy, frozen_mode):
+    model, stages = tiny_classifier()
+    phase = phase_of(strategy, frozen_mode)
+    before = freezing.fingerprints(stages)
+    weights = {weight.path: weight for weight in model.weights}
+    expected = freezing.expected_to_move(stages, phase)
+    for path in expected:
+        weights[path].assign(weights[path] + 1e-3)
+    assert freezing.audit(stages, phase, before) == {"moved": len(expected), "unmoved": len(weights) - len(expected)}
+    for path in sorted(set(weights) - expected)[:1]:
+        weights[path].assign(weights[path] + 1e-3)
+        with pytest.raises(TrainingError, match=f"{path}.*although the strategy freezes"):
+            freezing.audit(stages, phase, before)
+
+
+def test_audit_finds_a_weight_that_got_no_gradient():
+    _, stages = tiny_classifier()
+    phase = phase_of("full", "inference")
+    with pytest.raises(TrainingError, match="did not move although the strategy trains"):
+        freezing.audit(stages, phase, freezing.fingerprints(stages))
+
+
+def test_rate_scales_follow_the_stages():
+    import dataclasses
+
+    _, stages = tiny_classifier()
+    phase = dataclasses.replace(phase_of("full", "inference"), rate_scale={"stem": 0.1})
+    scales = freezing.rate_scales(stages, phase)
+    assert scales["stem_conv/kernel"] == 0.1 and scales["logits/kernel"] == 1.0

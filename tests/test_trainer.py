@@ -1,0 +1,187 @@
+"""The training loop on a tiny network: resume to the bit, replicas that agree, precision, XLA, callbacks, and what stops it."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.test_freezing import tiny_classifier
+from tl_keras import runtime
+from tl_keras.config import RuntimeConfig, TrainConfig
+from tl_keras.errors import ConfigError, TrainingError
+from tl_keras.strategies import Phase, plan
+from tl_keras.trainer import Batches, Trainer
+
+NUM_TRAIN, NUM_VALIDATION, BATCH = 22, 13, 8  # neither divides by the batch
+RANDOM = np.random.default_rng(0)
+IMAGES = RANDOM.uniform(0, 255, (NUM_TRAIN + NUM_VALIDATION, 8, 8, 3)).astype("float32")
+LABELS = RANDOM.integers(0, 3, NUM_TRAIN + NUM_VALIDATION).astype("int32")
+
+
+def make_batches(images=IMAGES, replicas=1, validation=True) -> Batches:
+    def training(epoch):
+        order = np.random.default_rng((0, epoch)).permutation(NUM_TRAIN)
+        return tf.data.Dataset.from_tensor_slices((images[order], LABELS[order])).batch(BATCH)
+
+    rest = (images[NUM_TRAIN:], LABELS[NUM_TRAIN:], np.ones(NUM_VALIDATION, "float32"))
+    padded = tuple(np.concatenate([part, np.zeros((-NUM_VALIDATION % replicas, *part.shape[1:]), part.dtype)]) for part in rest)
+    return Batches(training, NUM_TRAIN, tf.data.Dataset.from_tensor_slices(padded).batch(BATCH) if validation else None)
+
+
+def make_trainer(directory, *, phases=None, settings=None, on_epoch=lambda progress: None, **config) -> Trainer:
+    train = TrainConfig(batch_size=BATCH, learning_rate=0.05, **{"epochs": 3, **config})
+    machine = runtime.start(RuntimeConfig(**{"precision": "float32", **(settings or {})}), seed=3, batch_size=BATCH, depthwise=False)
+    with machine.scope():
+        model, stages = tiny_classifier()
+    phases = phases or plan(("stem", "body"), train)
+    return Trainer(model, stages, phases, train, machine, directory, on_epoch=on_epoch)
+
+
+def values(trainer: Trainer) -> list[np.ndarray]:
+    return [variable.numpy() for variable in trainer._variables()]
+
+
+class Killed(Exception):
+    pass
+
+
+GRADUAL = (
+    Phase("head", 2, {"head": "all"}),
+    Phase("body", 1, {"body": "all", "head": "all"}, rate_scale={"body": 0.1}),
+    Phase("full", 2, {"stem": "all", "body": "all", "head": "all"}, frozen_mode="training"),
+)
+
+
+@pytest.mark.parametrize(("kill_after", "optimizer"), [(1, "sgd"), (2, "adamw"), (3, "sgd"), (4, "adamw")])
+def test_a_killed_run_resumes_to_the_bit(tmp_path, kill_after, optimizer):
+    """Killed after any epoch, phase boundaries among them: weights, moments, history and audits as of the straight run."""
+
+    def kill(progress):
+        if progress.epoch == kill_after + 1:
+            raise Killed
+
+    settings = {"optimizer": optimizer, "schedule": "cosine", "warmup_epochs": 1.0, "epochs": 5, "phases": GRADUAL, "selection": "last"}
+    straight = make_trainer(tmp_path / "straight", **settings)
+    expected = straight.fit(make_batches())
+    with pytest.raises(Killed):
+        make_trainer(tmp_path / "killed", on_epoch=kill, **settings).fit(make_batches())
+    resumed = make_trainer(tmp_path / "killed", **settings)
+    progress = resumed.fit(make_batches())
+    for one, other in zip(values(straight), values(resumed), strict=True):
+        np.testing.assert_array_equal(one, other)
+    timeless = [
+        {key: row[key] for key in ("epoch", "phase", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate")}
+        for row in progress.history
+    ]
+    assert timeless == [{key: row[key] for key in timeless[0]} for row in expected.history]
+    assert [record["audit"] for record in progress.phases] == [record["audit"] for record in expected.phases]
+    assert [record["epochs"] for record in progress.phases] == [2, 1, 2]
+
+
+def without_norm(trainer: Trainer) -> None:
+    """BatchNorm sees the half of the batch that its replica has, so exact agreement is asked of a network without it."""
+    for layer in trainer.model.layers:
+        if isinstance(layer, keras.layers.Dropout):
+            layer.rate = 0.0
+
+
+@pytest.mark.parametrize("strategy", ["head", "full"])
+def test_two_replicas_train_as_one(tmp_path, strategy):
+    """With BatchNorm in inference mode (head) the losses agree to rounding; with it in training mode they are as close as half batches are."""
+    histories = []
+    for distribution, replicas in (("none", 1), ("mirrored", 2)):
+        trainer = make_trainer(tmp_path / distribution, strategy=strategy, settings={"distribution": distribution})
+        assert trainer.runtime.replicas == replicas
+        without_norm(trainer)
+        histories.append(trainer.fit(make_batches(replicas=replicas)).history)
+    for one, two in zip(*histories, strict=True):
+        assert two["loss"] == pytest.approx(one["loss"], rel=1e-5 if strategy == "head" else 0.2)
+        assert two["val_loss"] == pytest.approx(one["val_loss"], rel=1e-5 if strategy == "head" else 0.2)
+
+
+def test_xla_trains_the_same(tmp_path):
+    histories = []
+    for xla in ("off", "on"):
+        trainer = make_trainer(tmp_path / xla, settings={"xla": xla}, epochs=2)
+        without_norm(trainer)
+        assert trainer.runtime.record()["xla"] == (xla == "on")
+        histories.append(trainer.fit(make_batches()).history)
+    assert [row["loss"] for row in histories[1]] == pytest.approx([row["loss"] for row in histories[0]], rel=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision_keeps_float32_weights_and_logits(tmp_path, precision):
+    trainer = make_trainer(tmp_path, settings={"precision": precision})
+    history = trainer.fit(make_batches()).history
+    assert trainer.model.get_layer("stem_conv").compute_dtype == precision.removeprefix("mixed_")
+    assert {keras.backend.standardize_dtype(weight.dtype) for weight in trainer.model.weights} == {"float32"}
+    assert trainer.model.output.dtype == "float32"
+    assert all(np.isfinite(row["loss"]) for row in history)
+
+
+def test_selection_restores_the_best_epoch_on_validation(tmp_path):
+    trainer = make_trainer(tmp_path, epochs=6, selection="best")
+    progress = trainer.fit(make_batches())
+    scores = [(row["val_accuracy"], -row["val_loss"]) for row in progress.history]
+    assert trainer.selected_epoch() == 1 + max(range(6), key=lambda index: scores[index])
+    assert trainer._validate(make_batches().validation)["val_loss"] == pytest.approx(progress.best["loss"], rel=1e-6)
+
+
+def test_without_validation_the_last_epoch_stands(tmp_path):
+    trainer = make_trainer(tmp_path, selection="best")
+    progress = trainer.fit(make_batches(validation=False))
+    assert trainer.selected_epoch() == 3 and not progress.best and "val_loss" not in progress.history[0]
+
+
+def test_nan_stops_with_the_step(tmp_path):
+    images = IMAGES.copy()
+    images[np.random.default_rng((0, 1)).permutation(NUM_TRAIN)[BATCH]] = np.nan  # first seen in the second step of its epoch, or before
+    with pytest.raises(TrainingError, match=r"loss became nan at step [123] \(epoch 1\); the last finite"):
+        make_trainer(tmp_path).fit(make_batches(images))
+    assert not (tmp_path / "latest.npz").exists()
+
+
+def test_keras_callbacks_work(tmp_path):
+    seen = []
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(batch)
+
+        def on_epoch_end(self, epoch, logs=None):
+            assert {"loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"} <= set(logs)
+            if epoch == 0:
+                self.model.optimizer.learning_rate = 0.0125
+
+    trainer = make_trainer(tmp_path, epochs=9)
+    stopping = keras.callbacks.EarlyStopping(monitor="learning_rate", mode="min", patience=2)
+    progress = trainer.fit(make_batches(), [Watch(), stopping, keras.callbacks.CSVLogger(tmp_path / "log.csv")])
+    assert progress.stopped and len(progress.history) == 4  # the rate falls once, then two epochs of patience
+    assert seen == [0, 1, 2] * 4
+    assert [row["learning_rate"] for row in progress.history[1:]] == pytest.approx([0.0125] * 3)
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 5
+
+
+def test_steps_are_traced_once_for_whole_and_ragged_batches(tmp_path):
+    trainer = make_trainer(tmp_path)
+    traces = []
+    make = trainer._make_step
+    trainer._make_step = lambda variables: traces.append(make(variables)) or traces[-1]
+    trainer.fit(make_batches())
+    assert traces[0].experimental_get_tracing_count() <= 2
+
+
+def test_batch_must_divide_by_the_replicas():
+    with pytest.raises(ConfigError, match="multiple of the 2 replicas"):
+        runtime.start(RuntimeConfig(distribution="mirrored"), seed=0, batch_size=7, depthwise=False)
+
+
+@pytest.mark.parametrize("config", [{}, {"precision": "float32", "xla": "on"}])
+def test_runtime_records_what_is_really_used(config):
+    record = runtime.start(RuntimeConfig(**config), seed=0, batch_size=8, depthwise=True).record()
+    assert record["precision"] == "float32"  # depthwise networks on a CPU, whatever it can
+    assert record["xla"] is (config.get("xla") == "on")
+    assert record["replicas"] == 1 and record["device"] == "CPU" and record["versions"]["keras"] == keras.__version__
+    assert dataclasses.asdict(RuntimeConfig(**config))

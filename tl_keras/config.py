@@ -1,0 +1,187 @@
+"""What a run is: frozen dataclasses, checked when they are made, to and from JSON.
+
+Every setting is one field with its default, its help text and its allowed values; `flags.py` makes the command line
+from them. Field names are unique over all groups, so a run can be named flat: `RunConfig().replace(epochs=3)`.
+No TensorFlow here.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tl_keras.errors import ConfigError, unknown
+
+OPTIMIZERS = ("sgd", "adam", "adamw")
+SCHEDULES = ("constant", "cosine", "step", "plateau")
+PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+
+
+def _setting(default: Any, help: str, *, choices: tuple[str, ...] = (), is_place: bool = False) -> Any:
+    """A field. `is_place` marks a path on this machine: it says where things lie, not what the run is."""
+    return field(default=default, metadata={"help": help, "choices": choices, "is_place": is_place})
+
+
+def _require(ok: bool, name: str, value: object, expected: str) -> None:
+    if not ok:
+        raise ConfigError(f"flag --{name}={value}: expected {expected}.")
+
+
+def _check(config: Any) -> None:
+    """Check the type of every field (ints pass as floats) and its choices."""
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if item.type is float and type(value) is int:
+            object.__setattr__(config, item.name, float(value))
+        elif type(value) is not item.type:
+            raise ConfigError(f"flag --{item.name}={value!r}: expected {item.type.__name__}.")
+        if item.type is float:
+            _require(math.isfinite(value), item.name, value, "a finite number")
+        choices = item.metadata["choices"]
+        _require(not choices or value in choices, item.name, value, f"one of {', '.join(choices)}")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which images, how many of them, and what is done to them before the model."""
+
+    dataset: str = _setting("cifar10", "data set: a TFDS name, folder:PATH, or digits (embedded)")
+    data_dir: str = _setting("", "directory of prepared TFDS data sets; empty: TFDS's own default", is_place=True)
+    label: str = _setting("label", "which label of the data set to learn, e.g. label or species of oxford_iiit_pet")
+    fraction: float = _setting(1.0, "share of the train split to train on, stratified; 1 means all that validation leaves")
+    validation_fraction: float = _setting(0.1, "share of the train split held out for validation, stratified, before `fraction` is taken")
+    limit_train: int = _setting(0, "train on at most this many images (0: no limit); the result is marked")
+    limit_test: int = _setting(0, "test on at most this many images (0: no limit); the result is marked")
+    on_corrupt: str = _setting("error", "what to do with unreadable files of a folder", choices=("error", "skip"))
+    augmentation: str = _setting("none", "augmentation of the training images, by name; see `list augmentations`")
+    crop_fraction: float = _setting(0.0, "share of the shorter side kept by the centre crop before resizing; 0: the data set's own")
+
+    def __post_init__(self) -> None:
+        _check(self)
+        _require(0 < self.fraction <= 1, "fraction", self.fraction, "a share in (0, 1]")
+        _require(0 <= self.validation_fraction < 1, "validation_fraction", self.validation_fraction, "a share in [0, 1)")
+        total = self.fraction + self.validation_fraction
+        _require(self.fraction == 1 or total <= 1 + 1e-9, "fraction", self.fraction,
+                 f"at most 1 - --validation_fraction={self.validation_fraction}, or 1 for all that validation leaves")  # fmt: skip
+        _require(self.limit_train >= 0, "limit_train", self.limit_train, "0 or more images")
+        _require(self.limit_test >= 0, "limit_test", self.limit_test, "0 or more images")
+        _require(0 <= self.crop_fraction <= 1, "crop_fraction", self.crop_fraction, "a share in (0, 1], or 0")
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Which backbone, which weights it starts from, and what it sees."""
+
+    backbone: str = _setting("resnet50", "backbone, by name; see `list backbones`")
+    weights: str = _setting("imagenet", "none, imagenet, another variant that `list backbones` names, or the path of a weights file")
+    weights_dir: str = _setting("", "directory where weights files lie; empty: the Keras cache (KERAS_HOME)", is_place=True)
+    stem: str = _setting(
+        "imagenet", "stem of a ResNet: imagenet (7x7 stride 2, max-pool) or cifar (3x3 stride 1, no pool)", choices=("imagenet", "cifar")
+    )
+    image_size: int = _setting(0, "side of the square input in pixels; 0: the backbone's own")
+    normalization: str = _setting(
+        "weights", "what the pixels are normalised by inside the model; weights: what the weights were trained with"
+    )
+
+    def __post_init__(self) -> None:
+        _check(self)
+        _require(self.image_size >= 0, "image_size", self.image_size, "a side in pixels, or 0")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """What is trained, how fast, how long."""
+
+    strategy: str = _setting("full", "what is trained: full, head, last:N, train:a+b, freeze:a+b; see `list strategies`")
+    frozen_mode: str = _setting(
+        "inference",
+        "how frozen stages run: inference (running statistics, no dropout) or training (as PyTorch's model.train())",
+        choices=("inference", "training"),
+    )
+    optimizer: str = _setting("sgd", "optimizer, with PyTorch's arithmetic", choices=OPTIMIZERS)
+    learning_rate: float = _setting(1e-3, "learning rate, the peak of the schedule")
+    momentum: float = _setting(0.9, "momentum of sgd")
+    nesterov: bool = _setting(False, "Nesterov momentum of sgd")
+    weight_decay: float = _setting(0.0, "decoupled weight decay (AdamW's), times the learning rate")
+    l2: float = _setting(0.0, "L2 penalty added to the gradient (weight_decay of torch.optim.SGD and Adam)")
+    schedule: str = _setting("constant", "learning-rate schedule after warm-up", choices=SCHEDULES)
+    warmup_epochs: float = _setting(0.0, "epochs over which the rate rises linearly from 0")
+    epochs: int = _setting(10, "epochs of training")
+    batch_size: int = _setting(64, "images in a training step, over all replicas")
+    selection: str = _setting("best", "which epoch is tested: best on validation, or the last", choices=("best", "last"))
+
+    def __post_init__(self) -> None:
+        _check(self)
+        _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a rate above 0")
+        _require(0 <= self.momentum < 1, "momentum", self.momentum, "a number in [0, 1)")
+        _require(not self.nesterov or self.momentum > 0, "nesterov", self.nesterov, "--momentum above 0 with Nesterov")
+        _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
+        _require(self.l2 >= 0, "l2", self.l2, "0 or more")
+        _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
+        _require(0 <= self.warmup_epochs < self.epochs, "warmup_epochs", self.warmup_epochs, f"fewer than --epochs={self.epochs}")
+        _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """What it runs on. `auto` is resolved by `runtime.py` and recorded in the result."""
+
+    precision: str = _setting("auto", "arithmetic; auto: what the device is fast at", choices=PRECISIONS)
+    xla: str = _setting("auto", "compile the step with XLA; auto: on GPUs only", choices=("auto", "on", "off"))
+    distribution: str = _setting("none", "none: one device; mirrored: all local GPUs", choices=("none", "mirrored"))
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run: one configuration, one seed, one directory, one result."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    train: TrainConfig = TrainConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    seed: int = _setting(0, "seed of the split, the new weights, the shuffling, the augmentation and dropout")
+
+    def __post_init__(self) -> None:
+        _require(type(self.seed) is int and 0 <= self.seed < 2**31, "seed", self.seed, "an integer in [0, 2^31)")
+
+    def replace(self, **settings: Any) -> "RunConfig":
+        """A copy with flat settings replaced, e.g. `config.replace(epochs=3, backbone="vgg16")`."""
+        left = dict(settings)
+        groups = {group: dataclasses.replace(getattr(self, group), **_take(left, getattr(self, group))) for group in GROUPS}
+        seed = left.pop("seed", self.seed)
+        if left:
+            raise unknown("setting", next(iter(left)), SETTINGS)
+        return RunConfig(seed=seed, **groups)
+
+    def flat(self) -> dict[str, Any]:
+        """All settings by their flat names, e.g. `{"dataset": "cifar10", ..., "seed": 0}`."""
+        return {name: value for group in GROUPS for name, value in vars(getattr(self, group)).items()} | {"seed": self.seed}
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that say what the run is: all but the places where files lie on this machine."""
+        return {name: value for name, value in self.flat().items() if not SETTINGS[name].metadata["is_place"]}
+
+    def digest(self) -> str:
+        """Eight hex digits that differ between runs of different identity."""
+        return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:8]
+
+    @classmethod
+    def from_flat(cls, settings: Mapping[str, Any]) -> "RunConfig":
+        """The inverse of `flat()`; raises ConfigError for unknown names and impossible values."""
+        return cls().replace(**settings)
+
+
+def _take(settings: dict[str, Any], group: Any) -> dict[str, Any]:
+    """Remove from `settings` what belongs to `group`, and return it."""
+    return {item.name: settings.pop(item.name) for item in dataclasses.fields(group) if item.name in settings}
+
+
+GROUPS = {"data": DataConfig, "model": ModelConfig, "train": TrainConfig, "runtime": RuntimeConfig}
+SETTINGS = {item.name: item for group in GROUPS.values() for item in dataclasses.fields(group)}
+SETTINGS["seed"] = next(item for item in dataclasses.fields(RunConfig) if item.name == "seed")

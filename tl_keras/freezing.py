@@ -1,0 +1,102 @@
+"""Makes a model follow a phase, and proves afterwards that it did.
+
+Which weights get a gradient is decided here, by stage, and handed to the training step; Keras's `trainable` is only set for
+what it means to BatchNormalization: a layer with `trainable=False` runs on its running statistics, whatever `training` says.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import keras
+import numpy as np
+
+from tl_keras.errors import TrainingError
+from tl_keras.strategies import Phase
+
+Stages = Mapping[str, Sequence[keras.layers.Layer]]
+
+RATE_ATTRIBUTES = ("rate", "drop_path_rate")  # of Dropout and its kin, and of ConvNeXt's stochastic depth
+LISTED = 5  # variables named in an audit's message
+
+
+@contextmanager
+def follow(stages: Stages, phase: Phase) -> Iterator[None]:
+    """Set every layer to the mode that `phase` asks for.
+
+    Layers are put back when the phase ends, so that what is saved afterwards is the model as it was built.
+    """
+    rates = {}
+    for stage, layers in stages.items():
+        trained = stage in phase.trainable
+        live = trained or phase.frozen_mode == "training"
+        for layer in layers:
+            # Keras passes training=True to every layer of a functional model, so dropout in a frozen stage must be switched off at
+            # the layer; a BatchNorm that is to run on batch statistics must stay trainable for Keras though it gets no gradient.
+            layer.trainable = trained or (live and isinstance(layer, keras.layers.BatchNormalization))
+            if not live:
+                rates |= {(layer, name): getattr(layer, name) for name in RATE_ATTRIBUTES if getattr(layer, name, None)}
+    try:
+        for layer, name in rates:
+            setattr(layer, name, 0.0)
+        yield
+    finally:
+        for (layer, name), rate in rates.items():
+            setattr(layer, name, rate)
+        for layer in (layer for layers in stages.values() for layer in layers):
+            layer.trainable = True
+
+
+def trained_variables(stages: Stages, phase: Phase) -> list[keras.Variable]:
+    """The variables that `phase` trains, in stage order; to be asked outside `follow`, of layers as they were built."""
+    return [variable for stage in stages if stage in phase.trainable for variable in _trainable(stages[stage])]
+
+
+def rate_scales(stages: Stages, phase: Phase) -> dict[str, float]:
+    """Variable path -> factor on the learning rate, for the variables that `phase` trains."""
+    return {variable.path: phase.rate_scale.get(stage, 1.0) for stage in phase.trainable for variable in _trainable(stages[stage])}
+
+
+def _trainable(layers: Sequence[keras.layers.Layer]) -> list[keras.Variable]:
+    return [weight for layer in layers for weight in layer.trainable_weights]
+
+
+def fingerprints(stages: Stages) -> dict[str, str]:
+    """Variable path -> hash of its value, for every weight of the model."""
+    weights = (weight for layers in stages.values() for layer in layers for weight in layer.weights)
+    return {weight.path: hashlib.blake2b(np.ascontiguousarray(weight.numpy()), digest_size=16).hexdigest() for weight in weights}
+
+
+def audit(stages: Stages, phase: Phase, before: Mapping[str, str]) -> dict[str, int]:
+    """Compare every weight with its fingerprint `before` the phase; the counts of what moved and what did not.
+
+    Raises:
+        TrainingError: a weight moved that the phase froze, or one did not that it trains.
+    """
+    after = fingerprints(stages)
+    moved = {path for path, value in after.items() if value != before[path]}
+    expected = expected_to_move(stages, phase)
+    strays, stuck = sorted(moved - expected), sorted(expected - moved)
+    if strays:
+        raise TrainingError(
+            f"Phase {phase.name!r}: {_listing(strays)} moved although the strategy freezes them. This is a defect of tl_keras: please report it."
+        )
+    if stuck:
+        raise TrainingError(
+            f"Phase {phase.name!r}: {_listing(stuck)} did not move although the strategy trains them. "
+            "They got no gradient: dead units before them, or a rate too small for float32. Try a lower or higher --learning_rate, or other weights."
+        )
+    return {"moved": len(moved), "unmoved": len(after) - len(moved)}
+
+
+def expected_to_move(stages: Stages, phase: Phase) -> set[str]:
+    """Paths of the weights that the phase changes: those it trains, and the running statistics of every BatchNorm in training mode."""
+    live = [stage for stage in stages if stage in phase.trainable or phase.frozen_mode == "training"]
+    norms = [layer for stage in live for layer in stages[stage] if isinstance(layer, keras.layers.BatchNormalization)]
+    statistics = {weight.path for norm in norms for weight in (norm.moving_mean, norm.moving_variance)}
+    return statistics | {variable.path for variable in trained_variables(stages, phase)}
+
+
+def _listing(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - LISTED} more" if len(paths) > LISTED else ""
+    return f"{len(paths)} weights ({', '.join(paths[:LISTED])}{more})"

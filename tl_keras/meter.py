@@ -1,0 +1,69 @@
+"""Loss, accuracy and throughput of an epoch while it runs, read from the device as seldom as will do."""
+
+import math
+import time
+from typing import Any
+
+from tl_keras.errors import TrainingError
+
+READ_EVERY_SECONDS = 0.2  # so that the processor need not wait for the device at each step
+
+
+class EpochMeter:
+    """Sums what the steps of one epoch report.
+
+    Args:
+        epoch: counted from 1, for messages.
+        first_step: number of the epoch's first step over the whole run, for messages.
+    """
+
+    def __init__(self, epoch: int, first_step: int):
+        self._epoch, self._first_step = epoch, first_step
+        self._pending: list[tuple[int, Any, Any]] = []
+        self._steps = self._examples = self._timed_examples = 0
+        self._loss = self._right = 0.0
+        self._last_finite = math.nan
+        self._first_read = self._last_read = 0.0
+
+    def add(self, num_examples: int, loss: Any, right: Any) -> None:
+        """Take the summed loss and the number right of a step over `num_examples`, still on the device.
+
+        Raises:
+            TrainingError: the loss of a step was not finite.
+        """
+        self._pending.append((num_examples, loss, right))
+        if time.perf_counter() - self._last_read > READ_EVERY_SECONDS:
+            self._read()
+
+    def logs(self) -> dict[str, float]:
+        """Mean loss, accuracy and images per second so far; the first step, which compiles, is left out of the rate."""
+        seen = max(1, self._examples)
+        logs = {"loss": self._loss / seen, "accuracy": self._right / seen}
+        if self._timed_examples:
+            logs["images/s"] = round(self._timed_examples / max(self._last_read - self._first_read, 1e-9), 1)
+        return logs
+
+    def finish(self) -> dict[str, float]:
+        """The logs of the whole epoch."""
+        self._read()
+        return self.logs()
+
+    def _read(self) -> None:
+        for num_examples, loss, right in self._pending:
+            self._take(num_examples, float(loss), float(right))
+        self._pending.clear()
+        self._last_read = time.perf_counter()
+        self._first_read = self._first_read or self._last_read
+
+    def _take(self, num_examples: int, loss: float, right: float) -> None:
+        self._steps += 1
+        if not math.isfinite(loss):
+            raise TrainingError(
+                f"The loss became {loss} at step {self._first_step + self._steps} (epoch {self._epoch}); the last finite one was "
+                f"{self._last_finite:.4g}. Try a lower --learning_rate, --warmup_epochs=1, or --precision=float32."
+            )
+        self._timed_examples += num_examples if self._first_read else 0
+        self._examples += num_examples
+        self._loss += loss
+        self._right += right
+        self._last_finite = loss / num_examples

@@ -1,0 +1,158 @@
+"""Optimizers with PyTorch's arithmetic, a rate scale per variable, and learning-rate schedules.
+
+Keras's own differ from the reports' in ways that move figures: its SGD keeps the learning rate inside the momentum buffer,
+its Adam adds epsilon before the bias correction, counts one step for all variables, and its `weight_decay` is always
+decoupled. Here `l2` is added to the gradient (torch.optim.SGD's and Adam's weight_decay) and `weight_decay` is decoupled
+(AdamW's), and an optimizer is built once on every variable that any phase trains, so moments survive an unfreeze.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from tl_keras.config import TrainConfig
+
+PLATEAU_PATIENCE = 5  # epochs without a lower validation loss; ReduceLROnPlateau as report E sets it
+PLATEAU_FACTOR = 0.1
+STEP_FACTOR = 0.1  # after each third of the run
+
+
+class _TorchOptimizer(keras.optimizers.Optimizer):
+    """What SGD and Adam share: decay, L2 and the rate of each variable; subclasses give the direction of the step."""
+
+    def __init__(self, learning_rate: float, *, l2: float = 0.0, decoupled_decay: float = 0.0, name: str = "optimizer"):
+        super().__init__(learning_rate=learning_rate, name=name)
+        self.l2 = l2
+        self.decoupled_decay = decoupled_decay
+        self.rate_scales: Sequence[float] = ()
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        """Make the slots for `variables`, all with a rate scale of 1."""
+        if self.built:
+            return
+        super().build(list(variables))
+        self.rate_scales = [1.0] * len(variables)
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        # The TensorFlow backend passes a raw tf.Variable without a path: the index is the only key that holds.
+        index = self._get_variable_index(variable)
+        rate = ops.cast(learning_rate, variable.dtype) * self.rate_scales[index]
+        gradient = ops.cast(gradient, variable.dtype)
+        if self.decoupled_decay:
+            self.assign_sub(variable, variable * (rate * self.decoupled_decay))
+        if self.l2:
+            gradient = gradient + self.l2 * variable
+        self.assign_sub(variable, rate * self.direction(index, gradient))
+
+    def direction(self, index: int, gradient: Any) -> Any:
+        """The step of variable `index` before the rate, and the update of its slots."""
+        raise NotImplementedError
+
+
+class SGD(_TorchOptimizer):
+    """torch.optim.SGD: `v = momentum * v + g`, step `v`, or `g + momentum * v` with Nesterov."""
+
+    def __init__(self, learning_rate: float, *, momentum: float = 0.0, nesterov: bool = False, **settings: Any):
+        super().__init__(learning_rate, name="sgd", **settings)
+        self.momentum = momentum
+        self.nesterov = nesterov
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        self._velocities = self.add_optimizer_variables(list(variables), "velocity") if self.momentum else []
+
+    def direction(self, index: int, gradient: Any) -> Any:
+        if not self.momentum:
+            return gradient
+        velocity = self.momentum * self._velocities[index] + gradient
+        self.assign(self._velocities[index], velocity)
+        return gradient + self.momentum * velocity if self.nesterov else velocity
+
+
+class Adam(_TorchOptimizer):
+    """torch.optim.Adam (Kingma and Ba 2015), or AdamW (Loshchilov and Hutter 2019) with decoupled decay.
+
+    The bias correction counts the steps of each variable by itself, as PyTorch does: one that is unfrozen late starts
+    with its own first step instead of a step three times too large.
+    """
+
+    BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
+
+    def build(self, variables: Sequence[keras.Variable]) -> None:
+        if self.built:
+            return
+        super().build(variables)
+        self._means, self._squares = self.add_optimizer_variables(list(variables), ["mean", "square"])
+        self._steps = [self.add_variable(shape=(), dtype="float32", name=f"step_{index}") for index in range(len(variables))]
+
+    def direction(self, index: int, gradient: Any) -> Any:
+        step = self._steps[index] + 1.0
+        mean = self.BETA_1 * self._means[index] + (1 - self.BETA_1) * gradient
+        square = self.BETA_2 * self._squares[index] + (1 - self.BETA_2) * ops.square(gradient)
+        self.assign(self._steps[index], step)
+        self.assign(self._means[index], mean)
+        self.assign(self._squares[index], square)
+        root = ops.sqrt(square / _one_minus_power(self.BETA_2, step)) + self.EPSILON
+        return mean / _one_minus_power(self.BETA_1, step) / root
+
+
+def _one_minus_power(beta: float, step: Any) -> Any:
+    """1 - beta^step; in float32 the plain difference is off by one in 10^4 at the first steps."""
+    return -ops.expm1(step * math.log(beta))
+
+
+def build_optimizer(config: TrainConfig) -> _TorchOptimizer:
+    """The optimizer that `config` names, not yet built on variables."""
+    settings = {"l2": config.l2, "decoupled_decay": config.weight_decay}
+    if config.optimizer == "sgd":
+        return SGD(config.learning_rate, momentum=config.momentum, nesterov=config.nesterov, **settings)
+    return Adam(config.learning_rate, name=config.optimizer, **settings)
+
+
+class Schedule:
+    """The learning rate as a factor on the peak rate: linear warm-up, then the named decay.
+
+    `cosine` falls smoothly to 0 at the last step; `step` multiplies by 0.1 after each third of the run; `plateau`
+    multiplies by 0.1 when the watched loss has not fallen for 5 epochs (the only one with a state to resume).
+    """
+
+    def __init__(self, name: str, *, steps_per_epoch: int, epochs: int, warmup_epochs: float = 0.0):
+        self._decay = {"cosine": _cosine, "step": _staircase}.get(name, _constant)
+        self._watches = name == "plateau"
+        self._warmup_steps = round(warmup_epochs * steps_per_epoch)
+        self._decay_steps = max(1, steps_per_epoch * epochs - self._warmup_steps)
+        self.state: dict[str, float] = {"best": math.inf, "waited": 0, "factor": 1.0}
+
+    def factor(self, step: int) -> float:
+        """The factor for `step`, counted from 0 over the whole run."""
+        if step < self._warmup_steps:
+            return (step + 1) / (self._warmup_steps + 1)
+        return self._decay((step - self._warmup_steps) / self._decay_steps) * self.state["factor"]
+
+    def observe(self, loss: float) -> None:
+        """Tell the schedule the loss that `plateau` watches, once an epoch."""
+        if not self._watches:
+            return
+        if loss < self.state["best"]:
+            self.state.update(best=loss, waited=0)
+            return
+        self.state["waited"] += 1
+        if self.state["waited"] > PLATEAU_PATIENCE:
+            self.state.update(waited=0, factor=self.state["factor"] * PLATEAU_FACTOR)
+
+
+def _constant(progress: float) -> float:
+    return 1.0
+
+
+def _cosine(progress: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _staircase(progress: float) -> float:
+    return STEP_FACTOR ** int(3 * progress)
