@@ -1,0 +1,1 @@
+"""The experiments of the five reports, one short file each."""

@@ -1,0 +1,130 @@
+"""The command line as a user meets it: help at once, one message for each mistake, every flag alive."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments import part_a
+from tl_keras import cli
+from tl_keras.config import SETTINGS
+from tl_keras.errors import TrainingError
+from tl_keras.flags import CommandFlags
+
+ROOT = Path(__file__).parents[1]
+
+# What is asked for, and words of the one message that comes.
+MISTAKES = [
+    (["--backbone=resnet8"], ["Unknown backbone 'resnet8'", "resnet18"]),
+    (["--fraction=0"], ["--fraction=0", "(0, 1]"]),
+    (["--fraction=0.3"], ["--fraction", "use --fractions"]),
+    (["--fractions=0.1,x"], ["--fractions=0.1,x", "numbers separated by commas"]),
+    (["--fractions=0.1,0.1"], ["different numbers"]),
+    (["--seeds=1.5"], ["--seeds=1.5"]),
+    (["--strategy=train:layer9"], ["layer9", "conv1", "fc7"]),
+    (["--data_dir=/nonexistent"], ["/nonexistent", "cifar10", "--on_missing=embedded"]),
+    (["--image_size=32"], ["63"]),
+    (["--stem=cifar"], ["resnet18"]),
+    (["--learning_rate=fast"], ["learning_rate"]),
+    (["--optimizer=lamb"], ["sgd", "adamw"]),
+    (["--epoch=3"], ["epoch", "Did you mean"]),
+    (["--on_missing=guess"], ["error, embedded"]),
+    (["--augmentation=mosaic"], ["mosaic", "crop_flip"]),
+    (["--normalization=zscore"], ["zscore", "imagenet"]),
+    (["cifar10"], ["'cifar10'", "--name=value"]),
+]
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """No host answers."""
+    for module in ("tl_keras.data.tfds", "tl_keras.weights.locate"):
+        monkeypatch.setattr(f"{module}.reachable", lambda url, timeout=10.0: False)
+
+
+@pytest.mark.parametrize(("arguments", "words"), MISTAKES, ids=lambda value: value[0])
+def test_each_mistake_is_one_message_before_anything_runs(arguments, words, tmp_path, capsys, offline):
+    code = cli.experiment_main(part_a.EXPERIMENT, part_a.__doc__, [*arguments, f"--runs_dir={tmp_path / 'runs'}"])
+    message = capsys.readouterr().err
+    assert code not in (0, None) and message.startswith("error: ") and "Traceback" not in message
+    assert all(word in message for word in words), message
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("verb", [[], *([verb] for verb in cli.VERBS)], ids=lambda verb: verb[0] if verb else "none")
+def test_help_of_every_verb(verb, capsys):
+    assert cli.main([*verb, "--help"]) == 0
+    assert "tl-keras" in capsys.readouterr().out
+
+
+def test_unknown_verb_lists_the_verbs(capsys):
+    assert cli.main(["fit"]) == 2
+    assert "evaluate, export, list, report, train" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("table", ["datasets", "backbones", "strategies", "augmentations", "experiments"])
+def test_list(table, capsys):
+    assert cli.main(["list", table]) == 0
+    names = {"datasets": "cifar10", "backbones": "vit_b16", "strategies": "last", "augmentations": "flip", "experiments": "part_a"}
+    assert names[table] in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_setting_is_a_flag_of_train(name):
+    command = CommandFlags("test", settings=list(SETTINGS))
+    kind, choices = SETTINGS[name].type, SETTINGS[name].metadata["choices"]
+    text = choices[-1] if choices else {str: "x", int: "7", float: "0.25", bool: "true"}[kind]
+    assert command.parse([f"--{name}={text}"]) == {name: kind(text) if kind is not bool else True}
+    assert f"--{name}" in command.help()
+
+
+def timed(*arguments: str) -> tuple[float, subprocess.CompletedProcess]:
+    started = time.perf_counter()
+    done = subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, check=True)
+    return time.perf_counter() - started, done
+
+
+@pytest.mark.parametrize("arguments", [("-m", "experiments.part_a", "--help"), ("-m", "tl_keras", "train", "--help"), ("-c", "import tl_keras")])
+def test_start_up_loads_no_tensorflow(arguments):
+    """What makes start-up fast, and cannot be late on a busy machine."""
+    _, done = timed("-X", "importtime", *arguments)
+    imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert "tl_keras" in imported and not imported & {"tensorflow", "keras", "keras_cv", "tensorflow_datasets", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "words"),
+    [
+        (TrainingError("diverged"), 5, "diverged"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (MemoryError(), 1, "--batch_size"),
+        (OSError(28, "No space left on device", "model.keras"), 1, "No space left on device: model.keras"),
+    ],
+)
+def test_what_the_user_can_mend_is_one_message(error, code, words, capsys):
+    def fail():
+        raise error
+
+    assert cli.guarded(fail) == code
+    assert words in capsys.readouterr().err
+
+
+def test_defects_keep_their_traceback():
+    with pytest.raises(ZeroDivisionError):
+        cli.guarded(lambda: 1 / 0)
+
+
+def test_modules_import_one_way():
+    """`report` and `results` without TensorFlow; `backbones`, `strategies`, `optimizers`, `freezing` without it by name; KerasCV in one module."""
+    sources = {path.relative_to(ROOT / "tl_keras"): path.read_text() for path in (ROOT / "tl_keras").rglob("*.py")}
+    imports = {path: {line.split()[1].split(".")[0] for line in text.splitlines() if line.split()[:1] in (["import"], ["from"])} for path, text in sources.items()}
+    for path, modules in imports.items():
+        name = path.parts[0].removesuffix(".py")
+        if name in ("backbones", "strategies", "optimizers", "freezing", "report", "results", "config", "flags", "cli", "experiment"):
+            assert "tensorflow" not in modules, path
+        if name in ("report", "results", "config", "strategies"):
+            assert "keras" not in {module for module in modules if "if TYPE_CHECKING" not in sources[path]}, path
+        assert ("keras_cv" in modules) <= (str(path) == "data/augment.py"), path
+        assert ("absl" in modules) <= (str(path) == "flags.py"), path

@@ -1,0 +1,194 @@
+"""Folders of images: found in order, checked file by file, refused with names."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tl_keras import data
+from tl_keras.config import DataConfig
+from tl_keras.errors import ConfigError, DamagedError
+
+
+def write_image(path, seed=0, size=(6, 5)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, (*size, 3), np.uint8)).save(path)
+
+
+def write_classes(root, class_names=("dog", "cat"), num=5, first=0):
+    for label, name in enumerate(class_names):
+        for index in range(num):
+            write_image(root / name / f"{index}.png", seed=first + 100 * label + index)
+
+
+def load(root, **settings):
+    return data.load_source(DataConfig(dataset=f"folder:{root}", **settings))
+
+
+def test_class_folders(tmp_path):
+    write_classes(tmp_path)
+    source = load(tmp_path)
+    assert source.class_names == ("cat", "dog") and source.train.size == (6, 5) and source.name == f"folder:{tmp_path}"
+    assert source.train.class_counts == {0: 4, 1: 4} and source.test.class_counts == {0: 1, 1: 1}
+    assert "no test split" in source.notes[0]
+    everything = {source.train.image(index).tobytes() for index in range(8)} | {source.test.image(index).tobytes() for index in range(2)}
+    assert len(everything) == 10
+
+
+@pytest.mark.parametrize("validation", ["validation", "val", "valid", None])
+def test_split_folders(tmp_path, validation):
+    for number, split in enumerate(filter(None, ("train", validation, "test"))):
+        write_classes(tmp_path / split, num=number + 2, first=1000 * number)
+    source = load(tmp_path)
+    assert len(source.train) == 4 and len(source.test) == (8 if validation else 6) and source.notes == ()
+    assert (source.validation and len(source.validation)) == (6 if validation else None)
+
+
+def test_mixed_sizes_and_formats(tmp_path):
+    write_classes(tmp_path)
+    write_image(tmp_path / "dog" / "wide.jpg", size=(6, 50))
+    assert load(tmp_path).train.size is None
+
+
+def test_hidden_files_and_junk_are_ignored(tmp_path):
+    write_classes(tmp_path)
+    before = load(tmp_path).fingerprint
+    for name in (".DS_Store", "dog/.DS_Store", "dog/Thumbs.db", "cat/desktop.ini", "README.txt"):
+        (tmp_path / name).write_text("junk")
+    for name in (".git", "__MACOSX", "dog/.cache"):
+        (tmp_path / name).mkdir()
+    assert load(tmp_path).fingerprint == before
+
+
+def test_fingerprint_changes_with_any_file(tmp_path):
+    write_classes(tmp_path)
+    seen = {load(tmp_path).fingerprint}
+    write_image(tmp_path / "dog" / "0.png", seed=77)
+    seen.add(load(tmp_path).fingerprint)
+    (tmp_path / "dog" / "0.png").rename(tmp_path / "cat" / "9.png")
+    seen.add(load(tmp_path).fingerprint)
+    assert len(seen) == 3
+    write_classes(tmp_path / "elsewhere" / "one")
+    write_classes(tmp_path / "elsewhere" / "two")
+    assert load(tmp_path / "elsewhere" / "one").fingerprint == load(tmp_path / "elsewhere" / "two").fingerprint
+
+
+def test_all_unreadable_files_are_named(tmp_path):
+    write_classes(tmp_path)
+    (tmp_path / "dog" / "notes.txt").write_text("no image")
+    (tmp_path / "cat" / "empty.jpg").write_bytes(b"")
+    with pytest.raises(DamagedError, match="2 unreadable files") as raised:
+        load(tmp_path)
+    assert "notes.txt" in str(raised.value) and "empty.jpg" in str(raised.value) and "--on_corrupt=skip" in str(raised.value)
+    skipped = load(tmp_path, on_corrupt="skip")
+    assert len(skipped.train) + len(skipped.test) == 10
+    assert "2 unreadable" in skipped.notes[0] and "notes.txt" in skipped.notes[0]
+
+
+def test_a_long_list_is_cut(tmp_path):
+    write_classes(tmp_path)
+    for index in range(25):
+        (tmp_path / "dog" / f"bad{index:02}.png").write_bytes(b"bad")
+    with pytest.raises(DamagedError, match="25 unreadable files") as raised:
+        load(tmp_path)
+    assert str(raised.value).count("bad") >= 10 and "and 15 more" in str(raised.value)
+
+
+def empty_class(root):
+    (root / "eel").mkdir()
+
+
+def single_class(root):
+    for path in (root / "dog").iterdir():
+        path.unlink()
+    (root / "dog").rmdir()
+
+
+def nested_folder(root):
+    write_image(root / "dog" / "puppies" / "0.png")
+
+
+def link_that_leads_out(root):
+    write_image(root.parent / "outside.png")
+    (root / "dog" / "link.png").symlink_to(root.parent / "outside.png")
+
+
+def folder_link_that_leads_out(root):
+    write_classes(root.parent / "outside", ("fox",))
+    (root / "fox").symlink_to(root.parent / "outside" / "fox")
+
+
+def folder_beside_train(root):
+    write_classes(root / "train")
+
+
+def two_validation_folders(root):
+    for name in ("dog", "cat"):
+        (root / name).rename(root.parent / name)
+    for name in ("train", "val", "validation"):
+        write_classes(root / name)
+
+
+def other_classes_in_test(root):
+    for name in ("dog", "cat"):
+        (root / name).rename(root.parent / name)
+    write_classes(root / "train")
+    write_classes(root / "test", ("dog", "eel"))
+
+
+WRONG = {
+    empty_class: "class 'eel' is empty",
+    single_class: "two or more classes, found cat",
+    nested_folder: "puppies: expected an image, found a folder",
+    link_that_leads_out: "link.png: a link that leads out",
+    folder_link_that_leads_out: "a link that leads out",
+    folder_beside_train: "beside train/, expected .* found cat, dog, train",
+    two_validation_folders: "beside train/, expected .* found train, val, validation",
+    other_classes_in_test: "these are in only one: cat, eel",
+}
+
+
+@pytest.mark.parametrize("change, message", WRONG.items(), ids=lambda value: getattr(value, "__name__", ""))
+def test_wrong_layouts_are_refused(tmp_path, change, message):
+    root = tmp_path / "images"
+    write_classes(root)
+    change(root)
+    with pytest.raises(ConfigError, match=message):
+        load(root)
+
+
+def test_a_link_within_the_folder_is_an_image(tmp_path):
+    write_classes(tmp_path)
+    (tmp_path / "dog" / "again.png").symlink_to(tmp_path / "dog" / "0.png")
+    source = load(tmp_path)
+    assert len(source.train) + len(source.test) == 11
+
+
+def test_a_broken_link_is_unreadable(tmp_path):
+    write_classes(tmp_path)
+    (tmp_path / "dog" / "gone.png").symlink_to(tmp_path / "dog" / "nothing.png")
+    with pytest.raises(DamagedError, match="gone.png"):
+        load(tmp_path)
+
+
+def test_a_class_without_a_readable_image_is_refused(tmp_path):
+    write_classes(tmp_path)
+    (tmp_path / "eel").mkdir()
+    (tmp_path / "eel" / "0.png").write_bytes(b"bad")
+    with pytest.raises(ConfigError, match="no readable image to train on in the classes eel"):
+        load(tmp_path, on_corrupt="skip")
+
+
+def test_copies_of_training_images_in_the_test_split_are_noted(tmp_path):
+    write_classes(tmp_path / "train")
+    write_classes(tmp_path / "test", first=1000)
+    write_image(tmp_path / "test" / "cat" / "leak.png", seed=0)
+    assert "1 images outside train are copies of training images: leak.png" in load(tmp_path).notes[0]
+
+
+def test_pixels_are_those_of_the_files(tmp_path):
+    write_classes(tmp_path / "train")
+    source = load(tmp_path)
+    held = {source.train.image(index).tobytes() for index in range(len(source.train))}
+    assert np.asarray(Image.open(tmp_path / "train" / "cat" / "0.png")).tobytes() in held | {source.test.image(0).tobytes()} | {
+        source.test.image(1).tobytes()
+    }

@@ -1,0 +1,121 @@
+"""Batches: exact evaluation, epochs that (seed, epoch) alone decide, and one geometry."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from tl_keras.data import pipeline
+from tl_keras.data.augment import AUGMENTATIONS
+from tl_keras.data.examples import Images, make_examples
+
+NUM = 23
+RANDOM = np.random.default_rng(0)
+SQUARE = RANDOM.integers(0, 256, (NUM, 8, 8, 3), np.uint8)
+MIXED = [RANDOM.integers(0, 256, (5 + index % 4, 9 - index % 3, 3), np.uint8) for index in range(NUM)]
+SIZES = {"one size": SQUARE, "mixed sizes": MIXED}
+GEOMETRY = {"image_size": 12, "crop_fraction": 1.0}
+
+
+def examples(pixels):
+    images = Images(pixels) if isinstance(pixels, np.ndarray) else Images(list(pixels))
+    return make_examples(images, np.arange(NUM) % 5)
+
+
+def collect(batches):
+    return [np.concatenate(column) for column in zip(*batches.as_numpy_iterator(), strict=True)]
+
+
+def training(pixels, **settings):
+    return pipeline.training_batches(
+        examples(pixels), **{**GEOMETRY, "augmentation": "none", "batch_size": 8, "seed": 0, "epoch": 0, **settings}
+    )
+
+
+@pytest.mark.parametrize("pixels", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize("batch_size", [2, 8, 64])
+def test_evaluation_scores_every_example_once_in_order(pixels, replicas, batch_size):
+    batches = pipeline.evaluation_batches(examples(pixels), **GEOMETRY, batch_size=batch_size, replicas=replicas)
+    images, labels, weights = collect(batches)
+    assert images.dtype == np.float32 and labels.dtype == np.int32 and weights.dtype == np.float32
+    np.testing.assert_array_equal(labels[weights == 1], np.arange(NUM) % 5)
+    assert len(weights) == NUM + NUM % replicas
+    assert all(len(batch[0]) % replicas == 0 for batch in batches)
+    expected = np.concatenate([pipeline.resize(image[None], 12, 1.0) for image in pixels])
+    np.testing.assert_allclose(images[weights == 1], expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("pixels", SIZES.values(), ids=SIZES)
+def test_an_epoch_has_every_example_once_and_is_trimmed_to_the_replicas(pixels):
+    images, labels = collect(training(pixels))
+    assert images.shape == (NUM, 12, 12, 3) and images.dtype == np.float32 and labels.dtype == np.int32
+    assert np.bincount(labels).tolist() == [5, 5, 5, 4, 4]
+    assert [len(batch[1]) for batch in training(pixels, replicas=2)] == [8, 8, 6]
+    assert [len(batch[1]) for batch in training(pixels)] == [8, 8, 7]
+
+
+@pytest.mark.parametrize("pixels", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+def test_epochs_depend_on_seed_and_epoch_alone(pixels, augmentation):
+    first, again, wide = (collect(training(pixels, augmentation=augmentation, epoch=3, batch_size=size)) for size in (8, 8, 5))
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for one, other in zip(first, wide, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+    for changed in ({"epoch": 4}, {"epoch": 3, "seed": 1}):
+        assert not np.array_equal(first[1], collect(training(pixels, augmentation=augmentation, **changed))[1])
+
+
+def test_augmentation_belongs_to_the_image_not_to_its_place():
+    """The same image in the same epoch comes out the same, whatever else is trained on."""
+    whole, flat = examples(SQUARE), {**GEOMETRY, "augmentation": "crop_flip", "batch_size": 8, "seed": 0, "epoch": 1}
+    everything = {image.tobytes() for image in collect(pipeline.training_batches(whole, **flat))[0]}
+    part = collect(pipeline.training_batches(whole.take(np.arange(3, 11)), **flat))[0]
+    assert {image.tobytes() for image in part} <= everything
+
+
+def test_mirrored_replicas_get_every_example_once():
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    for pixels in SIZES.values():
+        batches = pipeline.evaluation_batches(examples(pixels), **GEOMETRY, batch_size=8, replicas=2)
+        labels, shares = [], []
+        for _, batch_labels, weights in strategy.experimental_distribute_dataset(batches):
+            parts = [part.numpy() for part in strategy.experimental_local_results(batch_labels)]
+            kept = np.concatenate([part.numpy() for part in strategy.experimental_local_results(weights)]) == 1
+            shares.append([len(part) for part in parts])
+            labels.extend(np.concatenate(parts)[kept])
+        assert labels == (np.arange(NUM) % 5).tolist()
+        assert shares == [[4, 4]] * 3
+
+
+SOURCE_SIZES = [(32, 32), (33, 47), (300, 201), (7, 5), (224, 224), (500, 375)]
+
+
+@pytest.mark.parametrize("size", SOURCE_SIZES, ids=str)
+@pytest.mark.parametrize("image_size, crop_fraction", [(224, 0.875), (64, 1.0), (33, 0.9)])
+def test_geometry_is_that_of_stock_layers(size, image_size, crop_fraction):
+    images = RANDOM.integers(0, 256, (2, *size, 3)).astype(np.uint8)
+    side = round(image_size / crop_fraction)
+    resizing = keras.layers.Resizing(side, side, crop_to_aspect_ratio=True, antialias=True, dtype="float32")
+    expected = keras.layers.CenterCrop(image_size, image_size)(resizing(images.astype(np.float32)))
+    for images_in in (images, tf.constant(images)):
+        np.testing.assert_allclose(pipeline.resize(tf.constant(images_in), image_size, crop_fraction), expected, atol=0.255)
+    layers = keras.Sequential([keras.Input((None, None, 3), dtype="uint8"), *pipeline.resize_layers(image_size, crop_fraction)])
+    np.testing.assert_allclose(layers(images), expected, atol=1e-3)
+
+
+def test_geometry_agrees_with_an_independent_resize():
+    image = np.asarray(Image.effect_noise((120, 90), 60).convert("RGB"))
+    middle = Image.fromarray(image[:, 15:105]).resize((40, 40), Image.Resampling.BILINEAR)
+    expected = np.asarray(middle, np.float32)[4:36, 4:36]
+    ours = pipeline.resize(tf.constant(image[None]), 32, 0.8).numpy()[0]
+    assert np.abs(ours - expected).max() < 2  # Pillow rounds to 8 bits after each of its two passes
+    assert ours.min() >= 0 and ours.max() <= 255
+
+
+def test_geometry_is_float32_under_a_lower_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    images = pipeline.resize_layers(11, 0.7)[1](np.float32(SQUARE))
+    assert images.dtype == tf.float32

@@ -1,0 +1,195 @@
+"""Run directories: atomic files, what counts as finished, the lock; intervals against known values."""
+
+import errno
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from tl_keras import results
+from tl_keras.config import RunConfig
+from tl_keras.errors import ConfigError, DamagedError, UserError
+
+CONFIG = RunConfig().replace(backbone="alexnet", epochs=3)
+ROWS = [{"epoch": 1, "phase": "full", "loss": 2.25, "accuracy": 0.125}, {"epoch": 2, "phase": "full", "loss": 0.5, "accuracy": 0.75}]
+
+
+def complete_result(config=CONFIG):
+    groups = {name: dict.fromkeys(keys) for name, keys in results.RESULT_KEYS.items()}
+    return groups | {"name": "a", "phases": [], "config": config.identity()}
+
+
+@pytest.fixture
+def place(tmp_path):
+    return results.RunDirectory(tmp_path / "run")
+
+
+def full_disk(*arguments, **settings):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_finished_run_is_found_by_its_identity(place):
+    place.prepare(CONFIG)
+    assert place.finished(CONFIG) is None
+    place.write_result(complete_result())
+    assert place.finished(CONFIG)["schema"] == results.SCHEMA
+    assert place.finished(CONFIG.replace(data_dir="/elsewhere"))  # where files lie does not matter
+    assert place.finished(CONFIG.replace(seed=1)) is None
+    assert results.load_result(place.path)["config"] == CONFIG.identity()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b'{"schema": 1, "name"', b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"schema": 2}', b'{"schema": 1}'],
+    ids=["empty", "truncated", "list", "null", "not UTF-8", "deep", "other schema", "no keys"],
+)
+def test_a_damaged_result_is_unfinished(place, content):
+    place.prepare(CONFIG)
+    (place.path / results.RESULT).write_bytes(content)
+    assert place.finished(CONFIG) is None
+    with pytest.raises(ConfigError, match="unfinished run: run its command again"):
+        results.load_result(place.path)
+
+
+@pytest.mark.parametrize("name", results.RESULT_KEYS)
+def test_a_result_without_one_of_its_keys_is_unfinished(place, name):
+    result = complete_result()
+    del result[name]
+    place.write_result(result)
+    assert place.finished(CONFIG) is None
+
+
+@pytest.mark.parametrize(("name", "key"), [(name, key) for name, keys in results.RESULT_KEYS.items() for key in keys])
+def test_a_result_without_one_of_its_inner_keys_is_unfinished(place, name, key):
+    result = complete_result()
+    del result[name][key]
+    place.write_result(result)
+    assert results.read_result(place.path) is None
+
+
+def test_a_directory_without_a_run_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"holds no run\. Expected a directory with result\.json"):
+        results.load_result(tmp_path)
+
+
+def test_config_json_tells_identity_from_places(place):
+    place.prepare(CONFIG.replace(data_dir="/data"))
+    written = json.loads((place.path / results.CONFIG).read_text())
+    assert written == {"identity": CONFIG.identity(), "places": {"data_dir": "/data", "weights_dir": ""}}
+
+
+def test_another_run_in_the_directory_is_an_error_that_lists_the_differences(place):
+    place.prepare(CONFIG)
+    place.prepare(CONFIG.replace(data_dir="/elsewhere"))
+    with pytest.raises(ConfigError, match=r"learning_rate: 0\.001 there, 0\.01 here, epochs: 3 there, 5 here\..*--run_dir"):
+        place.prepare(CONFIG.replace(learning_rate=0.01, epochs=5))
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"identity": 3}'])
+def test_a_damaged_config_is_written_anew(place, content):
+    place.prepare(CONFIG)
+    (place.path / results.CONFIG).write_text(content)
+    place.prepare(CONFIG)
+    assert json.loads((place.path / results.CONFIG).read_text())["identity"] == CONFIG.identity()
+
+
+def test_history_is_read_back_with_numbers_as_numbers(place):
+    place.write_history(ROWS[:1])
+    place.write_history(ROWS)
+    assert results.read_history(place.path) == ROWS
+
+
+@pytest.mark.parametrize("content", ["epoch,loss\n1\n", "epoch,loss\n1,2,3\n", 'epoch,loss\n1,"2\n', None])
+def test_a_damaged_history_is_named(place, content):
+    place.prepare(CONFIG)
+    if content is not None:
+        (place.path / results.HISTORY).write_text(content)
+    with pytest.raises(DamagedError, match=r"history\.csv cannot be read"):
+        results.read_history(place.path)
+
+
+def test_files_beyond_the_bound_are_not_read(place, monkeypatch):
+    monkeypatch.setattr(results, "MAX_TEXT_BYTES", 10)
+    place.write_result(complete_result())
+    place.write_history(ROWS)
+    assert results.read_json(place.path / results.RESULT) is None
+    with pytest.raises(DamagedError, match="larger than 10 bytes"):
+        results.read_history(place.path)
+
+
+def test_predictions_are_read_back(place):
+    place.write_predictions(np.eye(3, dtype=np.float32), np.arange(3))
+    with np.load(place.path / results.PREDICTIONS, allow_pickle=False) as arrays:
+        assert arrays["logits"].dtype == np.float32
+        np.testing.assert_array_equal(arrays["labels"], [0, 1, 2])
+
+
+@pytest.mark.parametrize("function", ["replace", "fsync"])
+def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, function):
+    path = tmp_path / "file.json"
+    results.write_json(path, {"old": True})
+    monkeypatch.setattr(results.os, function, full_disk)
+    with pytest.raises(UserError, match=r"Cannot write .*file\.json: No space left on device\. Free space"):
+        results.write_json(path, {"old": False})
+    assert results.read_json(path) == {"old": True}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_disk_that_fills_up_while_writing_is_the_same_error(place, monkeypatch):
+    place.prepare(CONFIG)
+    monkeypatch.setattr(results.np, "savez_compressed", full_disk)
+    with pytest.raises(UserError, match=r"predictions\.npz: No space left"):
+        place.write_predictions(np.eye(2), np.arange(2))
+    assert [path.name for path in place.path.iterdir()] == [results.CONFIG]
+
+
+def test_an_interrupted_write_leaves_nothing(tmp_path):
+    with pytest.raises(KeyboardInterrupt), results.atomic_write(tmp_path / "file") as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_directory_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="Cannot make the directory"), results.RunDirectory(tmp_path / "file" / "run").lock():
+        pass
+
+
+def test_the_lock_keeps_a_second_process_out_and_opens_again(place):
+    code = (
+        "import sys, pathlib\nfrom tl_keras.results import RunDirectory\nwith RunDirectory(pathlib.Path(sys.argv[1])).lock(): print('in')\n"
+    )
+    command = [sys.executable, "-c", code, str(place.path)]
+    with place.lock():
+        second = subprocess.run(command, capture_output=True, text=True)
+    assert second.returncode and "ConfigError: Another process is training in" in second.stderr
+    assert subprocess.run(command, capture_output=True, text=True).stdout == "in\n"
+    with pytest.raises(ZeroDivisionError), place.lock():
+        raise ZeroDivisionError
+    with place.lock():
+        pass
+
+
+@pytest.mark.parametrize(("num_right", "num"), [(8299, 10000), (1289, 10000), (1, 2), (5, 10), (297, 298)])
+def test_the_ends_of_wilsons_interval_are_what_it_is_defined_by(num_right, num):
+    """Each end is a share from which the observed one is 1.96 standard errors away (Wilson 1927)."""
+    share, (low, high) = num_right / num, results.wilson_interval(num_right, num)
+    assert 0 < low < share < high < 1
+    for end in (low, high):
+        assert abs(share - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / num), rel=1e-6)
+
+
+def test_wilsons_interval_at_the_ends():
+    z2 = 1.959964**2
+    assert results.wilson_interval(0, 10) == pytest.approx((0, z2 / (10 + z2)))
+    assert results.wilson_interval(10, 10) == pytest.approx((10 / (10 + z2), 1))
+    assert results.wilson_interval(8299, 10000) == pytest.approx((0.8224, 0.8371), abs=5e-5)
+
+
+def test_results_and_report_load_no_tensorflow():
+    code = "import sys, tl_keras.results, tl_keras.report, tl_keras.report.figures; print({'tensorflow', 'keras'} & set(sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

@@ -1,0 +1,375 @@
+"""Weights: the registry against the installed Keras, finding and fetching files, and loading them."""
+
+import hashlib
+import io
+import zipfile
+from dataclasses import replace
+from pathlib import PurePosixPath
+
+import h5py
+import keras
+import numpy as np
+import pytest
+from keras.src.legacy.saving import legacy_h5_format
+from test_backbones import SMALL, marked, pixels
+
+from tl_keras.backbones import BACKBONES, build_classifier, features_model, variables_by_path
+from tl_keras.errors import ConfigError, DamagedError, MissingError
+from tl_keras.weights import WEIGHTS, WeightsFile, load_weights, locate, registry
+
+APPLICATIONS = [name for name, row in BACKBONES.items() if row.builder.startswith(("applications", "vgg"))]
+
+
+# The registry
+
+
+def test_every_application_is_registered():
+    assert set(WEIGHTS) - {"alexnet_narrow"} == set(APPLICATIONS)
+
+
+@pytest.mark.parametrize("row", [row for rows in WEIGHTS.values() for row in rows], ids=lambda row: row.name)
+def test_rows_are_sane(row):
+    assert PurePosixPath(row.name).name == row.name and row.name.endswith((".h5", ".npz"))
+    assert row.embedded or row.url.startswith("https://storage.googleapis.com/")
+    assert len(row.hash) in registry.ALGORITHMS and row.hash == row.hash.lower()
+
+
+@pytest.fixture
+def keras_application(monkeypatch):
+    """Builds a row's network as Keras does for its ImageNet weights, without fetching them; also gives what it would fetch."""
+
+    def build(name, **settings):
+        requests = []
+        monkeypatch.setattr(
+            "keras.src.utils.file_utils.get_file",
+            lambda fname, origin, *, cache_subdir="models", file_hash="", md5_hash="": requests.append(
+                (fname, origin, file_hash or md5_hash or "")
+            ),
+        )
+        monkeypatch.setattr(keras.Model, "load_weights", lambda *arguments, **settings: None)
+        options = {key: value for key, value in BACKBONES[name].options.items() if key != "normalized_scale"}
+        constructor = options.pop("constructor", "VGG16")
+        return getattr(keras.applications, constructor)(weights="imagenet", **options, **settings), requests
+
+    return build
+
+
+@pytest.mark.parametrize("name", marked(APPLICATIONS))
+def test_files_and_layers_are_those_of_keras(name, keras_application):
+    (row,) = WEIGHTS[name]
+    size = BACKBONES[name].image_size  # where it is unknown Keras builds NASNetLarge with another graph
+    reference, requests = keras_application(name, include_top=row.top, pooling="avg", input_shape=(size, size, 3))
+    assert requests == [(row.name, row.url, row.hash)], "paste what Keras requests into weights/registry.py"
+
+    def filled(model):
+        layers = [layer for layer in model.layers if layer.weights and layer.name != "predictions"]
+        return [(type(layer), [tuple(weight.shape) for weight in layer.weights]) for layer in layers]
+
+    ours = features_model(build_classifier(name, 2))
+    assert filled(ours) == filled(reference)
+    if not row.top:
+        kinds = [type(layer).__name__ for layer in ours.layers if layer.name != "normalization"]
+        assert sorted(kinds) == sorted(type(layer).__name__ for layer in reference.layers)
+
+
+# Finding files
+
+
+@pytest.fixture
+def published(monkeypatch, tmp_path):
+    """A row for resnet18 whose file is published under tmp_path, and the directory of the Keras cache."""
+    source = tmp_path / "published.npz"
+    source.write_bytes(b"weights" * 1000)
+    row = WeightsFile("imagenet", "published.npz", source.as_uri(), hashlib.sha256(source.read_bytes()).hexdigest())
+    monkeypatch.setattr("tl_keras.weights.lookup.WEIGHTS", {**WEIGHTS, "resnet18": (row,)})
+    monkeypatch.setattr("tl_keras.weights.lookup.reachable", lambda url, timeout: True)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    return row
+
+
+def test_none_needs_no_file():
+    assert locate("alexnet", "none") is None
+
+
+def test_path_is_taken_as_it_is(tmp_path):
+    path = tmp_path / "mine.npz"
+    path.touch()
+    assert locate("alexnet", str(path)) == path
+
+
+def test_absent_file_is_fetched_once(published, tmp_path, monkeypatch, capfd):
+    path = locate("resnet18", "imagenet")
+    assert path == tmp_path / "keras" / "models" / "published.npz" and path.read_bytes() == b"weights" * 1000
+    assert list(path.parent.iterdir()) == [path]
+    assert "published.npz" in capfd.readouterr().err
+    monkeypatch.setattr("tl_keras.weights.lookup.reachable", lambda url, timeout: pytest.fail("asked the network"))
+    assert locate("resnet18", "imagenet") == path
+
+
+def test_weights_dir_comes_before_the_cache(published, tmp_path):
+    in_cache = locate("resnet18", "imagenet")
+    assert locate("resnet18", "imagenet", str(tmp_path / "mine")) == in_cache
+    in_cache.unlink()
+    assert locate("resnet18", "imagenet", str(tmp_path / "mine")) == tmp_path / "mine" / "published.npz"
+
+
+def test_damaged_file_is_named_and_kept(published):
+    path = locate("resnet18", "imagenet")
+    path.write_bytes(b"truncated")
+    with pytest.raises(DamagedError) as error:
+        locate("resnet18", "imagenet")
+    assert all(said in str(error.value) for said in (str(path), published.hash, hashlib.sha256(b"truncated").hexdigest(), published.url))
+    assert path.read_bytes() == b"truncated"
+
+
+def test_fetched_file_with_another_hash_is_not_kept(published, tmp_path, monkeypatch):
+    wrong = replace(published, hash="0" * 64)
+    monkeypatch.setattr("tl_keras.weights.lookup.WEIGHTS", {"resnet18": (wrong,)})
+    with pytest.raises(DamagedError, match="0000"):
+        locate("resnet18", "imagenet")
+    assert not list((tmp_path / "keras" / "models").iterdir())
+
+
+def test_broken_off_download_is_not_kept(published, tmp_path, monkeypatch):
+    response = io.BytesIO(b"half")
+    response.headers = {"Content-Length": "8"}
+    monkeypatch.setattr("urllib.request.urlopen", lambda url, timeout: response)
+    with pytest.raises(MissingError, match="4 of 8 bytes"):
+        locate("resnet18", "imagenet")
+    assert not list((tmp_path / "keras" / "models").iterdir())
+
+
+def test_unreachable_host_says_how_to_get_the_file(published, tmp_path, monkeypatch):
+    monkeypatch.setattr("tl_keras.weights.lookup.reachable", lambda url, timeout: False)
+    with pytest.raises(MissingError) as error:
+        locate("resnet18", "imagenet", str(tmp_path / "mine"))
+    for said in (
+        published.name,
+        published.url,
+        published.hash,
+        str(tmp_path / "mine"),
+        str(tmp_path / "keras" / "models"),
+        "--weights_dir",
+    ):
+        assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "backbone, weights, error, said",
+    [
+        ("alexnet", "imagenet", MissingError, "a backbone that has them: vgg16"),
+        ("resnet50", "glyphs", MissingError, "a backbone that has them: alexnet_narrow"),
+        ("resnet50", "imagnet", ConfigError, "Did you mean 'imagenet'"),
+        ("resnet50", "absent.npz", MissingError, "no such file"),
+        ("resnet50", "absent/imagenet", MissingError, "no such file"),
+        ("resnet", "imagenet", ConfigError, "Unknown backbone"),
+    ],
+)
+def test_what_cannot_be_had_is_said(backbone, weights, error, said):
+    with pytest.raises(error) as raised:
+        locate(backbone, weights)
+    assert said in str(raised.value)
+
+
+# Loading files
+
+
+def save(model, path):
+    if path.suffix == ".npz":
+        np.savez(path, **{name: np.asarray(variable) for name, variable in variables_by_path(model).items()})
+    elif path.suffix == ".keras":
+        model.save(path)
+    else:
+        model.save_weights(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "name, suffix",
+    [
+        ("resnet18", ".weights.h5"),
+        ("resnet18", ".keras"),
+        ("resnet18", ".npz"),
+        ("efficientnet_b0", ".npz"),  # Normalization computes with constants made from its weights
+        ("convnext_tiny", ".npz"),  # LayerScale has a nameless weight
+        ("convnext_tiny", ".weights.h5"),  # layers within layers
+    ],
+)
+def test_round_trip(name, suffix, tmp_path):
+    model = build_classifier(name, 5, image_size=SMALL[name])
+    path = save(model, tmp_path / f"saved{suffix}")
+    again = build_classifier(name, 5, image_size=SMALL[name])
+    assert load_weights(again, name, path) == {"source": path.name, "loaded": len(model.weights), "left_out": {}}
+    images = pixels(model)
+    np.testing.assert_array_equal(np.asarray(again(images)), np.asarray(model(images)))
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras", ".npz"])
+def test_head_of_another_size_is_left_out_and_said(suffix, tmp_path):
+    model = build_classifier("alexnet_narrow", 62)
+    model.compile("adam")
+    other = build_classifier("alexnet_narrow", 10)
+    account = load_weights(other, "alexnet_narrow", save(model, tmp_path / f"saved{suffix}"))
+    assert account["loaded"] == len(model.weights) - 2
+    assert account["left_out"]["logits/bias"] == "(62,) in the file, (10,) here; new"
+    np.testing.assert_array_equal(np.asarray(features_model(other)(pixels(model))), np.asarray(features_model(model)(pixels(model))))
+
+
+def test_half_precision_is_read(tmp_path):
+    model = build_classifier("alexnet_narrow", 3)
+    path = tmp_path / "half.npz"
+    np.savez(path, **{name: np.asarray(variable, "float16") for name, variable in variables_by_path(model).items()})
+    again = build_classifier("alexnet_narrow", 3)
+    load_weights(again, "alexnet_narrow", path)
+    np.testing.assert_allclose(
+        np.asarray(again.get_layer("conv1").kernel), np.asarray(model.get_layer("conv1").kernel), rtol=1e-3, atol=1e-6
+    )
+
+
+FROM_KERAS = {
+    "mobilenet_0.25": keras.applications.mobilenet.preprocess_input,
+    "resnet50": keras.applications.resnet.preprocess_input,
+    "densenet121": keras.applications.densenet.preprocess_input,
+    "xception": keras.applications.xception.preprocess_input,
+    "efficientnet_b0": lambda images: images,
+    "convnext_tiny": lambda images: images,
+}
+
+
+@pytest.mark.parametrize("name", FROM_KERAS)
+def test_keras_file_gives_keras_features(name, keras_application, tmp_path):
+    size = SMALL[name]
+    reference, _ = keras_application(name, include_top=False, pooling="avg", input_shape=(size, size, 3))
+    for weight in reference.weights:  # new ones let a swap of scales, shifts and running statistics pass
+        if len(weight.shape) == 1:
+            weight.assign(weight + 0.1 * keras.random.uniform(weight.shape, seed=0))
+    for layer in reference.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            layer.finalize_state()
+    path = tmp_path / "application.h5"
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, reference)
+    model = build_classifier(name, 4, image_size=size)
+    assert load_weights(model, name, path)["loaded"] == len(reference.weights)
+    images = pixels(model)
+    expected = np.asarray(reference(FROM_KERAS[name](images.copy())))
+    assert np.isfinite(expected).all() and expected.std() > 0
+    np.testing.assert_allclose(np.asarray(features_model(model)(images)), expected, rtol=1e-3, atol=1e-4 * expected.std())
+
+
+@pytest.mark.slow
+def test_keras_file_of_vgg16_fills_its_fully_connected_layers(keras_application, tmp_path):
+    reference, _ = keras_application("vgg16", include_top=True, classifier_activation=None)
+    with h5py.File(tmp_path / "vgg16.h5", "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, reference)
+    model = build_classifier("vgg16", 10, image_size=32)
+    assert set(load_weights(model, "vgg16", tmp_path / "vgg16.h5")["left_out"]) == {"logits/kernel", "logits/bias"}
+    for layer in ("block5_conv3", "fc1", "fc2"):
+        np.testing.assert_array_equal(np.asarray(model.get_layer(layer).kernel), np.asarray(reference.get_layer(layer).kernel))
+
+
+@pytest.mark.parametrize("size", [0, 96])
+def test_real_mobilenet(size, shared, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(shared / "weights" / "keras"))
+    path = locate("mobilenet_0.75", "imagenet")
+    model = build_classifier("mobilenet_0.75", 10, image_size=size)
+    account = load_weights(model, "mobilenet_0.75", path)
+    assert path.name == "mobilenet_7_5_224_tf_no_top.h5" and account["loaded"] == len(model.weights) - 2
+    reference = keras.applications.MobileNet(
+        alpha=0.75, include_top=False, weights=str(path), input_shape=model.input.shape[1:], pooling="avg"
+    )
+    images = pixels(model)
+    features = np.asarray(features_model(model)(images))
+    np.testing.assert_allclose(features, np.asarray(reference(images / 127.5 - 1)), atol=1e-3)
+    assert features.std() > 0.1
+
+
+# Files that are not what they should be
+
+
+def truncated(path, model):
+    save(model, path)
+    path.write_bytes(path.read_bytes()[:5000])
+
+
+def page(path, model):
+    path.write_text("<!DOCTYPE html><html>Not found</html>")
+
+
+def empty(path, model):
+    path.touch()
+
+
+@pytest.fixture(scope="module")
+def narrow():
+    return build_classifier("alexnet_narrow", 3)
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".keras", ".npz", ".h5"])
+@pytest.mark.parametrize("damage", [truncated, page, empty])
+def test_damaged_file_is_named(damage, suffix, narrow, tmp_path):
+    path = tmp_path / f"file{suffix}"
+    if damage is truncated and suffix == ".h5":
+        path = truncated(tmp_path / "file.weights.h5", narrow) or (tmp_path / "file.weights.h5").rename(path)
+    else:
+        damage(path, narrow)
+    with pytest.raises(DamagedError, match=path.name):
+        load_weights(narrow, "alexnet_narrow", path)
+
+
+def test_pickles_are_refused(narrow, tmp_path):
+    path = tmp_path / "pickled.npz"
+    np.savez(path, **{"conv1/kernel": np.array([{}], dtype=object)})
+    with pytest.raises(DamagedError, match="allow_pickle"):
+        load_weights(narrow, "alexnet_narrow", path)
+
+
+def test_links_to_other_files_are_not_followed(narrow, tmp_path):
+    with h5py.File(tmp_path / "secret.h5", "w") as file:
+        file.create_group("layers/conv2d/vars").attrs["name"] = "conv1"
+        file["layers/conv2d/vars/0"] = np.asarray(narrow.get_layer("conv1").kernel)
+    with h5py.File(tmp_path / "links.weights.h5", "w") as file:
+        file["layers"] = h5py.ExternalLink(str(tmp_path / "secret.h5"), "layers")
+    with pytest.raises(ConfigError, match="only in the model"):
+        load_weights(narrow, "alexnet_narrow", tmp_path / "links.weights.h5")
+
+
+def test_data_stored_in_other_files_is_refused(narrow, tmp_path):
+    (tmp_path / "secret").write_bytes(b"\0" * 64)
+    with h5py.File(tmp_path / "outside.weights.h5", "w") as file:
+        file.create_dataset("layers/conv2d/vars/0", (16,), "float32", external=[(str(tmp_path / "secret"), 0, 64)])
+    with pytest.raises(DamagedError, match="lies in another file"):
+        load_weights(narrow, "alexnet_narrow", tmp_path / "outside.weights.h5")
+
+
+def test_claims_beyond_the_model_are_refused_unread(narrow, tmp_path):
+    with h5py.File(tmp_path / "huge.weights.h5", "w") as file:
+        file.create_dataset("layers/conv2d/vars/0", (2**40,), "float32", chunks=(1024,))
+    with zipfile.ZipFile(tmp_path / "huge.npz", "w", zipfile.ZIP_DEFLATED) as archive, archive.open("conv1/kernel.npy", "w") as entry:
+        for _ in range(300):
+            entry.write(bytes(2**20))
+    for name in ("huge.weights.h5", "huge.npz"):
+        with pytest.raises(DamagedError, match="claims"):
+            load_weights(narrow, "alexnet_narrow", tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".weights.h5", ".npz"])
+def test_weights_of_another_backbone_are_refused(suffix, narrow, tmp_path):
+    path = save(build_classifier("resnet18", 3, image_size=32), tmp_path / f"other{suffix}")
+    before = np.asarray(narrow.get_layer("conv1").kernel)
+    with pytest.raises(ConfigError) as error:
+        load_weights(narrow, "alexnet_narrow", path)
+    assert "only in the file" in str(error.value) and "only in the model" in str(error.value)
+    np.testing.assert_array_equal(np.asarray(narrow.get_layer("conv1").kernel), before)
+
+
+def test_keras_file_of_another_network_is_refused(narrow, tmp_path):
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, build_classifier("resnet18", 3, image_size=32))
+    with pytest.raises(ConfigError, match="of another network"):
+        load_weights(narrow, "alexnet_narrow", tmp_path / "other.h5")
+
+
+def test_unknown_format_is_refused(narrow, tmp_path):
+    with pytest.raises(ConfigError, match=r"end in \.weights\.h5, \.keras, \.npz, \.h5"):
+        load_weights(narrow, "alexnet_narrow", tmp_path / "weights.pth")

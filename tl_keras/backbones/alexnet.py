@@ -1,0 +1,39 @@
+"""AlexNet as torchvision has it: "One weird trick for parallelizing convolutional neural networks" (Krizhevsky 2014).
+
+No local response normalisation and no groups; dropout comes before fc6 and before fc7. 63 pixels is the smallest input.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras import layers
+
+from tl_keras.backbones.layers import TORCH_KERNEL, adaptive_average_pool, dense, pad, torch_bias
+
+# kernel size, stride, padding, whether a max-pool of 3 with stride 2 follows
+CONVOLUTIONS = ((11, 4, 2, True), (5, 1, 2, True), (3, 1, 1, False), (3, 1, 1, False), (3, 1, 1, True))
+
+
+def _convolution(x: Any, filters: int, kernel_size: int, stride: int, padding: int, name: str) -> Any:
+    layer = layers.Conv2D(
+        filters,
+        kernel_size,
+        stride,
+        kernel_initializer=TORCH_KERNEL,
+        bias_initializer=torch_bias(kernel_size**2 * x.shape[-1]),
+        name=name,
+    )
+    return layers.ReLU(name=f"{name}_out")(layer(pad(x, padding, name)))
+
+
+def build(x: Any, *, filters: Sequence[int] = (64, 192, 384, 256, 256), units: int = 4096) -> Any:
+    """The features (b, units) of normalised images (b, h, w, 3), h and w static and at least 63."""
+    for number, (width, (kernel_size, stride, padding, pooled)) in enumerate(zip(filters, CONVOLUTIONS, strict=True), start=1):
+        x = _convolution(x, width, kernel_size, stride, padding, f"conv{number}")
+        if pooled:
+            x = layers.MaxPooling2D(3, 2, name=f"pool{number}")(x)
+    x = layers.Flatten(name="flatten")(adaptive_average_pool(x, 6, "average_pool"))
+    for name in ("fc6", "fc7"):
+        x = layers.Dropout(0.5, name=f"{name}_dropout")(x)
+        x = layers.ReLU(name=f"{name}_out")(dense(x, units, name))
+    return x

@@ -1,0 +1,146 @@
+"""The backbones by name: how each is built, where its stages end, what it takes. No Keras here."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+from tl_keras.backbones import stages
+from tl_keras.backbones.normalization import IMAGENET_STD
+from tl_keras.backbones.stages import Stages
+
+INTERNAL = "internal"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """One network without its classifier.
+
+    Attributes:
+        name: what `--backbone` calls it.
+        builder: `module:function` in this package; takes normalised images (b, h, w, 3) and gives features (b, channels).
+        stages: (stage, name of its last layer) in order. The graph is a single tensor there, so a model can be cut at every stage.
+        image_size: side of the input that its ImageNet weights were trained with.
+        min_size: smallest side that it takes.
+        size_multiple: sides must be multiples of this.
+        normalization: key of NORMALIZATIONS that its weights expect; `internal` where the network itself normalises.
+        stems: stems that it can have.
+        depthwise: whether it has depthwise convolutions, which CPUs train no faster in bfloat16.
+        options: keyword arguments of the builder.
+    """
+
+    name: str
+    builder: str
+    stages: Stages
+    image_size: int = 224
+    min_size: int = 32
+    size_multiple: int = 1
+    normalization: str = "imagenet"
+    stems: tuple[str, ...] = ("imagenet",)
+    depthwise: bool = False
+    options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def _resnet(name: str, num_blocks: tuple[int, ...]) -> Backbone:
+    options = MappingProxyType({"num_blocks": num_blocks})
+    return Backbone(name, "resnet:build", stages.basic_resnet(num_blocks), stems=("imagenet", "cifar"), options=options)
+
+
+def _application(name: str, constructor: str, ends: Stages, options: Mapping[str, Any] = MappingProxyType({}), **settings: Any) -> Backbone:
+    return Backbone(name, "applications:build", ends, options=MappingProxyType({"constructor": constructor, **options}), **settings)
+
+
+def _widths(name: str, constructor: str, alphas: tuple[float, ...], ends: Stages, **settings: Any) -> tuple[Backbone, ...]:
+    """One row for each width that has ImageNet weights; the bare name is the full width."""
+    full = _application(name, constructor, ends, **settings, depthwise=True)
+    return (full, *(replace(full, name=f"{name}_{a}", options=MappingProxyType({**full.options, "alpha": a})) for a in alphas))
+
+
+def _efficientnet(number: int, image_size: int, depth: float) -> Backbone:
+    return _application(
+        f"efficientnet_b{number}",
+        f"EfficientNetB{number}",
+        stages.efficientnet((1, 2, 2, 3, 3, 4, 1), depth, single="project_bn"),
+        {"normalized_scale": tuple(1 / math.sqrt(std) for std in IMAGENET_STD)},
+        image_size=image_size,
+        normalization=INTERNAL,
+        depthwise=True,
+    )
+
+
+def _efficientnet_v2(size: str, image_size: int, repeats: tuple[int, ...], depth: float = 1.0) -> Backbone:
+    return _application(
+        f"efficientnet_v2_{size.lower()}",
+        f"EfficientNetV2{size}",
+        stages.efficientnet(repeats, depth, single="project_activation"),
+        image_size=image_size,
+        normalization=INTERNAL,
+        depthwise=True,
+    )
+
+
+def _convnext(size: str) -> Backbone:
+    name = f"convnext_{size.lower()}"
+    return _application(name, f"ConvNeXt{size}", stages.convnext(name), normalization=INTERNAL, depthwise=True)
+
+
+EFFICIENTNET_V2_B = (1, 2, 2, 3, 5, 8)
+
+ROWS = (
+    Backbone("alexnet", "alexnet:build", stages.ALEXNET, min_size=63),
+    Backbone(
+        "alexnet_narrow",
+        "alexnet:build",
+        stages.ALEXNET,
+        image_size=64,
+        min_size=63,
+        options=MappingProxyType({"filters": (16, 48, 96, 64, 64), "units": 384}),
+    ),
+    _resnet("resnet18", (2, 2, 2, 2)),
+    _resnet("resnet34", (3, 4, 6, 3)),
+    Backbone("vgg16", "vgg:build", stages.VGG16, normalization="caffe"),
+    Backbone(
+        "vit_b16",
+        "vit:build",
+        stages.VIT,
+        min_size=16,
+        size_multiple=16,
+        options=MappingProxyType({"num_blocks": 12, "num_heads": 12, "dim": 768, "mlp_dim": 3072}),
+    ),
+    _application("resnet50", "ResNet50", stages.resnet((3, 4, 6, 3)), normalization="caffe"),
+    _application("resnet101", "ResNet101", stages.resnet((3, 4, 23, 3)), normalization="caffe"),
+    _application("resnet152", "ResNet152", stages.resnet((3, 8, 36, 3)), normalization="caffe"),
+    _application("resnet50_v2", "ResNet50V2", stages.resnet((3, 4, 6, 3), last="post_relu"), normalization="half"),
+    _application("resnet101_v2", "ResNet101V2", stages.resnet((3, 4, 23, 3), last="post_relu"), normalization="half"),
+    _application("resnet152_v2", "ResNet152V2", stages.resnet((3, 8, 36, 3), last="post_relu"), normalization="half"),
+    _application("vgg19", "VGG19", stages.VGG19, normalization="caffe"),
+    *(_application(f"densenet{depth}", f"DenseNet{depth}", stages.DENSENET) for depth in (121, 169, 201)),
+    _application("inception_v3", "InceptionV3", stages.INCEPTION_V3, image_size=299, min_size=75, normalization="half"),
+    _application("inception_resnet_v2", "InceptionResNetV2", stages.INCEPTION_RESNET_V2, image_size=299, min_size=75, normalization="half"),
+    _application("xception", "Xception", stages.XCEPTION, image_size=299, min_size=71, normalization="half", depthwise=True),
+    _application("nasnet_mobile", "NASNetMobile", stages.nasnet(12), normalization="half", depthwise=True),
+    _application("nasnet_large", "NASNetLarge", stages.nasnet(18), image_size=331, normalization="half", depthwise=True),
+    *_widths("mobilenet", "MobileNet", (0.25, 0.5, 0.75, 1.0), stages.MOBILENET, normalization="half"),
+    *_widths("mobilenet_v2", "MobileNetV2", (0.35, 0.5, 0.75, 1.0, 1.3, 1.4), stages.MOBILENET_V2, normalization="half"),
+    *_widths("mobilenet_v3_small", "MobileNetV3Small", (0.75, 1.0), stages.MOBILENET_V3_SMALL, normalization=INTERNAL),
+    *_widths("mobilenet_v3_large", "MobileNetV3Large", (0.75, 1.0), stages.MOBILENET_V3_LARGE, normalization=INTERNAL),
+    _efficientnet(0, 224, 1.0),
+    _efficientnet(1, 240, 1.1),
+    _efficientnet(2, 260, 1.2),
+    _efficientnet(3, 300, 1.4),
+    _efficientnet(4, 380, 1.8),
+    _efficientnet(5, 456, 2.2),
+    _efficientnet(6, 528, 2.6),
+    _efficientnet(7, 600, 3.1),
+    _efficientnet_v2("B0", 224, EFFICIENTNET_V2_B),
+    _efficientnet_v2("B1", 240, EFFICIENTNET_V2_B, 1.1),
+    _efficientnet_v2("B2", 260, EFFICIENTNET_V2_B, 1.2),
+    _efficientnet_v2("B3", 300, EFFICIENTNET_V2_B, 1.4),
+    _efficientnet_v2("S", 384, (2, 4, 4, 6, 9, 15)),
+    _efficientnet_v2("M", 480, (3, 5, 5, 7, 14, 18, 5)),
+    _efficientnet_v2("L", 480, (4, 7, 7, 10, 19, 25, 7)),
+    *(_convnext(size) for size in ("Tiny", "Small", "Base", "Large", "XLarge")),
+)
+
+BACKBONES: Mapping[str, Backbone] = MappingProxyType({row.name: row for row in ROWS})

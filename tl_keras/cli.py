@@ -1,0 +1,252 @@
+"""The command line: verbs and experiments, from flags to one call each. TensorFlow loads after every flag is checked."""
+
+import errno
+import os
+import shlex
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tl_keras import experiment as experiments
+from tl_keras.config import SETTINGS, RunConfig
+from tl_keras.errors import ConfigError, MissingError, UserError, unknown
+from tl_keras.flags import CommandFlags
+
+ON_MISSING = ("error", "embedded")
+INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+ON_MISSING_FLAG = ("error", "<error|embedded>: where data or weights are missing, stop, or run on what the package carries")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb; the exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    return guarded(lambda: _dispatch(arguments))
+
+
+def _dispatch(arguments: Sequence[str]) -> None:
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print(USAGE)
+        return
+    verb, *rest = arguments
+    if verb not in VERBS:
+        raise unknown("verb", verb, VERBS)
+    VERBS[verb](rest)
+
+
+def guarded(function: Callable[[], None]) -> int:
+    """Call `function`; an error that the user can mend becomes one message and an exit code. Defects keep their traceback."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up notices would bury our own lines
+    try:
+        function()
+    except UserError as error:
+        return _fail(str(error), error.exit_code)
+    except KeyboardInterrupt:
+        return _fail("interrupted. Nothing that was finished is lost: the same command goes on from the last checkpoint.", INTERRUPTED)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        return _fail(
+            f"{error.strerror}: {error.filename or 'while writing'}. Free space or choose another directory, then run the command again.", 1
+        )
+    except Exception as error:
+        if not isinstance(error, MemoryError) and type(error).__name__ != "ResourceExhaustedError":
+            raise
+        return _fail("out of memory. Try a smaller --batch_size or --image_size, or a smaller backbone.", 1)
+    return 0
+
+
+def _fail(message: str, exit_code: int) -> int:
+    sys.stdout.flush()
+    print(f"error: {message}", file=sys.stderr)
+    return exit_code
+
+
+def experiment_main(experiment: experiments.Experiment, usage: str | None, arguments: Sequence[str] | None = None) -> int:
+    """The command line of an experiment; the exit code."""
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    return guarded(lambda: _run_experiment(experiment, usage or experiment.title, arguments))
+
+
+def _run_experiment(experiment: experiments.Experiment, usage: str, arguments: Sequence[str]) -> None:
+    default_fractions = ",".join(f"{fraction:g}" for fraction in experiment.fractions)
+    command = CommandFlags(
+        usage,
+        settings=[name for name in SETTINGS if name != "seed"],
+        defaults=experiment.settings,
+        extra={
+            "fractions": (default_fractions, "shares of the train split, one row each"),
+            "seeds": ("0", "seeds; every row is run with each"),
+            "runs_dir": ("runs", "directory of all results"),
+            "on_missing": ON_MISSING_FLAG,
+        },
+    )
+    given = command.parse(arguments)
+    if given is None:
+        return
+    experiments.execute(
+        experiment,
+        {name: value for name, value in given.items() if name in SETTINGS},
+        fractions=_numbers(command, "fractions", float),
+        seeds=_numbers(command, "seeds", int),
+        runs_dir=Path(command.value("runs_dir")),
+        on_missing=_on_missing(command),
+        command=shlex.join(["python", "-m", f"experiments.{experiment.name}", *arguments]),
+        verbose=_verbosity(),
+    )
+
+
+def _numbers(command: CommandFlags, name: str, kind: Callable[[str], Any]) -> list[Any]:
+    text = command.value(name)
+    try:
+        numbers = [kind(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f"flag --{name}={text}: expected numbers separated by commas.") from None
+    if len(set(numbers)) < len(numbers):
+        raise ConfigError(f"flag --{name}={text}: expected different numbers.")
+    return numbers
+
+
+def _on_missing(command: CommandFlags) -> str:
+    value = command.value("on_missing")
+    if value not in ON_MISSING:
+        raise ConfigError(f"flag --on_missing={value}: expected one of {', '.join(ON_MISSING)}.")
+    return value
+
+
+def _verbosity() -> int:
+    """A progress bar on a terminal, a line each epoch elsewhere."""
+    return 1 if sys.stdout.isatty() else 2
+
+
+def train(arguments: Sequence[str]) -> None:
+    """Train and test one configuration."""
+    command = CommandFlags(
+        "tl-keras train --flags\n\nTrain and test one configuration in one directory; the same command resumes it.",
+        settings=list(SETTINGS),
+        extra={"run_dir": ("", "directory of the run; empty: runs/train/ and a name made of the settings"), "on_missing": ON_MISSING_FLAG},
+    )
+    given = command.parse(arguments)
+    if given is None:
+        return
+    config = RunConfig().replace(**{name: value for name, value in given.items() if name in SETTINGS})
+    on_missing = _on_missing(command)
+    from tl_keras import report
+    from tl_keras.run import plan, require, run
+
+    plan(config)
+    try:
+        require(config)
+    except MissingError as error:
+        if on_missing == "error":
+            raise
+        print(experiments.EMBEDDED_NOTICE.format(error=error), flush=True)
+        config = config.replace(**experiments.EMBEDDED_SETTINGS)
+        plan(config)
+    directory = Path(command.value("run_dir") or _default_directory(config))
+    result = run(config, directory, verbose=_verbosity())
+    report.print_result(result, directory)
+
+
+def _default_directory(config: RunConfig) -> Path:
+    dataset = Path(config.data.dataset.replace("folder:", "")).name
+    strategy = config.train.strategy.replace(":", "-")
+    return Path("runs") / "train" / f"{dataset}-{config.model.backbone}-{strategy}-seed{config.seed}-{config.digest()}"
+
+
+def evaluate(arguments: Sequence[str]) -> None:
+    """Score the model of a finished run on a test split: its own, or that of other data with the same classes."""
+    data_flags = ("dataset", "data_dir", "label", "limit_test", "on_corrupt", "batch_size")
+    command = CommandFlags(
+        f"tl-keras evaluate --run_dir=DIR --flags\n\n{evaluate.__doc__}",
+        settings=data_flags,
+        extra={"run_dir": ("", "directory of the finished run")},
+    )
+    given = command.parse(arguments)
+    if given is None:
+        return
+    run_dir = _required(command, "run_dir")
+    from tl_keras.run import evaluate_run
+
+    metrics = evaluate_run(run_dir, {name: given[name] for name in data_flags if name in given})
+    low, high = metrics["interval"]
+    print(f"test accuracy {100 * metrics['accuracy']:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}, n = {metrics['num']})")
+    print(f"balanced accuracy {100 * metrics['balanced_accuracy']:.2f} %, cross-entropy {metrics['loss']:.4f} nats")
+
+
+def export(arguments: Sequence[str]) -> None:
+    """Make the model of a finished run fit for reuse: uint8 RGB of any size in, probabilities out, checked by reloading."""
+    command = CommandFlags(
+        f"tl-keras export --run_dir=DIR --format=keras --output=DIR\n\n{export.__doc__}",
+        settings=("data_dir",),
+        extra={
+            "run_dir": ("", "directory of the finished run"),
+            "format": ("keras", "<keras|saved_model>: what to write"),
+            "output": ("", "directory to make"),
+        },
+    )
+    given = command.parse(arguments)
+    if given is None:
+        return
+    run_dir, output = _required(command, "run_dir"), _required(command, "output")
+    from tl_keras.export import export_run
+
+    record = export_run(run_dir, command.value("format"), output, data_dir=given.get("data_dir", ""))
+    print(f"{record['model']}: reloaded in a fresh process and compared on {record['num_images']} test images, ", end="")
+    print(f"largest difference in probability {record['max_difference']:.2g}")
+
+
+def report(arguments: Sequence[str]) -> None:
+    """Write the report of an experiment anew from the results of its runs."""
+    command = CommandFlags(
+        f"tl-keras report --runs_dir=DIR\n\n{report.__doc__}",
+        extra={"runs_dir": ("runs", "directory of an experiment, or of several")},
+    )
+    if command.parse(arguments) is None:
+        return
+    from tl_keras import report as reports
+
+    runs_dir = Path(command.value("runs_dir"))
+    found = sorted({*runs_dir.glob(reports.EXPERIMENT_FILE), *runs_dir.glob(f"*/{reports.EXPERIMENT_FILE}")})
+    if not found:
+        raise ConfigError(
+            f"flag --runs_dir={runs_dir}: no {reports.EXPERIMENT_FILE} in it or one directory below. Run an experiment first, e.g. make exp-part-a."
+        )
+    for path in found:
+        results = reports.load_experiment(path)
+        reports.print_table(results)
+        for file in reports.write_report(results, path.parent):
+            print(file)
+
+
+def list_tables(arguments: Sequence[str]) -> None:
+    """List what the flags accept: datasets, backbones, strategies, augmentations, experiments."""
+    from tl_keras.listing import TABLES
+
+    if {"--help", "-h"} & set(arguments):
+        print(f"tl-keras list [{'|'.join(TABLES)}]\n\n{list_tables.__doc__}")
+        return
+    for name in arguments or TABLES:
+        if name not in TABLES:
+            raise unknown("table", name, TABLES)
+        print(f"{name}:")
+        for entry, help in TABLES[name]():
+            print(f"  {entry:<24} {help}")
+
+
+def _required(command: CommandFlags, name: str) -> Path:
+    if not command.value(name):
+        raise ConfigError(f"flag --{name} is needed. See --help.")
+    return Path(command.value(name))
+
+
+VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "export": export,
+    "report": report,
+    "list": list_tables,
+}
+
+USAGE = "tl-keras VERB --flags\n\n" + "\n".join(f"  {name:<10}{verb.__doc__}" for name, verb in VERBS.items())
+USAGE += "\n\n`tl-keras VERB --help` lists the flags of a verb; `python -m experiments.part_a --help` those of an experiment."

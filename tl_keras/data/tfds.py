@@ -1,0 +1,175 @@
+"""Any TFDS set of labelled images, read from its prepared directory; TFDS is asked to fetch and prepare it where it is missing."""
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from tl_keras.config import DataConfig
+from tl_keras.data.examples import Images, Source, make_examples
+from tl_keras.data.fingerprints import fingerprint
+from tl_keras.data.splits import arrange
+from tl_keras.errors import ConfigError, DamagedError, MissingError, unknown
+from tl_keras.network import reachable
+
+if TYPE_CHECKING:
+    import tensorflow_datasets as tfds
+
+BATCH = 1024
+SPLITS = ("train", "validation", "test")
+
+Records = tuple[list[bytes], np.ndarray]
+
+
+def load(config: DataConfig, url: str = "") -> Source:
+    """Read the encoded images and the chosen label of every split. Nothing is decoded yet, and a prepared set needs no network.
+
+    Args:
+        url: where the set is fetched from; empty: its homepage, as TFDS knows it.
+
+    Raises:
+        ConfigError: no such set, no such label, or not labelled images.
+        MissingError: not prepared, and it cannot be fetched.
+        DamagedError: a file of the prepared set is corrupt or not there.
+    """
+    place = _root(config) / config.dataset
+    directory = _newest_version(place)
+    builder = _open(directory, config) if directory else _fetch(config, url, place)
+    image_key, class_names = _features(builder.info.features, config)
+    names = [name for name in SPLITS if name in builder.info.splits]
+    if "train" not in names:
+        raise ConfigError(f"flag --dataset={config.dataset}: it has no split named train, only {', '.join(builder.info.splits)}.")
+    records = {name: _read(builder, name, image_key, len(class_names), config) for name in names}
+    return _source(builder, image_key, class_names, records, config)
+
+
+def _root(config: DataConfig) -> Path:
+    return Path(config.data_dir or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser().absolute()
+
+
+def _newest_version(place: Path) -> Path | None:
+    """The newest version that is prepared and can be read without the code that made it."""
+    prepared = [path.parent for path in place.glob("*/dataset_info.json") if (path.parent / "features.json").is_file()]
+    versions = {tuple(map(int, path.name.split("."))): path for path in prepared if re.fullmatch(r"\d+\.\d+\.\d+", path.name)}
+    return versions[max(versions)] if versions else None
+
+
+def _open(directory: Path, config: DataConfig) -> "tfds.core.DatasetBuilder":
+    import tensorflow_datasets as tfds
+
+    try:
+        return tfds.builder_from_directory(directory)
+    except Exception as error:  # what TFDS raises for a corrupt description is not documented
+        raise DamagedError(
+            f"{directory}: dataset_info.json or features.json is corrupt ({_first_line(error)}). {_again(directory)}"
+        ) from error
+
+
+def _fetch(config: DataConfig, url: str, place: Path) -> "tfds.core.DatasetBuilder":
+    """The builder of a set that TFDS knows by name, prepared."""
+    builder = _known_builder(config)
+    _features(builder.info.features, config)  # before anything is fetched
+    if builder.is_prepared():
+        return builder
+    url = url or builder.info.homepage
+    failure = "" if url and reachable(url) else "its host does not answer"
+    try:
+        if not failure:
+            builder.download_and_prepare()
+    except Exception as error:  # the network, the host, a full disk, a package that the set's code wants
+        failure = f"preparing it failed: {_first_line(error)}"
+    if failure:
+        raise MissingError(
+            f"The data set {config.dataset} is not prepared in {place}, and {failure} ({url}). Prepare it where there is a network, "
+            f"with `tfds build {config.dataset}`, and point --data_dir at the directory that holds {config.dataset}/; "
+            "or use what the package carries, with --dataset=digits, or --on_missing=embedded in an experiment."
+        )
+    return builder
+
+
+def _known_builder(config: DataConfig) -> "tfds.core.DatasetBuilder":
+    import tensorflow_datasets as tfds
+
+    from tl_keras.data import DATASETS
+
+    try:
+        return tfds.builder(config.dataset, data_dir=_root(config), try_gcs=False)
+    except tfds.core.registered.DatasetNotFoundError as error:
+        known = {*DATASETS, *_similar(config.dataset, str(error)), "folder:PATH", "the name of another TFDS set"}
+        raise unknown("data set", config.dataset, known) from None
+    except (ValueError, OSError) as error:
+        raise ConfigError(f"flag --dataset={config.dataset}: TFDS cannot make it: {_first_line(error)}.") from error
+
+
+def _similar(name: str, message: str) -> list[str]:
+    """Names like `name` among those that TFDS's message lists."""
+    import difflib
+
+    return difflib.get_close_matches(name, re.findall(r"^\s+- (\w+)$", message, re.MULTILINE))
+
+
+def _features(features: "tfds.features.FeaturesDict", config: DataConfig) -> tuple[str, tuple[str, ...]]:
+    """The key of the image and the class names of the chosen label."""
+    import tensorflow_datasets as tfds
+
+    found = dict(features.items()) if isinstance(features, tfds.features.FeaturesDict) else {}
+    images = [key for key, feature in found.items() if isinstance(feature, tfds.features.Image) and feature.shape[-1] in (1, 3, 4)]
+    labels = {key: feature for key, feature in found.items() if isinstance(feature, tfds.features.ClassLabel)}
+    if not images or not labels:
+        raise ConfigError(
+            f"flag --dataset={config.dataset}: expected images with a class label; its features are {', '.join(found) or 'none'}. "
+            "Choose an image-classification set."
+        )
+    if config.label not in labels:
+        raise ConfigError(f"flag --label={config.label}: {config.dataset} has {', '.join(sorted(labels))}.")
+    return "image" if "image" in images else images[0], tuple(labels[config.label].names)
+
+
+def _read(builder: "tfds.core.DatasetBuilder", split: str, image_key: str, num_classes: int, config: DataConfig) -> Records:
+    """Encoded images and labels int64 (n,) of a split, shard after shard."""
+    import tensorflow as tf
+    import tensorflow_datasets as tfds
+
+    wanted = tfds.decode.PartialDecoding({image_key: True, config.label: True}, decoders={image_key: tfds.decode.SkipDecoding()})
+    reading = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1)
+    images, labels = [], []
+    try:
+        for batch in builder.as_dataset(split=split, decoders=wanted, read_config=reading).batch(BATCH).as_numpy_iterator():
+            images.extend(batch[image_key])
+            labels.extend(batch[config.label])
+    except (tf.errors.OpError, OSError, ValueError, KeyError) as error:
+        place = builder.data_path
+        raise DamagedError(f"{place}: the split {split} cannot be read ({_first_line(error)}). {_again(place)}") from error
+    labels = np.asarray(labels, np.int64)
+    if len(labels) and labels.max() >= num_classes:
+        raise DamagedError(f"{builder.data_path}: the split {split} has label {labels.max()}, beyond its {num_classes} classes.")
+    return images, labels
+
+
+def _source(
+    builder: "tfds.core.DatasetBuilder", image_key: str, class_names: tuple[str, ...], records: dict[str, Records], config: DataConfig
+) -> Source:
+    height, width, _ = builder.info.features[image_key].shape
+    everything = [image for images, _ in records.values() for image in images]
+    size = (height, width) if height and width else None
+    images = Images(everything, size=size, name=f"{config.dataset} image")
+    examples = make_examples(images, np.concatenate([labels for _, labels in records.values()]))
+    bounds = np.cumsum([0, *(len(labels) for _, labels in records.values())])
+    found = {name: examples.take(np.arange(*bounds[index : index + 2])) for index, name in enumerate(records)}
+    header = [builder.name, str(builder.version), config.label, *class_names, *(f"{name} {len(found[name])}" for name in found)]
+    return Source(
+        name=config.dataset,
+        class_names=class_names,
+        fingerprint=fingerprint("\n".join(header), [*everything, examples.labels]),
+        **arrange(found),
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+
+
+def _again(directory: object) -> str:
+    return f"Remove {directory} and prepare the data set again."

@@ -1,0 +1,50 @@
+"""What `tl-keras list` prints: the names that the flags accept, from the tables that define them."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+from tl_keras import backbones, data, strategies
+
+Entries = Iterator[tuple[str, str]]
+
+
+def _datasets() -> Entries:
+    for row in data.DATASETS.values():
+        yield row.name, row.description
+    yield "folder:PATH", "class sub-folders of images, optionally under train/ validation/ test/"
+    yield "NAME", "any other TFDS image-classification set"
+
+
+def _backbones() -> Entries:
+    for row in backbones.BACKBONES.values():
+        yield row.name, f"{row.image_size} px; stages {', '.join(name for name, _ in row.stages)}"
+
+
+def _strategies() -> Entries:
+    for name, (_, _, help) in strategies.STRATEGIES.items():
+        yield name, help
+
+
+def _augmentations() -> Entries:
+    for row in data.AUGMENTATIONS.values():
+        yield row.name, row.description
+
+
+def _experiments() -> Entries:
+    """The modules of `experiments`, read and not imported: each would make its flags."""
+    import importlib.util
+
+    spec = importlib.util.find_spec("experiments")
+    folders = [Path(place) for place in spec.submodule_search_locations] if spec and spec.submodule_search_locations else []
+    for path in sorted(path for folder in folders for path in folder.glob("[!_]*.py")):
+        yield path.stem, (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+
+
+TABLES = {
+    "datasets": _datasets,
+    "backbones": _backbones,
+    "strategies": _strategies,
+    "augmentations": _augmentations,
+    "experiments": _experiments,
+}

@@ -1,0 +1,13 @@
+"""Where pre-trained weights lie, and how they get into a model.
+
+    path = locate("resnet50", "imagenet")  # found, verified, or fetched; None for "none"
+    account = load_weights(model, "resnet50", path)
+
+Keras is imported inside the functions.
+"""
+
+from tl_keras.weights.load import load_weights
+from tl_keras.weights.lookup import locate
+from tl_keras.weights.registry import WEIGHTS, WeightsFile
+
+__all__ = ["WEIGHTS", "WeightsFile", "load_weights", "locate"]
