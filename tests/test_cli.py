@@ -40,7 +40,7 @@ MISTAKES = [
 @pytest.fixture
 def offline(monkeypatch):
     """No host answers."""
-    for module in ("tl_keras.data.tfds", "tl_keras.weights.locate"):
+    for module in ("tl_keras.data.tfds", "tl_keras.weights.lookup"):
         monkeypatch.setattr(f"{module}.reachable", lambda url, timeout=10.0: False)
 
 

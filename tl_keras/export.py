@@ -79,7 +79,8 @@ def export(model: keras.Model, *, image_size: int, crop_fraction: float) -> kera
     resized = inputs
     for layer in pipeline.resize_layers(image_size, crop_fraction):
         resized = layer(resized)
-    logits = _in_float32(model)(resized)
+    # Keras's preprocessing layers leave a training mode behind them that would switch dropout on in whatever follows.
+    logits = _in_float32(model)(resized, training=False)
     return keras.Model(inputs, keras.layers.Softmax(dtype="float32", name="probabilities")(logits), name="classifier")
 
 

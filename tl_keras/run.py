@@ -10,7 +10,7 @@ from typing import Any
 
 from tl_keras import backbones, data, results, strategies, weights
 from tl_keras.config import DataConfig, RunConfig
-from tl_keras.errors import ConfigError
+from tl_keras.errors import ConfigError, MissingError
 from tl_keras.strategies import Phase
 
 
@@ -45,8 +45,19 @@ def require(config: RunConfig) -> None:
     Raises:
         MissingError, DamagedError: with all that is missing or damaged, and how to get it.
     """
-    weights.locate(config.model.backbone, config.model.weights, config.model.weights_dir)
-    load_source(config.data)
+    missing = []
+    for fetch in (lambda: locate_weights(config), lambda: load_source(config.data)):
+        try:
+            fetch()
+        except MissingError as error:
+            missing.append(str(error))
+    if missing:
+        raise MissingError("\n".join(missing))
+
+
+def locate_weights(config: RunConfig) -> Path | None:
+    """The weights file that `config` names, verified; None for new weights."""
+    return weights.locate(config.model.backbone, config.model.weights, config.model.weights_dir)
 
 
 def load_source(config: DataConfig) -> data.Source:
@@ -91,7 +102,7 @@ def _run(
     started = time.perf_counter()
     source = load_source(config.data)
     splits = data.make_splits(source, config.data, config.seed)
-    weights_path = weights.locate(config.model.backbone, config.model.weights, config.model.weights_dir)
+    weights_path = locate_weights(config)
     machine = runtime.start(config.runtime, seed=config.seed, batch_size=config.train.batch_size, depthwise=planned.backbone.depthwise)
     with machine.scope():
         model = backbones.build_classifier(
@@ -142,7 +153,7 @@ def _run(
     }
     place.write_result(result)
     shutil.rmtree(place.checkpoint)
-    return result
+    return results.load_result(place.path)
 
 
 @dataclass(frozen=True)

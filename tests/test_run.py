@@ -1,0 +1,184 @@
+"""Whole runs and a whole experiment on the embedded data: exact files, skip on repeat, resume after a kill, and that pre-training helps."""
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from experiments import part_a
+from tl_keras import cli, results
+from tl_keras.config import RunConfig
+from tl_keras.errors import ConfigError, MissingError
+from tl_keras.experiment import EMBEDDED_SETTINGS
+from tl_keras.run import evaluate_run, require, run
+
+ROOT = Path(__file__).parents[1]
+SMALL = RunConfig().replace(**EMBEDDED_SETTINGS, epochs=3, batch_size=32, learning_rate=2e-3, fraction=0.2, limit_test=99, precision="float32")
+FINISHED = {".lock", "config.json", "history.csv", "model.keras", "predictions.npz", "result.json"}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "small"
+    return directory, run(SMALL, directory)
+
+
+def test_a_run_leaves_exactly_its_files(finished):
+    directory, result = finished
+    assert {path.name for path in directory.iterdir()} == FINISHED
+    assert json.loads((directory / "config.json").read_text())["identity"] == SMALL.identity()
+    assert [row["epoch"] for row in results.read_history(directory)] == [1, 2, 3]
+    assert result == results.load_result(directory)
+    assert result["data"]["num_test"] == 99 and result["data"]["limited"] and result["data"]["embedded"]
+    assert result["selection"]["rule"] == "best" and result["phases"][0]["audit"]["unmoved"] == 0
+
+
+def test_the_metrics_are_those_of_the_predictions_and_of_the_saved_model(finished):
+    directory, result = finished
+    with np.load(directory / "predictions.npz") as predictions:
+        right = predictions["logits"].argmax(axis=1) == predictions["labels"]
+    assert right.mean() == result["metrics"]["test"]["accuracy"] and len(right) == 99
+    again = evaluate_run(directory, {})
+    assert again["accuracy"] == result["metrics"]["test"]["accuracy"]
+    assert again["loss"] == pytest.approx(result["metrics"]["test"]["loss"], rel=1e-6)
+    assert evaluate_run(directory, {"limit_test": 0})["num"] == 500
+
+
+def test_a_finished_run_is_not_trained_again(finished, monkeypatch):
+    directory, result = finished
+    before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
+    monkeypatch.setattr("tl_keras.run._run", lambda *arguments: pytest.fail("trained again"))
+    assert run(SMALL, directory) == result
+    assert {path: path.stat().st_mtime_ns for path in directory.iterdir()} == before
+
+
+def test_another_configuration_is_refused_in_the_same_directory(finished):
+    directory, _ = finished
+    with pytest.raises(ConfigError, match="learning_rate"):
+        run(SMALL.replace(learning_rate=0.1), directory)
+
+
+def test_a_damaged_result_is_no_result(finished, tmp_path):
+    directory, _ = finished
+    (tmp_path / "result.json").write_text((directory / "result.json").read_text()[:200])
+    (tmp_path / "config.json").write_text((directory / "config.json").read_text())
+    with pytest.raises(ConfigError, match="unfinished"):
+        results.load_result(tmp_path)
+
+
+def test_the_split_is_nested_and_the_same_for_every_strategy(finished, tmp_path):
+    """The test images and their order are those of the source, so that runs can be compared image by image."""
+    directory, _ = finished
+    other = run(SMALL.replace(strategy="head", epochs=1, fraction=0.1), tmp_path / "head")
+    with np.load(directory / "predictions.npz") as one, np.load(tmp_path / "head" / "predictions.npz") as two:
+        np.testing.assert_array_equal(one["labels"], two["labels"])
+    assert other["phases"][0]["trainable_parameters"] == 384 * 10 + 10
+    assert other["phases"][0]["audit"] == {"moved": 2, "unmoved": 14}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+import keras
+from tl_keras.config import RunConfig
+from tl_keras.run import run
+import json
+class Kill(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+run(RunConfig.from_flat(json.loads(sys.argv[1])), Path(sys.argv[2]), callbacks=[Kill()])
+"""
+
+
+def test_a_killed_process_loses_at_most_an_epoch(finished, tmp_path):
+    """SIGKILL at the end of the second epoch: no result is there, and the same command ends with the weights of the straight run."""
+    directory, expected = finished
+    killed = subprocess.run([sys.executable, "-c", KILLED, json.dumps(SMALL.flat()), str(tmp_path / "killed")], cwd=ROOT, capture_output=True)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    assert {path.name for path in (tmp_path / "killed").iterdir()} == {".lock", "config.json", "history.csv", "checkpoint"}
+    assert len(results.read_history(tmp_path / "killed")) == 1
+    result = run(SMALL, tmp_path / "killed")
+    assert {path.name for path in (tmp_path / "killed").iterdir()} == FINISHED
+    assert result["metrics"]["test"] == expected["metrics"]["test"]
+    with np.load(directory / "predictions.npz") as one, np.load(tmp_path / "killed" / "predictions.npz") as two:
+        np.testing.assert_array_equal(one["logits"], two["logits"])
+
+
+def test_two_logical_devices_give_a_result(tmp_path):
+    result = run(SMALL.replace(distribution="mirrored", epochs=1, validation_fraction=0.1), tmp_path / "mirrored")
+    assert result["runtime"]["replicas"] == 2 and result["metrics"]["test"]["num"] == 99
+    assert np.load(tmp_path / "mirrored" / "predictions.npz")["logits"].shape == (99, 10)
+
+
+def test_a_plain_csv_and_the_best_epoch_agree(tmp_path):
+    result = run(SMALL.replace(selection="last", epochs=2), tmp_path / "last")
+    assert result["selection"] == {"rule": "last", "epoch": 2}
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    for module in ("tl_keras.data.tfds", "tl_keras.weights.lookup"):
+        monkeypatch.setattr(f"{module}.reachable", lambda url, timeout=10.0: False)
+
+
+def test_all_that_is_missing_is_said_at_once(offline, tmp_path):
+    with pytest.raises(MissingError) as caught:
+        require(RunConfig().replace(dataset="cifar10", data_dir=str(tmp_path), backbone="resnet50", weights_dir=str(tmp_path)))
+    assert "cifar10" in str(caught.value) and "resnet50_weights" in str(caught.value)
+
+
+def quick(experiment):
+    """Part A's embedded version, on the smallest fraction alone."""
+    return dataclasses.replace(experiment, fractions=(0.1,))
+
+
+def test_part_a_on_what_the_package_carries(offline, tmp_path, capsys):
+    """The whole job where nothing is at hand: marked, exact files, pre-training ahead, and nothing done twice."""
+    arguments = ["--on_missing=embedded", f"--data_dir={tmp_path}", f"--runs_dir={tmp_path / 'runs'}"]
+    assert cli.experiment_main(quick(part_a.EXPERIMENT), part_a.__doc__, arguments) == 0
+    printed = capsys.readouterr().out
+    assert "*** EMBEDDED RUN ***" in printed and "EMBEDDED data and weights" in printed
+    directory = tmp_path / "runs" / "part_a-embedded"
+    assert [path.name for path in (tmp_path / "runs").iterdir()] == ["part_a-embedded"]
+    runs = sorted(path for path in directory.iterdir() if path.is_dir())
+    assert {path.name for path in directory.iterdir()} - {path.name for path in runs} == {
+        "accuracy_against_fraction.png", "learning_curves.png", "report.md", "results.csv", "experiment.json",
+    }  # fmt: skip
+    assert [path.name.rpartition("-")[0] for path in runs] == ["from-scratch-10-seed0", "pre-trained-10-seed0"]
+    scratch, pretrained = (results.load_result(path)["metrics"]["test"]["accuracy"] for path in runs)
+    assert pretrained >= scratch + 0.10
+    assert all({path.name for path in run.iterdir()} == FINISHED for run in runs)
+    before = {path: path.stat().st_mtime_ns for run in runs for path in run.iterdir()}
+    assert cli.experiment_main(quick(part_a.EXPERIMENT), part_a.__doc__, arguments) == 0
+    assert {path: path.stat().st_mtime_ns for run in runs for path in run.iterdir()} == before
+    assert cli.main(["report", f"--runs_dir={tmp_path / 'runs'}"]) == 0
+
+
+def test_without_leave_nothing_embedded_runs(offline, tmp_path, capsys):
+    arguments = [f"--data_dir={tmp_path}", f"--runs_dir={tmp_path / 'runs'}"]
+    assert cli.experiment_main(part_a.EXPERIMENT, part_a.__doc__, arguments) == MissingError.exit_code
+    message = capsys.readouterr().err
+    assert "cifar10" in message and "alexnet" in message and "--on_missing=embedded" in message
+    assert not (tmp_path / "runs").exists()
+
+
+def test_rows_of_part_a_are_those_of_the_report():
+    rows = part_a.EXPERIMENT.configure({}, part_a.EXPERIMENT.fractions)
+    assert [(row.group, row.x, row.reported["test accuracy"]) for row in rows] == [
+        ("pre-trained", 0.1, 82.99), ("from scratch", 0.1, 12.89), ("pre-trained", 0.2, 87.18),
+        ("from scratch", 0.2, 37.41), ("pre-trained", 0.5, 89.68), ("from scratch", 0.5, 51.06),
+    ]  # fmt: skip
+    assert {row.config.model.weights for row in rows if row.group == "from scratch"} == {"none"}
+    assert {row.config.train.epochs for row in rows} == {10} and {row.config.train.batch_size for row in rows} == {64}
+
+
+def test_overrides_reach_every_row():
+    rows = part_a.EXPERIMENT.configure({"epochs": 3, "backbone": "mobilenet_0.75"}, (0.1, 0.25))
+    assert {(row.config.train.epochs, row.config.model.backbone) for row in rows} == {(3, "mobilenet_0.75")}
+    assert [row.config.data.fraction for row in rows] == [0.1, 0.1, 0.25, 0.25] and rows[2].reported == {}
