@@ -7,7 +7,7 @@ ON_MISSING ?= embedded
 ARGS ?=
 
 BIN := .venv/bin
-RUN := TF_CPP_MIN_LOG_LEVEL=$${TF_CPP_MIN_LOG_LEVEL:-3} $(BIN)/python
+RUN := $(BIN)/python
 EXPERIMENT_FLAGS := $(if $(DATA_DIR),--data_dir="$(DATA_DIR)") --runs_dir="$(RUNS_DIR)" --on_missing=$(ON_MISSING) $(ARGS)
 ifdef KERAS_HOME
 export KERAS_HOME

@@ -86,7 +86,9 @@ def timed(*arguments: str) -> tuple[float, subprocess.CompletedProcess]:
     return time.perf_counter() - started, done
 
 
-@pytest.mark.parametrize("arguments", [("-m", "experiments.part_a", "--help"), ("-m", "tl_keras", "train", "--help"), ("-c", "import tl_keras")])
+@pytest.mark.parametrize(
+    "arguments", [("-m", "experiments.part_a", "--help"), ("-m", "tl_keras", "train", "--help"), ("-c", "import tl_keras")]
+)
 def test_start_up_loads_no_tensorflow(arguments):
     """What makes start-up fast, and cannot be late on a busy machine."""
     _, done = timed("-X", "importtime", *arguments)
@@ -119,7 +121,10 @@ def test_defects_keep_their_traceback():
 def test_modules_import_one_way():
     """`report` and `results` without TensorFlow; `backbones`, `strategies`, `optimizers`, `freezing` without it by name; KerasCV in one module."""
     sources = {path.relative_to(ROOT / "tl_keras"): path.read_text() for path in (ROOT / "tl_keras").rglob("*.py")}
-    imports = {path: {line.split()[1].split(".")[0] for line in text.splitlines() if line.split()[:1] in (["import"], ["from"])} for path, text in sources.items()}
+    imports = {
+        path: {line.split()[1].split(".")[0] for line in text.splitlines() if line.split()[:1] in (["import"], ["from"])}
+        for path, text in sources.items()
+    }
     for path, modules in imports.items():
         name = path.parts[0].removesuffix(".py")
         if name in ("backbones", "strategies", "optimizers", "freezing", "report", "results", "config", "flags", "cli", "experiment"):

@@ -18,7 +18,9 @@ from tl_keras.experiment import EMBEDDED_SETTINGS
 from tl_keras.run import evaluate_run, require, run
 
 ROOT = Path(__file__).parents[1]
-SMALL = RunConfig().replace(**EMBEDDED_SETTINGS, epochs=3, batch_size=32, learning_rate=2e-3, fraction=0.2, limit_test=99, precision="float32")
+SMALL = RunConfig().replace(
+    **EMBEDDED_SETTINGS, epochs=3, batch_size=32, learning_rate=2e-3, fraction=0.2, limit_test=99, precision="float32"
+)
 FINISHED = {".lock", "config.json", "history.csv", "model.keras", "predictions.npz", "result.json"}
 
 
@@ -99,7 +101,9 @@ run(RunConfig.from_flat(json.loads(sys.argv[1])), Path(sys.argv[2]), callbacks=[
 def test_a_killed_process_loses_at_most_an_epoch(finished, tmp_path):
     """SIGKILL at the end of the second epoch: no result is there, and the same command ends with the weights of the straight run."""
     directory, expected = finished
-    killed = subprocess.run([sys.executable, "-c", KILLED, json.dumps(SMALL.flat()), str(tmp_path / "killed")], cwd=ROOT, capture_output=True)
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED, json.dumps(SMALL.flat()), str(tmp_path / "killed")], cwd=ROOT, capture_output=True
+    )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
     assert {path.name for path in (tmp_path / "killed").iterdir()} == {".lock", "config.json", "history.csv", "checkpoint"}
     assert len(results.read_history(tmp_path / "killed")) == 1

@@ -1,7 +1,6 @@
 """The command line: verbs and experiments, from flags to one call each. TensorFlow loads after every flag is checked."""
 
 import errno
-import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tl_keras import experiment as experiments
+from tl_keras import quiet
 from tl_keras.config import SETTINGS, RunConfig
 from tl_keras.errors import ConfigError, MissingError, UserError, unknown
 from tl_keras.flags import CommandFlags
@@ -36,7 +36,6 @@ def _dispatch(arguments: Sequence[str]) -> None:
 
 def guarded(function: Callable[[], None]) -> int:
     """Call `function`; an error that the user can mend becomes one message and an exit code. Defects keep their traceback."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow's start-up notices would bury our own lines
     try:
         function()
     except UserError as error:
@@ -189,6 +188,7 @@ def export(arguments: Sequence[str]) -> None:
     if given is None:
         return
     run_dir, output = _required(command, "run_dir"), _required(command, "output")
+    quiet.import_tensorflow()
     from tl_keras.export import export_run
 
     record = export_run(run_dir, command.value("format"), output, data_dir=given.get("data_dir", ""))

@@ -8,6 +8,7 @@ from typing import Any
 
 from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError, MissingError
+from tl_keras.results import RunDirectory
 
 # What the package carries, so that a machine without network still shows the whole job. Always all of it, never a mixture.
 EMBEDDED_SETTINGS = MappingProxyType(
@@ -113,7 +114,8 @@ def execute(
     jobs = [(row, row.config.replace(seed=seed)) for row in rows for seed in seeds]
     for number, (row, config) in enumerate(jobs, start=1):
         place = run_directory(directory, row, config)
-        print(f"[{number}/{len(jobs)}] {row.label}, seed {config.seed}: {place}", flush=True)
+        done = " (finished before)" if RunDirectory(place).finished(config) else ""
+        print(f"[{number}/{len(jobs)}] {row.label}, seed {config.seed}: {place}{done}", flush=True)
         run(config, place, name=row.label, verbose=verbose)
     results = report.collect(experiment, rows, seeds, directory, embedded=embedded, command=command)
     report.print_table(results)

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tl_keras import backbones, data, results, strategies, weights
+from tl_keras import backbones, data, quiet, results, strategies, weights
 from tl_keras.config import DataConfig, RunConfig
 from tl_keras.errors import ConfigError, MissingError
 from tl_keras.strategies import Phase
@@ -62,6 +62,7 @@ def locate_weights(config: RunConfig) -> Path | None:
 
 def load_source(config: DataConfig) -> data.Source:
     """The images of `config.dataset`; the runs of an experiment read them once."""
+    quiet.import_tensorflow()
     return _load_source(config.dataset, config.data_dir, config.label, config.on_corrupt)
 
 
@@ -115,6 +116,8 @@ def _run(
         account = weights.load_weights(model, config.model.backbone, weights_path) if weights_path else {}
     stages = backbones.stage_layers(model, config.model.backbone)
     batches = _batches(config, planned, source, splits, machine.replicas)
+    if verbose:
+        print(_headline(config, planned, source, splits, machine, model), flush=True)
     trainer = Trainer(
         model,
         stages,
@@ -154,6 +157,16 @@ def _run(
     place.write_result(result)
     shutil.rmtree(place.checkpoint)
     return results.load_result(place.path)
+
+
+def _headline(config: RunConfig, planned: Plan, source: data.Source, splits: data.Splits, machine: Any, model: Any) -> str:
+    """What is about to be trained, on what, with what: as it really is."""
+    num_validation = len(splits.validation) if splits.validation else 0
+    images = f"{len(splits.train):,} training, {num_validation:,} validation, {len(splits.test):,} test images"
+    network = f"{config.model.backbone}, {planned.image_size} px, {model.count_params():,} parameters, weights {config.model.weights}"
+    phases = "; ".join(f"{phase.name}: {phase.epochs} epochs, trains {', '.join(phase.trainable)}" for phase in planned.phases)
+    facts = [f"data      {source.name}: {images}", f"model     {network}", f"phases    {phases}", f"runtime   {machine}"]
+    return "\n".join([*facts, *(f"note      {note}" for note in source.notes)])
 
 
 @dataclass(frozen=True)

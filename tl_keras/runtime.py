@@ -33,6 +33,9 @@ class Runtime:
         """Where variables are made."""
         return self.strategy.scope()
 
+    def __str__(self) -> str:
+        return f"{self.device} ({processor()}), {self.precision}, XLA {'on' if self.xla else 'off'}, replicas {self.replicas}"
+
     def record(self) -> dict[str, Any]:
         """What `result.json` says of it."""
         return {

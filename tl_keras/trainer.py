@@ -112,6 +112,8 @@ class Trainer:
             warmup_epochs=self.config.warmup_epochs,
         )
         self._resume()
+        if verbose and self.progress.epoch:
+            print(f"resuming after epoch {self.progress.epoch}", flush=True)
         listeners = keras.callbacks.CallbackList(
             list(callbacks),
             add_progbar=verbose > 0,
