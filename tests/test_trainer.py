@@ -89,7 +89,7 @@ def without_norm(trainer: Trainer) -> None:
 
 @pytest.mark.parametrize("strategy", ["head", "full"])
 def test_two_replicas_train_as_one(tmp_path, strategy):
-    """With BatchNorm in inference mode (head) the losses agree to rounding; with it in training mode they are as close as half batches are."""
+    """With BatchNorm in inference mode (head) the losses agree to rounding; in training mode it sees half batches."""
     histories = []
     for distribution, replicas in (("none", 1), ("mirrored", 2)):
         trainer = make_trainer(tmp_path / distribution, strategy=strategy, settings={"distribution": distribution})

@@ -209,9 +209,8 @@ def report(arguments: Sequence[str]) -> None:
     runs_dir = Path(command.value("runs_dir"))
     found = sorted({*runs_dir.glob(reports.EXPERIMENT_FILE), *runs_dir.glob(f"*/{reports.EXPERIMENT_FILE}")})
     if not found:
-        raise ConfigError(
-            f"flag --runs_dir={runs_dir}: no {reports.EXPERIMENT_FILE} in it or one directory below. Run an experiment first, e.g. make exp-part-a."
-        )
+        expected = f"expected {reports.EXPERIMENT_FILE} in it or one directory below"
+        raise ConfigError(f"flag --runs_dir={runs_dir}: {expected}. Run an experiment first, e.g. make exp-part-a.")
     for path in found:
         results = reports.load_experiment(path)
         reports.print_table(results)

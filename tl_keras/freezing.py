@@ -5,14 +5,14 @@ what it means to BatchNormalization: a layer with `trainable=False` runs on its 
 """
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import keras
 import numpy as np
 
 from tl_keras.errors import TrainingError
-from tl_keras.strategies import Phase
+from tl_keras.strategies import ALL_WEIGHTS, BATCH_NORM, Phase
 
 Stages = Mapping[str, Sequence[keras.layers.Layer]]
 
@@ -33,7 +33,7 @@ def follow(stages: Stages, phase: Phase) -> Iterator[None]:
         for layer in layers:
             # Keras passes training=True to every layer of a functional model, so dropout in a frozen stage must be switched off at
             # the layer; a BatchNorm that is to run on batch statistics must stay trainable for Keras though it gets no gradient.
-            layer.trainable = trained or (live and isinstance(layer, keras.layers.BatchNormalization))
+            layer.trainable = trained or (live and _is_batch_norm(layer))
             if not live:
                 rates |= {(layer, name): getattr(layer, name) for name in RATE_ATTRIBUTES if getattr(layer, name, None)}
     try:
@@ -49,16 +49,28 @@ def follow(stages: Stages, phase: Phase) -> Iterator[None]:
 
 def trained_variables(stages: Stages, phase: Phase) -> list[keras.Variable]:
     """The variables that `phase` trains, in stage order; to be asked outside `follow`, of layers as they were built."""
-    return [variable for stage in stages if stage in phase.trainable for variable in _trainable(stages[stage])]
+    return [variable for stage in stages if stage in phase.trainable for variable in _trainable(stages[stage], phase.trainable[stage])]
 
 
 def rate_scales(stages: Stages, phase: Phase) -> dict[str, float]:
     """Variable path -> factor on the learning rate, for the variables that `phase` trains."""
-    return {variable.path: phase.rate_scale.get(stage, 1.0) for stage in phase.trainable for variable in _trainable(stages[stage])}
+    return {
+        variable.path: phase.rate_scale.get(stage, 1.0)
+        for stage, kind in phase.trainable.items()
+        for variable in _trainable(stages[stage], kind)
+    }
 
 
-def _trainable(layers: Sequence[keras.layers.Layer]) -> list[keras.Variable]:
-    return [weight for layer in layers for weight in layer.trainable_weights]
+def _trainable(layers: Sequence[keras.layers.Layer], kind: str) -> list[keras.Variable]:
+    return [weight for layer in layers if KINDS[kind](layer) for weight in layer.trainable_weights]
+
+
+def _is_batch_norm(layer: keras.layers.Layer) -> bool:
+    return isinstance(layer, keras.layers.BatchNormalization)
+
+
+# Kind of weights in Phase.trainable -> whether a layer's are of that kind.
+KINDS: Mapping[str, Callable[[keras.layers.Layer], bool]] = {ALL_WEIGHTS: lambda layer: True, BATCH_NORM: _is_batch_norm}
 
 
 def fingerprints(stages: Stages) -> dict[str, str]:
@@ -79,12 +91,12 @@ def audit(stages: Stages, phase: Phase, before: Mapping[str, str]) -> dict[str, 
     strays, stuck = sorted(moved - expected), sorted(expected - moved)
     if strays:
         raise TrainingError(
-            f"Phase {phase.name!r}: {_listing(strays)} moved although the strategy freezes them. This is a defect of tl_keras: please report it."
+            f"Phase {phase.name!r}: {_listing(strays)} moved although the strategy freezes them. This is a defect of tl_keras: report it."
         )
     if stuck:
         raise TrainingError(
-            f"Phase {phase.name!r}: {_listing(stuck)} did not move although the strategy trains them. "
-            "They got no gradient: dead units before them, or a rate too small for float32. Try a lower or higher --learning_rate, or other weights."
+            f"Phase {phase.name!r}: {_listing(stuck)} did not move although the strategy trains them. They got no gradient (dead units "
+            "before them) or a rate too small for float32. Try another --learning_rate or other weights."
         )
     return {"moved": len(moved), "unmoved": len(after) - len(moved)}
 
@@ -92,7 +104,7 @@ def audit(stages: Stages, phase: Phase, before: Mapping[str, str]) -> dict[str, 
 def expected_to_move(stages: Stages, phase: Phase) -> set[str]:
     """Paths of the weights that the phase changes: those it trains, and the running statistics of every BatchNorm in training mode."""
     live = [stage for stage in stages if stage in phase.trainable or phase.frozen_mode == "training"]
-    norms = [layer for stage in live for layer in stages[stage] if isinstance(layer, keras.layers.BatchNormalization)]
+    norms = [layer for stage in live for layer in stages[stage] if _is_batch_norm(layer)]
     statistics = {weight.path for norm in norms for weight in (norm.moving_mean, norm.moving_variance)}
     return statistics | {variable.path for variable in trained_variables(stages, phase)}
 

@@ -14,7 +14,7 @@ from tl_keras.config import TrainConfig
 from tl_keras.errors import ConfigError, unknown
 
 HEAD = "head"
-ALL_WEIGHTS = "all"
+ALL_WEIGHTS, BATCH_NORM = "all", "batchnorm"
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Phase:
     Attributes:
         name: what the phase is called in the result.
         epochs: how many epochs it lasts.
-        trainable: stage -> which of its weights are trained (`all`); a stage that is not named is frozen.
+        trainable: stage -> which of its weights are trained (`all`, or those of its `batchnorm` layers); one that is not named is frozen.
         rate_scale: stage -> factor on the learning rate; 1 where not named.
         frozen_mode: how the frozen stages run: `inference` (running statistics, no dropout) or `training`
             (BatchNorm normalises with the batch and updates its running statistics, dropout on).

@@ -1,0 +1,100 @@
+"""Six training steps against PyTorch's: the same network, weights and batches have to give the same losses and the same changes.
+
+The reference figures and the formula of weights and batches are described beside them in README.md.
+"""
+
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.test_parity import resnet, tensors
+from tl_keras import backbones, freezing, runtime
+from tl_keras.config import RuntimeConfig, TrainConfig
+from tl_keras.strategies import ALL_WEIGHTS, BATCH_NORM, Phase
+from tl_keras.trainer import Batches, Trainer
+from tl_keras.weights.convert import from_torch
+
+STEPS, BATCH = 6, 8
+STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
+NAMES = dict(zip(STAGES, ("conv1", "layer1", "layer2", "layer3", "layer4", "fc"), strict=True))
+
+OPTIMIZERS = {
+    "sgd": {"optimizer": "sgd", "learning_rate": 0.03},
+    "sgd_nesterov_l2": {"optimizer": "sgd", "learning_rate": 0.03, "nesterov": True, "l2": 0.01},
+    "adam": {"optimizer": "adam", "learning_rate": 1e-3},
+    "adamw": {"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 0.01},
+}
+
+
+def phase(trained=STAGES, *, kinds=None, frozen_mode="training", rates=None) -> Phase:
+    trainable = {stage: (kinds or {}).get(stage, ALL_WEIGHTS) for stage in trained}
+    return Phase(
+        "case", STEPS, trainable, rate_scale={stage: rate / 0.03 for stage, rate in (rates or {}).items()}, frozen_mode=frozen_mode
+    )
+
+
+CASES = {
+    "full/sgd": phase(),
+    "full/sgd_nesterov_l2": phase(),
+    "full/adam": phase(),
+    "full/adamw": phase(),
+    "head/sgd": phase(["head"]),
+    "head_bn_eval/sgd": phase(["head"], frozen_mode="inference"),
+    "freeze_early/sgd": phase(["stem", "layer3", "layer4", "head"]),
+    "bn_only/sgd": phase(kinds=dict.fromkeys(STAGES[:-1], BATCH_NORM)),
+    "layer1_layer4/sgd": phase(["stem", "layer1", "layer4", "head"]),
+    "discriminative/sgd": phase(rates={**dict.fromkeys(STAGES, 0.01), "stem": 0.02, "head": 0.03}),
+}
+
+
+def initial_tensors() -> dict[str, np.ndarray]:
+    shapes = resnet(3) | {"fc.weight": (10, 512), "fc.bias": (10,)}
+    made = tensors(shapes)
+    made["fc.weight"] *= 0.15
+    made["fc.bias"] *= 0
+    for name in made:
+        if name.endswith("bn2.weight"):
+            made[name] *= 0.2
+    return made
+
+
+def train(case: str, directory) -> tuple[Trainer, list[float], dict[str, np.ndarray]]:
+    config = TrainConfig(epochs=STEPS, batch_size=BATCH, selection="last", **OPTIMIZERS[case.partition("/")[2]])
+    machine = runtime.start(RuntimeConfig(precision="float32", xla="off"), seed=0, batch_size=BATCH, depthwise=False)
+    model = backbones.build_classifier("resnet18", 10, image_size=32, stem="cifar", normalization="none")
+    from_torch(model, "resnet18", initial_tensors())
+    images = np.random.default_rng(0).standard_normal((STEPS, BATCH, 32, 32, 3)).astype("float32")
+    labels = np.random.default_rng(1).integers(0, 10, (STEPS, BATCH)).astype("int32")
+    stages = backbones.stage_layers(model, "resnet18")
+    before = {weight.path: weight.numpy() for weight in model.weights}
+    trainer = Trainer(model, stages, [CASES[case]], config, machine, directory)
+    # An epoch of one batch, so that its loss is the loss before the step.
+    batches = Batches(lambda epoch: tf.data.Dataset.from_tensors((images[epoch], labels[epoch])), BATCH, None)
+    return trainer, [row["loss"] for row in trainer.fit(batches).history], before
+
+
+def change(trainer: Trainer, stage: str, before: dict[str, np.ndarray]) -> float:
+    weights = [weight for layer in trainer.stages[stage] for weight in layer.trainable_weights]
+    return float(np.sqrt(sum(np.sum((weight.numpy().astype("float64") - before[weight.path]) ** 2) for weight in weights)))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_training_is_that_of_torch(case, shared, tmp_path):
+    expected = json.loads((shared / "parity" / "torch_training_losses.json").read_text())[case]
+    trainer, losses, before = train(case, tmp_path)
+    np.testing.assert_allclose(losses, expected["loss_before_each_step"], atol=1e-3, rtol=1e-3)
+    for stage, name in NAMES.items():
+        assert change(trainer, stage, before) == pytest.approx(expected["l2_norm_of_parameter_change_per_stage"][name], rel=0.01), name
+    mean = trainer.model.get_layer("bn1").moving_mean.numpy()[:4]
+    np.testing.assert_allclose(mean, expected["bn1_running_mean_after"], atol=1e-4)
+    assert trainer.progress.phases[0]["trainable_parameters"] == expected["trainable_parameters"]
+
+
+def test_every_case_of_the_reference_is_run(shared):
+    assert set(CASES) == set(json.loads((shared / "parity" / "torch_training_losses.json").read_text()))
+
+
+def test_kinds_of_weights_are_those_that_phases_name():
+    assert set(freezing.KINDS) == {ALL_WEIGHTS, BATCH_NORM}
