@@ -6,10 +6,10 @@ import pytest
 
 from tl_keras import freezing
 from tl_keras.config import TrainConfig
-from tl_keras.errors import TrainingError
+from tl_keras.errors import ConfigError, TrainingError
 from tl_keras.strategies import plan
 
-STRATEGIES = ["full", "head", "last:1", "train:stem", "freeze:body"]
+STRATEGIES = ["full", "head", "last:1", "train:stem", "freeze:body", "batchnorm", "bias"]
 
 
 def tiny_classifier(size: int = 8) -> tuple[keras.Model, dict]:
@@ -87,3 +87,13 @@ def test_rate_scales_follow_the_stages():
     phase = dataclasses.replace(phase_of("full", "inference"), rate_scale={"stem": 0.1})
     scales = freezing.rate_scales(stages, phase)
     assert scales["stem_conv/kernel"] == 0.1 and scales["logits/kernel"] == 1.0
+
+
+def test_a_kind_of_weights_that_is_not_there_is_refused():
+    images = keras.Input((4,))
+    hidden = keras.layers.Dense(2, name="hidden")
+    model = keras.Model(images, keras.layers.Dense(2, name="logits")(hidden(images)))
+    stages = {"stem": [], "body": [hidden], "head": [model.get_layer("logits")]}
+    freezing.require_weights(stages, phase_of("bias", "inference"))
+    with pytest.raises(ConfigError, match="stem, body have no batchnorm weights"):
+        freezing.require_weights(stages, phase_of("batchnorm", "inference"))

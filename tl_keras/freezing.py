@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import keras
 import numpy as np
 
-from tl_keras.errors import TrainingError
-from tl_keras.strategies import ALL_WEIGHTS, BATCH_NORM, Phase
+from tl_keras.errors import ConfigError, TrainingError
+from tl_keras.strategies import ALL_WEIGHTS, BATCH_NORM, BIAS, Phase
 
 Stages = Mapping[str, Sequence[keras.layers.Layer]]
 
@@ -62,15 +62,29 @@ def rate_scales(stages: Stages, phase: Phase) -> dict[str, float]:
 
 
 def _trainable(layers: Sequence[keras.layers.Layer], kind: str) -> list[keras.Variable]:
-    return [weight for layer in layers if KINDS[kind](layer) for weight in layer.trainable_weights]
+    return [weight for layer in layers for weight in layer.trainable_weights if KINDS[kind](layer, weight)]
 
 
 def _is_batch_norm(layer: keras.layers.Layer) -> bool:
     return isinstance(layer, keras.layers.BatchNormalization)
 
 
-# Kind of weights in Phase.trainable -> whether a layer's are of that kind.
-KINDS: Mapping[str, Callable[[keras.layers.Layer], bool]] = {ALL_WEIGHTS: lambda layer: True, BATCH_NORM: _is_batch_norm}
+# Kind of weights in Phase.trainable -> whether a weight of a layer is of that kind. PyTorch calls the beta of a norm its bias.
+KINDS: Mapping[str, Callable[[keras.layers.Layer, keras.Variable], bool]] = {
+    ALL_WEIGHTS: lambda layer, weight: True,
+    BATCH_NORM: lambda layer, weight: _is_batch_norm(layer),
+    BIAS: lambda layer, weight: weight.name in ("bias", "beta"),
+}
+
+
+def require_weights(stages: Stages, phase: Phase) -> None:
+    """ConfigError where `phase` trains one kind of weights of stages that have none, e.g. batch norm of a ViT."""
+    for kind in set(phase.trainable.values()) - {ALL_WEIGHTS}:
+        named = [stage for stage, of_kind in phase.trainable.items() if of_kind == kind]
+        if not any(_trainable(stages[stage], kind) for stage in named):
+            raise ConfigError(
+                f"flag --strategy: the stages {', '.join(named)} have no {kind} weights, so nothing but the head would be trained."
+            )
 
 
 def fingerprints(stages: Stages) -> dict[str, str]:

@@ -22,8 +22,8 @@ def _backbones() -> Entries:
 
 
 def _strategies() -> Entries:
-    for name, (_, _, help) in strategies.STRATEGIES.items():
-        yield name, help
+    for name, form in strategies.STRATEGIES.items():
+        yield name, form.help
 
 
 def _augmentations() -> Entries:

@@ -5,16 +5,17 @@ names a stage the backbone does not have or that selects nothing. The head is ne
 No TensorFlow and no Keras here: a plan is made, checked and printed before either loads.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Protocol
+from typing import Any, Protocol
 
 from tl_keras.config import TrainConfig
 from tl_keras.errors import ConfigError, unknown
 
 HEAD = "head"
-ALL_WEIGHTS, BATCH_NORM = "all", "batchnorm"
+OTHERS = "*"
+ALL_WEIGHTS, BATCH_NORM, BIAS = "all", "batchnorm", "bias"
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Phase:
     Attributes:
         name: what the phase is called in the result.
         epochs: how many epochs it lasts.
-        trainable: stage -> which of its weights are trained (`all`, or those of its `batchnorm` layers); one that is not named is frozen.
+        trainable: stage -> which of its weights are trained (`all`, `batchnorm` or `bias`); one that is not named is frozen.
         rate_scale: stage -> factor on the learning rate; 1 where not named.
         frozen_mode: how the frozen stages run: `inference` (running statistics, no dropout) or `training`
             (BatchNorm normalises with the batch and updates its running statistics, dropout on).
@@ -43,9 +44,19 @@ class Strategy(Protocol):
     def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]: ...
 
 
-def _one_phase(name: str, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
-    trainable = {stage: ALL_WEIGHTS for stage in (*stages, HEAD)}
-    return (Phase(name, config.epochs, MappingProxyType(trainable), frozen_mode=config.frozen_mode),)
+def _phase(
+    name: str,
+    stages: Sequence[str],
+    config: TrainConfig,
+    *,
+    kind: str = ALL_WEIGHTS,
+    epochs: int = 0,
+    rate_scale: Mapping[str, float] | None = None,
+) -> Phase:
+    """The phase that trains the head whole and `stages` as `kind` says; `epochs` 0 is all of them."""
+    trainable = {stage: kind for stage in stages} | {HEAD: ALL_WEIGHTS}
+    scales = {stage: scale for stage, scale in (rate_scale or {}).items() if stage in trainable}
+    return Phase(name, epochs or config.epochs, MappingProxyType(trainable), MappingProxyType(scales), config.frozen_mode)
 
 
 def _require_stages(names: Sequence[str], stages: Sequence[str], strategy: str) -> None:
@@ -59,7 +70,7 @@ class Full:
     """Train everything at once (full fine-tuning, or from scratch)."""
 
     def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
-        return _one_phase("full", stages, config)
+        return (_phase("full", stages, config),)
 
 
 @dataclass(frozen=True)
@@ -67,7 +78,7 @@ class HeadOnly:
     """Train the new head on frozen features (representation learning, linear probe)."""
 
     def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
-        return _one_phase("head", (), config)
+        return (_phase("head", (), config),)
 
 
 @dataclass(frozen=True)
@@ -82,7 +93,7 @@ class Last:
                 f"flag --strategy=last:{self.num_stages}: the backbone has {len(stages)} stages ({', '.join(stages)}); "
                 f"use last:0 to last:{len(stages)}."
             )
-        return _one_phase(f"last {self.num_stages}", stages[len(stages) - self.num_stages :], config)
+        return (_phase(f"last {self.num_stages}", stages[len(stages) - self.num_stages :], config),)
 
 
 @dataclass(frozen=True)
@@ -93,7 +104,7 @@ class Train:
 
     def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
         _require_stages(self.stages, stages, f"train:{'+'.join(self.stages)}")
-        return _one_phase(f"train {'+'.join(self.stages)}", [stage for stage in stages if stage in self.stages], config)
+        return (_phase(f"train {'+'.join(self.stages)}", [stage for stage in stages if stage in self.stages], config),)
 
 
 @dataclass(frozen=True)
@@ -109,7 +120,93 @@ class Freeze:
             raise ConfigError(
                 f"flag --strategy={spelled}: the head is new and random, so it is always trained; freeze stages: {', '.join(stages)}."
             )
-        return _one_phase(f"freeze {'+'.join(self.stages)}", [stage for stage in stages if stage not in self.stages], config)
+        return (_phase(f"freeze {'+'.join(self.stages)}", [stage for stage in stages if stage not in self.stages], config),)
+
+
+@dataclass(frozen=True)
+class Gradual:
+    """Unfreeze from the head to the stem, one stage more in each phase (report D, strategy 2; Howard and Ruder 2018).
+
+    `every` epochs a phase, the last one taking the rest; 0 spreads the epochs evenly over all phases. With `decay` below 1
+    the rate falls by that factor from each stage to the one before it.
+    """
+
+    every: int = 0
+    decay: float = 1.0
+
+    def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
+        num_phases = len(stages) + 1
+        starts = [number * self.every or number * config.epochs // num_phases for number in range(num_phases)]
+        if starts[-1] >= config.epochs or len(set(starts)) < num_phases:
+            needed = max(1, self.every) * len(stages) + 1
+            raise ConfigError(
+                f"flag --epochs={config.epochs}: gradual unfreezing of {len(stages)} stages needs at least {needed} epochs to reach the first."
+            )
+        ends = [*starts[1:], config.epochs]
+        scales = _falling(stages, self.decay)
+        return tuple(
+            _phase(f"gradual {number}", stages[len(stages) - number :], config, epochs=end - start, rate_scale=scales)
+            for number, (start, end) in enumerate(zip(starts, ends, strict=True))
+        )
+
+
+@dataclass(frozen=True)
+class HeadThenFull:
+    """A linear probe, then full fine-tuning from it (LP-FT; Kumar et al. 2022). `probe` epochs of the first; 0 is a fifth."""
+
+    probe: int = 0
+
+    def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
+        probe = self.probe or max(1, config.epochs // 5)
+        if probe >= config.epochs:
+            raise ConfigError(f"flag --epochs={config.epochs}: head_then_full needs more than its {probe} epochs of the head alone.")
+        return (_phase("head", (), config, epochs=probe), _phase("full", stages, config, epochs=config.epochs - probe))
+
+
+@dataclass(frozen=True)
+class BatchNorm:
+    """Train the head, and of every stage the batch-norm layers alone (report D; Frankle et al. 2021)."""
+
+    def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
+        return (_phase("batchnorm", stages, config, kind=BATCH_NORM),)
+
+
+@dataclass(frozen=True)
+class Bias:
+    """Train the head, and of every stage the biases alone, those of its norms among them (BitFit; Ben Zaken et al. 2022)."""
+
+    def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
+        return (_phase("bias", stages, config, kind=BIAS),)
+
+
+@dataclass(frozen=True)
+class LayerDecay:
+    """Train everything; the rate falls by `decay` from each stage to the one before it (Clark et al. 2020)."""
+
+    decay: float
+
+    def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
+        return (_phase("layer decay", stages, config, rate_scale=_falling(stages, self.decay)),)
+
+
+@dataclass(frozen=True)
+class Rates:
+    """Train everything, each stage at a rate of its own; `*` is the rate of stages that are not named (report C)."""
+
+    rates: Mapping[str, float]
+
+    def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
+        spelled = "rates:" + ",".join(f"{stage}={rate:g}" for stage, rate in self.rates.items())
+        _require_stages([stage for stage in self.rates if stage != OTHERS], stages, spelled)
+        rates = {stage: self.rates.get(stage, self.rates.get(OTHERS)) for stage in (*stages, HEAD)}
+        if missing := [stage for stage, rate in rates.items() if rate is None]:
+            raise ConfigError(f"flag --strategy={spelled}: no rate for {', '.join(missing)}. Name them, or give the rest a rate with *=.")
+        return (_phase("rates", stages, config, rate_scale={stage: rate / config.learning_rate for stage, rate in rates.items()}),)
+
+
+def _falling(stages: Sequence[str], decay: float) -> dict[str, float]:
+    """Stage -> decay to the power of its distance from the head."""
+    return {stage: decay**distance for distance, stage in enumerate([HEAD, *reversed(stages)])}
 
 
 def _count(argument: str) -> int:
@@ -125,14 +222,72 @@ def _names(argument: str) -> tuple[str, ...]:
     return names
 
 
-# name -> (class, parser of the argument or None, what it does)
-STRATEGIES = MappingProxyType(
+def _decay(argument: str) -> float:
+    decay = float(argument)
+    if not 0 < decay <= 1:
+        raise ValueError("a factor in (0, 1], e.g. layer_decay:0.75")
+    return decay
+
+
+def _pairs(argument: str) -> dict[str, str]:
+    pairs = [pair.partition("=") for pair in argument.split(",")]
+    if not all(name and value for name, _, value in pairs) or len({name for name, _, _ in pairs}) < len(pairs):
+        raise ValueError("different name=value pairs separated by commas")
+    return {name: value for name, _, value in pairs}
+
+
+def _rates(argument: str) -> Mapping[str, float]:
+    rates = {stage: float(rate) for stage, rate in _pairs(argument).items()}
+    if not all(0 < rate < float("inf") for rate in rates.values()):
+        raise ValueError("rates above 0, e.g. rates:stem=7e-3,head=1e-2,*=5e-3")
+    return MappingProxyType(rates)
+
+
+def _options(**readers: Callable[[str], Any]) -> Callable[[str], dict[str, Any]]:
+    """A reader of `name=value,...` for the fields of a strategy, each with its own reader."""
+
+    def read(argument: str) -> dict[str, Any]:
+        pairs = _pairs(argument)
+        if strange := sorted(set(pairs) - set(readers)):
+            raise ValueError(f"of {', '.join(readers)}, not {', '.join(strange)}")
+        return {name: readers[name](value) for name, value in pairs.items()}
+
+    return read
+
+
+@dataclass(frozen=True)
+class Form:
+    """How `--strategy` spells a strategy: its class, the reader of what follows the colon, and whether that may be left out."""
+
+    kind: Callable[..., Strategy]
+    help: str
+    read: Callable[[str], Any] | None = None
+    optional: bool = False
+
+
+STRATEGIES: Mapping[str, Form] = MappingProxyType(
     {
-        "full": (Full, None, "train everything"),
-        "head": (HeadOnly, None, "train the head alone"),
-        "last": (Last, _count, "last:N, train the last N stages and the head"),
-        "train": (Train, _names, "train:a+b, train these stages and the head"),
-        "freeze": (Freeze, _names, "freeze:a+b, train all but these stages"),
+        "full": Form(Full, "train everything"),
+        "head": Form(HeadOnly, "train the head alone"),
+        "last": Form(Last, "last:N, train the last N stages and the head", _count),
+        "train": Form(Train, "train:a+b, train these stages and the head", _names),
+        "freeze": Form(Freeze, "freeze:a+b, train all but these stages", _names),
+        "gradual": Form(
+            Gradual,
+            "gradual or gradual:every=N,decay=R, one stage more from the head down, every N epochs, at rates falling by R",
+            _options(every=_count, decay=_decay),
+            optional=True,
+        ),
+        "head_then_full": Form(
+            HeadThenFull,
+            "head_then_full or head_then_full:probe=N, the head alone for N epochs, then all",
+            _options(probe=_count),
+            optional=True,
+        ),
+        "batchnorm": Form(BatchNorm, "train the batch-norm layers and the head"),
+        "bias": Form(Bias, "train the biases and the head"),
+        "layer_decay": Form(LayerDecay, "layer_decay:R, train everything at rates falling by R from stage to stage", _decay),
+        "rates": Form(Rates, "rates:a=X,b=Y,*=Z, train everything, each stage at its rate", _rates),
     }
 )
 
@@ -142,11 +297,12 @@ def parse(text: str) -> Strategy:
     name, colon, argument = text.partition(":")
     if name not in STRATEGIES:
         raise ConfigError(f"flag --strategy={text}: {unknown('strategy', name, STRATEGIES)}")
-    kind, read, help = STRATEGIES[name]
-    if (read is None) == bool(colon):
-        raise ConfigError(f"flag --strategy={text}: expected {help if read else name + ' without an argument'}.")
+    form = STRATEGIES[name]
+    if (colon and not form.read) or (not colon and form.read and not form.optional):
+        raise ConfigError(f"flag --strategy={text}: expected {form.help if form.read else name + ' without an argument'}.")
     try:
-        return kind(read(argument)) if read else kind()
+        value = form.read(argument) if colon and form.read else {}
+        return form.kind(**value) if not colon or form.optional else form.kind(value)
     except ValueError as error:
         raise ConfigError(f"flag --strategy={text}: expected {error}.") from None
 

@@ -88,6 +88,8 @@ class Trainer:
         self.predict = make_predict(model, runtime)
         self._latest, self._best = directory / "latest.npz", directory / "best.npz"
         self._on_epoch = on_epoch
+        for phase in phases:
+            freezing.require_weights(stages, phase)
         self._trained = list({v.path: v for phase in phases for v in freezing.trained_variables(stages, phase)}.values())
         with runtime.scope():
             self.optimizer = build_optimizer(config)
