@@ -186,3 +186,8 @@ def test_overrides_reach_every_row():
     rows = part_a.EXPERIMENT.configure({"epochs": 3, "backbone": "mobilenet_0.75"}, (0.1, 0.25))
     assert {(row.config.train.epochs, row.config.model.backbone) for row in rows} == {(3, "mobilenet_0.75")}
     assert [row.config.data.fraction for row in rows] == [0.1, 0.1, 0.25, 0.25] and rows[2].reported == {}
+
+
+def test_overrides_are_told_from_the_report():
+    overrides = {"epochs": 6, "backbone": "mobilenet_0.75", "data_dir": "elsewhere", "learning_rate": 1e-3}
+    assert part_a.EXPERIMENT.departures(overrides) == ["backbone mobilenet_0.75", "epochs 6"]

@@ -61,7 +61,7 @@ def test_every_strategy_has_a_golden_plan():
         ("train:", "stage names"),
         ("train:stem+stem", "different stage names"),
         ("half", "Known: batchnorm, bias, freeze, full, gradual, head"),
-        ("gradual:every=3", "at least 16 epochs"),
+        ("gradual:every=3", "needs at least 16"),
         ("gradual:step=3", "every, decay, not step"),
         ("gradual:decay=2", r"in \(0, 1\]"),
         ("head_then_full:probe=12", "more than its 12"),

@@ -76,6 +76,12 @@ class Experiment:
             raise ConfigError(f"flag --{taken[0]}: the rows of {self.name} set it; use --{taken[0]}s to choose the rows.")
         return self.rows(base, fractions)
 
+    def departures(self, overrides: Mapping[str, Any]) -> list[str]:
+        """The overrides that make the runs other ones than the report's, e.g. `epochs 6`."""
+        report = RunConfig().replace(**self.settings)
+        identity = report.replace(**overrides).identity()
+        return [f"{name} {value}" for name, value in identity.items() if value != report.identity()[name]]
+
     def configure_embedded(self, fractions: Sequence[float]) -> list[Row]:
         """The rows on the embedded data and weights."""
         return self.configure({**EMBEDDED_SETTINGS, **self.embedded}, fractions)
@@ -117,7 +123,8 @@ def execute(
         done = " (finished before)" if RunDirectory(place).finished(config) else ""
         print(f"[{number}/{len(jobs)}] {row.label}, seed {config.seed}: {place}{done}", flush=True)
         run(config, place, name=row.label, verbose=verbose)
-    results = report.collect(experiment, rows, seeds, directory, embedded=embedded, command=command)
+    departures = [] if embedded else experiment.departures(overrides)
+    results = report.collect(experiment, rows, seeds, directory, embedded=embedded, command=command, departures=departures)
     report.print_table(results)
     return report.write_report(results, directory)
 

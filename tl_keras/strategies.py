@@ -140,7 +140,7 @@ class Gradual:
         if starts[-1] >= config.epochs or len(set(starts)) < num_phases:
             needed = max(1, self.every) * len(stages) + 1
             raise ConfigError(
-                f"flag --epochs={config.epochs}: gradual unfreezing of {len(stages)} stages needs at least {needed} epochs to reach the first."
+                f"flag --epochs={config.epochs}: gradual unfreezing of {len(stages)} stages needs at least {needed} to reach the first."
             )
         ends = [*starts[1:], config.epochs]
         scales = _falling(stages, self.decay)

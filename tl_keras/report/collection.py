@@ -103,6 +103,7 @@ class ExperimentResults:
         name: of the experiment.
         title, question, command: what it is called, what it asks, and how it was started.
         embedded: whether it ran on the data and weights that the package carries.
+        departures: settings that are not the report's, e.g. `epochs 6`.
     """
 
     name: str
@@ -111,6 +112,7 @@ class ExperimentResults:
     command: str
     embedded: bool
     rows: tuple[Row, ...]
+    departures: tuple[str, ...] = ()
 
     @property
     def runs(self) -> list[Run]:
@@ -135,6 +137,7 @@ def collect(
     *,
     embedded: bool,
     command: str,
+    departures: Sequence[str] = (),
 ) -> ExperimentResults:
     """Find the run of every row and seed in `directory` by its label and configuration, and write `experiment.json`.
 
@@ -143,7 +146,7 @@ def collect(
     """
     finished = _finished_runs(directory)
     index = {"schema": SCHEMA, "name": experiment.name, "title": experiment.title, "question": experiment.question}
-    index |= {"command": command, "embedded": embedded, "rows": []}
+    index |= {"command": command, "embedded": embedded, "departures": list(departures), "rows": []}
     for row in rows:
         facts = {name: getattr(row, name) for name in ("label", "group", "x")}
         facts |= {"reported": dict(row.reported), "reported_curve": dict(row.reported_curve)}

@@ -62,6 +62,7 @@ def facts(results: ExperimentResults) -> list[str]:
     seeds = listed(run.seed for run in runs)
     return [
         f"data set {listed(part['dataset'] for part in data)}",
+        listed(run.result["model"]["backbone"] for run in runs),
         f"n train {span([part['num_train'] for part in data])}",
         f"n validation {span([part['num_validation'] for part in data])}",
         f"n test {span([part['num_test'] for part in data])}",
@@ -70,6 +71,7 @@ def facts(results: ExperimentResults) -> list[str]:
         f"{listed(run.result['model']['image_size'] for run in runs)} px",
         listed(run.result["runtime"]["precision"] for run in runs),
         listed(device(run) for run in runs),
+        *([f"differs from the report in {listed(results.departures)}"] if results.departures else []),
     ]
 
 
