@@ -1,6 +1,7 @@
 """Reports from made-up results: exact files and figures, comparability, and nothing from outside that acts as markup."""
 
 import csv
+import dataclasses
 import errno
 import io
 import json
@@ -132,6 +133,13 @@ def test_caption_says_on_what_and_how(tmp_path):
     caption = tables.caption(make_experiment(tmp_path))
     for fact in ("cifar10", "n train 5,000 to 25,000", "n test 10,000", "seed 0", "10 epochs", "224 px", "mixed_bfloat16", "NVIDIA H200"):
         assert fact in caption
+
+
+def test_settings_that_are_not_the_reports_are_named(tmp_path):
+    results = make_experiment(tmp_path)
+    assert "differs from the report" not in tables.caption(results)
+    other = dataclasses.replace(results, departures=("backbone resnet18", "epochs 6"))
+    assert "differs from the report in backbone resnet18, epochs 6" in tables.caption(other)
 
 
 @pytest.mark.parametrize("kind", collection.MARKS)

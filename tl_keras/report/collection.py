@@ -198,7 +198,8 @@ def _read_index(index: Any) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     if index["schema"] != SCHEMA or not rows or not all(row["runs"] for row in rows):
         raise ValueError(f"expected schema {SCHEMA} and at least one run in each row")
     facts = {name: str(index[name]) for name in ("name", "title", "question", "command")}
-    return facts | {"embedded": bool(index["embedded"])}, rows
+    departures = tuple(str(departure) for departure in index["departures"])
+    return facts | {"embedded": bool(index["embedded"]), "departures": departures}, rows
 
 
 def _read_row(row: Mapping[str, Any]) -> dict[str, Any]:
