@@ -14,7 +14,7 @@ export KERAS_HOME
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow coverage lint format embedded clean exp-part-a
+.PHONY: help setup test test-slow fuzz coverage lint format embedded clean exp-part-a
 
 help: ## list the targets and variables
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -26,6 +26,7 @@ setup: .venv/installed ## create .venv and install the package
 
 .venv/installed: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}: use make PYTHON=python3.12")'
+	@echo 'Installing into .venv: some minutes, once.'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
@@ -38,6 +39,9 @@ test: setup ## the tests (minutes, no network)
 
 test-slow: setup ## the tests that take longer: every large backbone, the embedded weights made anew
 	$(RUN) -m pytest -q -m slow $(ARGS)
+
+fuzz: setup ## hostile weights files, at random, for some minutes
+	$(RUN) -m pytest -q -m fuzz tests/fuzz_torch_file.py $(ARGS)
 
 coverage: setup ## the tests with line coverage
 	$(RUN) -m pytest -q --cov --cov-report=term $(ARGS)

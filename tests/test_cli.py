@@ -119,7 +119,7 @@ def test_defects_keep_their_traceback():
 
 
 def test_modules_import_one_way():
-    """`report` and `results` without TensorFlow; `backbones`, `strategies`, `optimizers`, `freezing` without it by name; KerasCV in one module."""
+    """`report` and `results` without TensorFlow and Keras, models without TensorFlow; KerasCV and absl in one module each."""
     sources = {path.relative_to(ROOT / "tl_keras"): path.read_text() for path in (ROOT / "tl_keras").rglob("*.py")}
     imports = {
         path: {line.split()[1].split(".")[0] for line in text.splitlines() if line.split()[:1] in (["import"], ["from"])}

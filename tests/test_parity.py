@@ -13,7 +13,8 @@ import pytest
 
 from tl_keras.backbones import build_classifier
 from tl_keras.errors import ConfigError
-from tl_keras.weights.convert import MOVES, from_torch
+from tl_keras.weights.convert import from_tensors
+from tl_keras.weights.names import TORCHVISION
 
 SHARED = Path(__file__).parents[2] / "shared"
 LOGITS = SHARED / "parity" / "torchvision_logits.npz"
@@ -48,19 +49,24 @@ def vgg16():
     return features(plan) | linear("classifier.0", 4096, 25088) | linear("classifier.3", 4096, 4096) | linear("classifier.6", 1000, 4096)
 
 
-def resnet(stem_size, num_blocks=(2, 2, 2, 2)):
-    shapes = {"conv1.weight": (64, 3, stem_size, stem_size)} | batch_norm("bn1", 64) | linear("fc", 1000, 512)
+def resnet(stem_size, num_blocks=(2, 2, 2, 2), block=((3, 1), (3, 1))):
+    """`block` has the kernel size of each convolution and how many times the width of the layer it puts out."""
     before = 64
+    shapes = {"conv1.weight": (64, 3, stem_size, stem_size)} | batch_norm("bn1", 64) | linear("fc", 1000, 512 * block[-1][1])
     for layer, count in enumerate(num_blocks, start=1):
         width = 32 * 2**layer
-        for block in range(count):
-            name = f"layer{layer}.{block}"
-            if before != width:
-                shapes |= {f"{name}.downsample.0.weight": (width, before, 1, 1)} | batch_norm(f"{name}.downsample.1", width)
-            shapes |= {f"{name}.conv1.weight": (width, before, 3, 3), f"{name}.conv2.weight": (width, width, 3, 3)}
-            shapes |= batch_norm(f"{name}.bn1", width) | batch_norm(f"{name}.bn2", width)
-            before = width
+        for index in range(count):
+            name, after = f"layer{layer}.{index}", width * block[-1][1]
+            if before != after:
+                shapes |= {f"{name}.downsample.0.weight": (after, before, 1, 1)} | batch_norm(f"{name}.downsample.1", after)
+            for number, (size, times) in enumerate(block, start=1):
+                shapes |= {f"{name}.conv{number}.weight": (times * width, before, size, size)}
+                shapes |= batch_norm(f"{name}.bn{number}", times * width)
+                before = times * width
     return shapes
+
+
+BOTTLENECK = ((1, 1), (3, 1), (1, 4))
 
 
 def vit_b_16():
@@ -97,39 +103,52 @@ def tensors(shapes):
     return {name: by_formula(name, shape) for name, shape in shapes.items()}
 
 
-# reference -> backbone, stem, image size, shapes
+# case -> backbone, stem, image size, shapes
 CASES = {
     "alexnet_224": ("alexnet", "imagenet", 224, alexnet()),
     "alexnet_64": ("alexnet", "imagenet", 64, alexnet()),
     "resnet18_224": ("resnet18", "imagenet", 224, resnet(7)),
     "resnet18_cifar_stem_32": ("resnet18", "cifar", 32, resnet(3)),
+    "resnet50_224": ("resnet50_torch", "imagenet", 224, resnet(7, (3, 4, 6, 3), BOTTLENECK)),
     "vit_b_16_224": ("vit_b16", "imagenet", 224, vit_b_16()),
     "vgg16_224": ("vgg16", "imagenet", 224, vgg16()),
     "vgg16_32": ("vgg16", "imagenet", 32, vgg16()),
 }
 
 
-@pytest.mark.parametrize("reference", [pytest.param(name, marks=pytest.mark.slow if "vgg" in name else ()) for name in CASES])
-def test_logits_equal_torchvision(reference):
+def images(size):
+    return np.random.default_rng(0).standard_normal((2, size, size, 3)).astype("float32")
+
+
+def expected_logits(case):
+    with np.load(LOGITS) as file:
+        return file[case]
+
+
+@pytest.mark.parametrize("case", [pytest.param(name, marks=pytest.mark.slow if "vgg" in name else ()) for name in CASES])
+def test_logits_equal_torchvision(case):
     if not LOGITS.is_file():
         pytest.skip(f"{LOGITS} is not there")
-    backbone, stem, size, shapes = CASES[reference]
+    backbone, stem, size, shapes = CASES[case]
     model = build_classifier(backbone, 1000, image_size=size, stem=stem, normalization="none")
-    account = from_torch(model, backbone, tensors(shapes))
-    images = np.random.default_rng(0).standard_normal((2, size, size, 3)).astype("float32")
-    with np.load(LOGITS) as file:
-        expected = file[reference]
-    assert account == {"source": "torchvision", "loaded": len(model.weights), "left_out": {}}
-    np.testing.assert_allclose(np.asarray(model(images)), expected, rtol=0, atol=1e-4 * expected.std())
+    account = from_tensors(model, backbone, tensors(shapes), "torchvision")
+    assert account["loaded"] == len(model.weights) and not account["left_out"] and not account["resized"]
+    expected = expected_logits(case)
+    np.testing.assert_allclose(np.asarray(model(images(size))), expected, rtol=0, atol=1e-4 * expected.std())
+
+
+def test_every_case_is_compared(shared):
+    with np.load(shared / "parity" / "torchvision_logits.npz") as file:
+        assert set(file.files) == set(CASES)
 
 
 def test_every_name_map_is_compared():
-    assert {backbone for backbone, *_ in CASES.values()} | {"resnet34"} == set(MOVES)
+    assert {backbone for backbone, *_ in CASES.values()} | {"resnet34"} == set(TORCHVISION.moves)
 
 
 def test_resnet34_takes_torchvisions_names():
     model = build_classifier("resnet34", 1000, image_size=32)
-    account = from_torch(model, "resnet34", tensors(resnet(7, (3, 4, 6, 3))))
+    account = from_tensors(model, "resnet34", tensors(resnet(7, (3, 4, 6, 3))), "torchvision")
     assert account["loaded"] == len(model.weights)
     assert (
         sum(math.prod(shape) for name, shape in resnet(7, (3, 4, 6, 3)).items() if "running" not in name and "num_" not in name)
@@ -140,7 +159,7 @@ def test_resnet34_takes_torchvisions_names():
 def test_other_head_and_other_stem_are_left_out_and_said():
     model = build_classifier("resnet18", 10, image_size=32, stem="cifar")
     before = np.asarray(model.get_layer("conv1").kernel)
-    account = from_torch(model, "resnet18", tensors(resnet(7)))
+    account = from_tensors(model, "resnet18", tensors(resnet(7)), "torchvision")
     assert set(account["left_out"]) == {"conv1/kernel", "logits/kernel", "logits/bias"}
     np.testing.assert_array_equal(np.asarray(model.get_layer("conv1").kernel), before)
 
@@ -149,7 +168,7 @@ def test_older_names_of_vit_are_known():
     model = build_classifier("vit_b16", 10)
     given = tensors(vit_b_16())
     older = {name.replace("mlp.0", "mlp.linear_1").replace("mlp.3", "mlp.linear_2"): array for name, array in given.items()}
-    from_torch(model, "vit_b16", older)
+    from_tensors(model, "vit_b16", older, "torchvision")
     kernel = np.asarray(model.get_layer("block12_mlp2").kernel)
     np.testing.assert_array_equal(kernel, given["encoder.layers.encoder_layer_11.mlp.3.weight"].T)
 
@@ -169,10 +188,10 @@ def test_tensors_that_do_not_fit_are_named(change, said):
     change(given)
     model = build_classifier("resnet18", 10, image_size=32, stem="cifar")
     with pytest.raises(ConfigError) as error:
-        from_torch(model, "resnet18", given)
+        from_tensors(model, "resnet18", given, "torchvision")
     assert said in str(error.value)
 
 
 def test_backbone_without_counterpart_is_refused():
-    with pytest.raises(ConfigError, match="torchvision's weights 'mobilenet'"):
-        from_torch(None, "mobilenet", {})
+    with pytest.raises(ConfigError, match="torchvision names its own, such as conv1.weight, and it has no mobilenet"):
+        from_tensors(None, "mobilenet", {"conv1.weight": np.zeros(1)}, "file.pth")

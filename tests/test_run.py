@@ -15,7 +15,7 @@ from tl_keras import cli, results
 from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError, MissingError
 from tl_keras.experiment import EMBEDDED_SETTINGS
-from tl_keras.run import evaluate_run, require, run
+from tl_keras.run import evaluate_run, plan, require, run
 
 ROOT = Path(__file__).parents[1]
 SMALL = RunConfig().replace(
@@ -191,3 +191,20 @@ def test_overrides_reach_every_row():
 def test_overrides_are_told_from_the_report():
     overrides = {"epochs": 6, "backbone": "mobilenet_0.75", "data_dir": "elsewhere", "learning_rate": 1e-3}
     assert part_a.EXPERIMENT.departures(overrides) == ["backbone mobilenet_0.75", "epochs 6"]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "weights", "normalization"),
+    [
+        ("vgg16", "imagenet", "caffe"),
+        ("vgg16", "torchvision", "imagenet"),
+        ("vgg16", "none", "caffe"),
+        ("vit_b16", "augreg_21k", "half"),
+        ("efficientnet_b0", "imagenet", "internal"),
+    ],
+)
+def test_normalisation_is_that_of_the_weights(backbone, weights, normalization):
+    settings = RunConfig().replace(dataset="digits", backbone=backbone, weights=weights)
+    assert plan(settings).normalization == normalization
+    if normalization != "internal":
+        assert plan(settings.replace(normalization="cifar10")).normalization == "cifar10"

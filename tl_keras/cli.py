@@ -233,6 +233,13 @@ def list_tables(arguments: Sequence[str]) -> None:
             print(f"  {entry:<24} {help}")
 
 
+def weights(arguments: Sequence[str]) -> None:
+    """List, fetch, verify, convert and inspect files of pre-trained weights."""
+    from tl_keras.weights import command
+
+    command.weights(arguments)
+
+
 def _required(command: CommandFlags, name: str) -> Path:
     if not command.value(name):
         raise ConfigError(f"flag --{name} is needed. See --help.")
@@ -245,6 +252,7 @@ VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "export": export,
     "report": report,
     "list": list_tables,
+    "weights": weights,
 }
 
 USAGE = "tl-keras VERB --flags\n\n" + "\n".join(f"  {name:<10}{verb.__doc__}" for name, verb in VERBS.items())

@@ -46,7 +46,7 @@ RESULT_KEYS = {
         "limited",  # whether --limit_train or --limit_test cut it
         "notes",  # what the source has to say, e.g. of files left out
     ),
-    "model": ("backbone", "parameters", "image_size", "weights", "weights_account"),
+    "model": ("backbone", "parameters", "image_size", "crop_fraction", "normalization", "weights", "weights_account"),
     "phases": (),  # a list of: name, epochs, trainable_parameters, trainable_stages, frozen_mode, seconds, audit
     "runtime": ("device", "cpu", "precision", "xla", "replicas", "versions", "git_revision"),  # as they really were
     "selection": ("rule", "epoch"),  # best or last, and the epoch, from 1, that was tested

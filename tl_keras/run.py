@@ -20,6 +20,7 @@ class Plan:
 
     backbone: backbones.Backbone
     image_size: int
+    normalization: str
     phases: tuple[Phase, ...]
 
 
@@ -36,7 +37,10 @@ def plan(config: RunConfig) -> Plan:
     data.find_dataset(config.data)
     data.get_augmentation(config.data.augmentation)
     stages = [name for name, _ in backbone.stages]
-    return Plan(backbone, image_size, strategies.plan(stages, config.train))
+    normalization = config.model.normalization
+    if normalization == "weights":  # of which a backbone may have variants that were trained with different ones
+        normalization = weights.normalization_of(backbone.name, config.model.weights)
+    return Plan(backbone, image_size, normalization, strategies.plan(stages, config.train))
 
 
 def require(config: RunConfig) -> None:
@@ -111,7 +115,7 @@ def _run(
             len(source.class_names),
             image_size=planned.image_size,
             stem=config.model.stem,
-            normalization=config.model.normalization,
+            normalization="weights" if planned.normalization == planned.backbone.normalization else planned.normalization,
         )
         account = weights.load_weights(model, config.model.backbone, weights_path) if weights_path else {}
     stages = backbones.stage_layers(model, config.model.backbone)
@@ -141,6 +145,7 @@ def _run(
             "parameters": model.count_params(),
             "image_size": planned.image_size,
             "crop_fraction": _crop_fraction(config.data, source),
+            "normalization": planned.normalization,
             "weights": config.model.weights,
             "weights_account": account,
         },
@@ -163,7 +168,8 @@ def _headline(config: RunConfig, planned: Plan, source: data.Source, splits: dat
     """What is about to be trained, on what, with what: as it really is."""
     num_validation = len(splits.validation) if splits.validation else 0
     images = f"{len(splits.train):,} training, {num_validation:,} validation, {len(splits.test):,} test images"
-    network = f"{config.model.backbone}, {planned.image_size} px, {model.count_params():,} parameters, weights {config.model.weights}"
+    network = f"{config.model.backbone}, {planned.image_size} px, {model.count_params():,} parameters"
+    network += f", weights {config.model.weights}, normalisation {planned.normalization}"
     phases = "; ".join(f"{phase.name}: {phase.epochs} epochs, trains {', '.join(phase.trainable)}" for phase in planned.phases)
     facts = [f"data      {source.name}: {images}", f"model     {network}", f"phases    {phases}", f"runtime   {machine}"]
     return "\n".join([*facts, *(f"note      {note}" for note in source.notes)])

@@ -1,4 +1,4 @@
-"""ResNet18 and ResNet34 as torchvision has them (He et al. 2015, "Deep Residual Learning for Image Recognition")."""
+"""ResNet18, ResNet34 and ResNet50 as torchvision has them (He et al. 2015, "Deep Residual Learning for Image Recognition")."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,6 +9,7 @@ from tl_keras.backbones.layers import HE_FAN_OUT, pad
 
 # stem -> kernel size, stride and padding of conv1, whether the max-pool follows
 STEMS = {"imagenet": (7, 2, 3, True), "cifar": (3, 1, 1, False)}
+EXPANSION = 4  # of the channels in the last convolution of a bottleneck
 
 
 def _convolution(x: Any, filters: int, kernel_size: int, stride: int, name: str) -> Any:
@@ -20,14 +21,29 @@ def _batch_norm(x: Any, name: str) -> Any:
     return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
 
 
-def _block(x: Any, filters: int, stride: int, name: str) -> Any:
-    """torchvision's BasicBlock: two 3x3 convolutions, and a 1x1 on the shortcut where the shape changes."""
-    shortcut = x
+def _basic(x: Any, filters: int, stride: int, name: str) -> Any:
+    """Two 3x3 convolutions."""
     x = layers.ReLU(name=f"{name}_relu")(_batch_norm(_convolution(x, filters, 3, stride, f"{name}_conv1"), f"{name}_bn1"))
-    x = _batch_norm(_convolution(x, filters, 3, 1, f"{name}_conv2"), f"{name}_bn2")
-    if stride > 1 or shortcut.shape[-1] != filters:
-        shortcut = _batch_norm(_convolution(shortcut, filters, 1, stride, f"{name}_downsample_conv"), f"{name}_downsample_bn")
-    return layers.ReLU(name=f"{name}_out")(layers.Add(name=f"{name}_add")([x, shortcut]))
+    return _batch_norm(_convolution(x, filters, 3, 1, f"{name}_conv2"), f"{name}_bn2")
+
+
+def _bottleneck(x: Any, filters: int, stride: int, name: str) -> Any:
+    """1x1, 3x3 and 1x1 convolutions; the stride is at the 3x3 ("v1.5"), where the paper and Keras have it at the first 1x1."""
+    for number, (kernel_size, step) in enumerate(((1, 1), (3, stride)), start=1):
+        x = _batch_norm(_convolution(x, filters, kernel_size, step, f"{name}_conv{number}"), f"{name}_bn{number}")
+        x = layers.ReLU(name=f"{name}_relu{number}")(x)
+    return _batch_norm(_convolution(x, EXPANSION * filters, 1, 1, f"{name}_conv3"), f"{name}_bn3")
+
+
+BLOCKS = {"basic": _basic, "bottleneck": _bottleneck}
+
+
+def _residual(x: Any, filters: int, stride: int, block: str, name: str) -> Any:
+    """A block and its shortcut, which is a 1x1 convolution where the shape changes."""
+    y, shortcut = BLOCKS[block](x, filters, stride, name), x
+    if y.shape != x.shape:
+        shortcut = _batch_norm(_convolution(x, y.shape[-1], 1, stride, f"{name}_downsample_conv"), f"{name}_downsample_bn")
+    return layers.ReLU(name=f"{name}_out")(layers.Add(name=f"{name}_add")([y, shortcut]))
 
 
 def _stem(x: Any, stem: str) -> Any:
@@ -39,11 +55,17 @@ def _stem(x: Any, stem: str) -> Any:
     return layers.MaxPooling2D(3, 2, name="stem_out")(pad(x, 1, "pool")) if pooled else x
 
 
-def build(x: Any, *, num_blocks: Sequence[int], stem: str) -> Any:
-    """The features (b, 512) of normalised images (b, h, w, 3), with `num_blocks` basic blocks in each of the four layers."""
+def build(x: Any, *, num_blocks: Sequence[int], block: str, stem: str) -> Any:
+    """The features (b, 512), or (b, 2048) with bottlenecks, of normalised images (b, h, w, 3).
+
+    Args:
+        num_blocks: how many residual blocks each of the four layers has.
+        block: a key of BLOCKS.
+        stem: a key of STEMS.
+    """
     x = _stem(x, stem)
     for layer, count in enumerate(num_blocks, start=1):
-        for block in range(count):
-            stride = 2 if layer > 1 and block == 0 else 1
-            x = _block(x, 32 * 2**layer, stride, f"layer{layer}_{block}")
+        for index in range(count):
+            stride = 2 if layer > 1 and index == 0 else 1
+            x = _residual(x, 32 * 2**layer, stride, block, f"layer{layer}_{index}")
     return layers.GlobalAveragePooling2D(name="average_pool")(x)

@@ -14,13 +14,13 @@ def _numbered(ends: Sequence[str], *, stem: str, prefix: str = "block") -> Stage
     return (("stem", stem), *((f"{prefix}{number}", end) for number, end in enumerate(ends, start=1)))
 
 
-def basic_resnet(num_blocks: Sequence[int]) -> Stages:
-    """ResNet18 and ResNet34 of this package."""
+def torch_resnet(num_blocks: Sequence[int]) -> Stages:
+    """torchvision's ResNets."""
     return _numbered([f"layer{layer}_{count - 1}_out" for layer, count in enumerate(num_blocks, start=1)], stem="stem_out", prefix="layer")
 
 
 def resnet(num_blocks: Sequence[int], *, last: str = "") -> Stages:
-    """The bottleneck ResNets of Keras; `last` is what follows the last block in those of version 2."""
+    """Keras's ResNets; `last` is what follows the last block in those of version 2."""
     ends = [f"conv{number}_block{count}_out" for number, count in enumerate(num_blocks, start=2)]
     return _numbered([*ends[:-1], last or ends[-1]], stem="pool1_pool", prefix="layer")
 

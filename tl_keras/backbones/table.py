@@ -42,9 +42,9 @@ class Backbone:
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
-def _resnet(name: str, num_blocks: tuple[int, ...]) -> Backbone:
-    options = MappingProxyType({"num_blocks": num_blocks})
-    return Backbone(name, "resnet:build", stages.basic_resnet(num_blocks), stems=("imagenet", "cifar"), options=options)
+def _resnet(name: str, num_blocks: tuple[int, ...], block: str = "basic") -> Backbone:
+    options = MappingProxyType({"num_blocks": num_blocks, "block": block})
+    return Backbone(name, "resnet:build", stages.torch_resnet(num_blocks), stems=("imagenet", "cifar"), options=options)
 
 
 def _application(name: str, constructor: str, ends: Stages, options: Mapping[str, Any] = MappingProxyType({}), **settings: Any) -> Backbone:
@@ -99,6 +99,7 @@ ROWS = (
     ),
     _resnet("resnet18", (2, 2, 2, 2)),
     _resnet("resnet34", (3, 4, 6, 3)),
+    _resnet("resnet50_torch", (3, 4, 6, 3), "bottleneck"),
     Backbone("vgg16", "vgg:build", stages.VGG16, normalization="caffe"),
     Backbone(
         "vit_b16",

@@ -8,6 +8,7 @@ Keras is imported inside the functions.
 
 from tl_keras.weights.load import load_weights
 from tl_keras.weights.lookup import locate
-from tl_keras.weights.registry import WEIGHTS, WeightsFile
+from tl_keras.weights.registry import WEIGHTS, get_weights, normalization_of
+from tl_keras.weights.weights_file import WeightsFile
 
-__all__ = ["WEIGHTS", "WeightsFile", "load_weights", "locate"]
+__all__ = ["WEIGHTS", "WeightsFile", "get_weights", "load_weights", "locate", "normalization_of"]

@@ -1,7 +1,7 @@
-"""Weights files into models: Keras Applications' .h5, and our own .weights.h5, .keras and .npz.
+"""Weights files into models: torch's .pth, .safetensors, Flax's .npz, Keras Applications' .h5, and our own .weights.h5, .keras and .npz.
 
-Files from outside may be hostile: nothing is unpickled, links out of an HDF5 file are not followed, and no more is read than
-the model has room for.
+Files from outside may be hostile: nothing in them is executed, links out of an HDF5 file are not followed, and no more is read
+than the model has room for.
 """
 
 import io
@@ -12,49 +12,63 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import h5py
+import ml_dtypes
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
 from tl_keras.backbones import features_model, variables_by_path
-from tl_keras.errors import ConfigError, DamagedError
+from tl_keras.errors import ConfigError, DamagedError, MissingError, UserError
+from tl_keras.weights.convert import from_tensors, naming_of
 from tl_keras.weights.fill import fill
+from tl_keras.weights.torch_file import read_tensors
 
 if TYPE_CHECKING:
     import keras
 
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, Any]
 
 # Room for the head of a file with many more classes than the model.
 HEAD_BYTES = 256 * 2**20
-UNREADABLE = (OSError, KeyError, ValueError, RuntimeError, EOFError, UnicodeError, zipfile.BadZipFile)
+SAFETENSORS_DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
+UNREADABLE = (OSError, KeyError, ValueError, RuntimeError, EOFError, UnicodeError, zipfile.BadZipFile, SafetensorError)
 
 
 def load_weights(model: "keras.Model", backbone_name: str, weights_path: Path) -> dict[str, Any]:
     """Load a weights file into a model that `build_classifier(backbone_name, ...)` made.
 
-    The suffix says what the file is: `.weights.h5`, `.keras` and `.npz` (arrays keyed by variable path, float16 or float32) are
-    this package's own; any other `.h5` holds the layers of a Keras Applications network in order.
-    A head of another number of classes, and conv1 of another stem, are left out and keep their new weights.
+    The suffix says what the file is. `.weights.h5` and `.keras` are Keras's; another `.h5` holds the layers of a Keras
+    Applications network in order; `.pth` and `.pt` are torch's. In `.npz` and `.safetensors` the names say it: those of
+    torchvision, those of Vision Transformer in Flax, or variable paths, which are this package's own. Float16 and bfloat16 are widened.
+    A head of another number of classes, and conv1 of another stem, are left out and keep their new weights; the position
+    embedding of a Vision Transformer is interpolated to the model's image size.
 
     Returns:
-        The account of `fill`: `source`, `loaded`, `left_out`.
+        The account: `source`, `loaded`, `left_out`, `resized` and `unused`; see `fill` and `from_tensors`.
 
     Raises:
         ConfigError: the suffix is unknown, or the weights are not those of this backbone; both sides are listed.
+        MissingError: there is no such file.
         DamagedError: the file is truncated, corrupt, or not what its suffix says.
     """
     path = Path(weights_path)
     read = next((reader for suffix, reader in READERS.items() if path.name.endswith(suffix)), None)
     if read is None:
         raise ConfigError(f"{path}: weights files end in {', '.join(READERS)}; this one does not.")
+    if not path.is_file():
+        raise MissingError(f"There is no weights file {path.absolute()}.")
     try:
         arrays = read(path, model)
-    except ConfigError:
+        _require_numbers(arrays)
+    except UserError:
         raise
     except UNREADABLE as error:
         raise DamagedError(
             f"{path} cannot be read as a weights file ({error}); it begins with {_beginning(path)!r}. Fetch or save it again."
         ) from error
-    return fill(model, backbone_name, arrays, path.name)
+    naming = naming_of(arrays)
+    if naming is None:
+        return fill(model, backbone_name, arrays, path.name)
+    return from_tensors(model, backbone_name, arrays, path.name, naming)
 
 
 def _beginning(path: Path) -> bytes:
@@ -71,6 +85,15 @@ def _require_room(num_bytes: int, model: "keras.Model") -> None:
         raise ValueError(f"it claims {num_bytes:,} bytes of weights, and the model has {4 * model.count_params():,}")
 
 
+def _require_numbers(arrays: Arrays) -> None:
+    """Finite ones: torchvision itself publishes a VGG16 whose classifier is not a number."""
+    for name, array in ((name, np.asarray(array)) for name, array in arrays.items()):
+        if array.dtype.kind not in "biuf" and array.dtype != ml_dtypes.bfloat16:
+            raise ValueError(f"{name} holds {array.dtype}, which are no numbers")
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+
+
 def _datasets(file: h5py.File, model: "keras.Model") -> dict[str, h5py.Dataset]:
     """All data sets that lie in the file itself, by path; `visititems` follows no links."""
     found: dict[str, h5py.Dataset] = {}
@@ -84,6 +107,31 @@ def _datasets(file: h5py.File, model: "keras.Model") -> dict[str, h5py.Dataset]:
     file.visititems(visit)
     _require_room(sum(dataset.nbytes for dataset in found.values()), model)
     return found
+
+
+def _read_torch(path: Path, model: "keras.Model") -> Arrays:
+    tensors = read_tensors(path)
+    _require_room(sum(tensor.nbytes for tensor in tensors.values()), model)
+    return tensors
+
+
+class _Stored:
+    """A tensor of an open .safetensors file, read when it is wanted: as an array it exists once, and not for long."""
+
+    def __init__(self, file: Any, name: str):
+        stored = file.get_slice(name)
+        if stored.get_dtype() not in SAFETENSORS_DTYPES:
+            raise ValueError(f"{name} holds {stored.get_dtype()}; known are {', '.join(SAFETENSORS_DTYPES)}")
+        self._file, self._name, self.shape = file, name, tuple(stored.get_shape())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self._file.get_tensor(self._name), dtype)
+
+
+def _read_safetensors(path: Path, model: "keras.Model") -> Arrays:
+    _require_room(path.stat().st_size, model)
+    file = safe_open(path, framework="numpy")
+    return {name: _Stored(file, name) for name in file.keys()}  # noqa: SIM118
 
 
 def _read_npz(path: Path, model: "keras.Model") -> Arrays:
@@ -143,5 +191,13 @@ def _read_application(path: Path, model: "keras.Model") -> Arrays:
 
 # By suffix, the longer before the shorter that it ends in.
 READERS: Mapping[str, Callable[[Path, Any], Arrays]] = MappingProxyType(
-    {".weights.h5": _read_layers, ".keras": _read_keras, ".npz": _read_npz, ".h5": _read_application}
+    {
+        ".weights.h5": _read_layers,
+        ".keras": _read_keras,
+        ".npz": _read_npz,
+        ".h5": _read_application,
+        ".pth": _read_torch,
+        ".pt": _read_torch,
+        ".safetensors": _read_safetensors,
+    }
 )

@@ -1,22 +1,21 @@
 """Find a weights file, verify it, or fetch it. A file that the user has is never deleted or overwritten."""
 
-import hashlib
 import os
 import sys
-import urllib.request
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from types import MappingProxyType
 
 from tl_keras.backbones import get_backbone
-from tl_keras.errors import DamagedError, MissingError, unknown
+from tl_keras.errors import MissingError, unknown
 from tl_keras.network import reachable
-from tl_keras.weights.registry import WEIGHTS, WeightsFile
+from tl_keras.weights.download import PATIENCE, fetch, how_to_get
+from tl_keras.weights.load import READERS
+from tl_keras.weights.registry import WEIGHTS
+from tl_keras.weights.verify import verify
+from tl_keras.weights.weights_file import WeightsFile
 
 EMBEDDED = Path(__file__).parents[1] / "data" / "embedded"
-TIMEOUT_SECONDS = 10.0
-MAX_BYTES = 4 * 2**30
-CHUNK = 2**20
 
 
 def locate(backbone_name: str, weights: str, weights_dir: str = "") -> Path | None:
@@ -24,7 +23,7 @@ def locate(backbone_name: str, weights: str, weights_dir: str = "") -> Path | No
 
     Args:
         weights: `none`, a variant of the registry (`imagenet`), or the path of a file.
-        weights_dir: where files are looked for first and fetched to; empty: the Keras cache, `$KERAS_HOME` or `~/.keras`, `models/`.
+        weights_dir: where files are looked for first and fetched to; empty: the caches of `weights_directories`.
 
     Returns:
         The file, or None for `none`.
@@ -39,17 +38,24 @@ def locate(backbone_name: str, weights: str, weights_dir: str = "") -> Path | No
         return None
     for row in WEIGHTS.get(backbone.name, ()):
         if row.variant == weights:
-            return _embedded(row) if row.embedded else _find(row, _directories(weights_dir))
+            return _embedded(row) if row.embedded else _obtain(row, weights_directories(row, weights_dir))
     if any(row.variant == weights for rows in WEIGHTS.values() for row in rows):
         raise _no_variant(backbone.name, weights)
     return _own_file(backbone.name, weights)
 
 
+def found_files(row: WeightsFile, weights_dir: str = "") -> Iterator[Path]:
+    """The copies of a row's file that are at hand, unverified; the first is the one that `locate` takes."""
+    directories = [EMBEDDED] if row.embedded else weights_directories(row, weights_dir)
+    yield from (path for path in (directory / row.name for directory in directories) if path.is_file())
+
+
 def _no_variant(backbone_name: str, variant: str) -> MissingError:
     having = ", ".join(name for name, rows in WEIGHTS.items() if any(row.variant == variant for row in rows))
+    own = ", ".join(row.variant for row in WEIGHTS.get(backbone_name, ())) or "none"
     return MissingError(
-        f"flag --weights={variant}: there are no {variant} weights of {backbone_name} that can be fetched. "
-        f"Give the path of a file (.weights.h5, .keras or .npz) that holds them, or use a backbone that has them: {having}."
+        f"flag --weights={variant}: there are no {variant} weights of {backbone_name} that can be fetched; there are: {own}. "
+        f"Give the path of a file ({', '.join(READERS)}) that holds them, or use a backbone that has them: {having}."
     )
 
 
@@ -57,7 +63,7 @@ def _own_file(backbone_name: str, weights: str) -> Path:
     path = Path(weights).expanduser()
     if path.is_file():
         return path
-    if path.parent != Path(".") or path.suffix in (".h5", ".keras", ".npz"):
+    if path.parent != Path(".") or path.name.endswith(tuple(READERS)):
         raise MissingError(f"flag --weights={weights}: there is no such file. Looked for {path.absolute()}.")
     raise unknown(f"weights of {backbone_name}", weights, ["none", *(row.variant for row in WEIGHTS.get(backbone_name, ())), "PATH"])
 
@@ -69,66 +75,45 @@ def _embedded(row: WeightsFile) -> Path:
     return path
 
 
-def _directories(weights_dir: str) -> list[Path]:
-    """Where weights lie, the first place being the one to fetch to."""
-    cache = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
-    return [Path(weights_dir).expanduser(), cache] if weights_dir else [cache]
+def _cache(variable: str, default: str) -> Path:
+    return Path(os.environ.get(variable) or default).expanduser()
 
 
-def _find(row: WeightsFile, directories: list[Path]) -> Path:
+def _own_cache() -> Path:
+    return _cache("TL_KERAS_WEIGHTS", "~/.cache/tl_keras/weights")
+
+
+def _keras_cache() -> Path:
+    return _cache("KERAS_HOME", "~/.keras") / "models"
+
+
+def _torch_cache() -> Path:
+    return _cache("TORCH_HOME", "~/.cache/torch") / "hub" / "checkpoints"
+
+
+# Who publishes a file -> where it may lie; the first is where it is fetched to. The other programs' caches are shared, not copied.
+CACHES: Mapping[str, tuple[Callable[[], Path], ...]] = MappingProxyType(
+    {"keras": (_keras_cache, _own_cache), "torchvision": (_own_cache, _torch_cache), "augreg": (_own_cache,)}
+)
+
+
+def weights_directories(row: WeightsFile, weights_dir: str = "") -> list[Path]:
+    """Where the file of a row may lie, the first place being the one to fetch to.
+
+    `weights_dir` if given; then for Keras Applications the Keras cache (`$KERAS_HOME` or `~/.keras`, `models/`), for all others
+    `$TL_KERAS_WEIGHTS` or `~/.cache/tl_keras/weights`; and, for torchvision, the cache of torch.hub, which is only read.
+    """
+    caches = [place() for place in CACHES[row.source]]
+    return [Path(weights_dir).expanduser(), *caches] if weights_dir else caches
+
+
+def _obtain(row: WeightsFile, directories: list[Path]) -> Path:
+    if row.non_commercial:
+        print(f"note: the weights {row.name} are under {row.licence}: for non-commercial use only.", file=sys.stderr, flush=True)
     for path in (directory / row.name for directory in directories):
         if path.is_file():
-            _verify(path, row)
+            verify(path, row)
             return path
-    if not reachable(row.url, TIMEOUT_SECONDS):
-        raise MissingError(
-            f"The weights file {row.name} is not in {' or '.join(map(str, directories))}, and {row.url} does not answer. "
-            f"Fetch it elsewhere and put it there under that name ({row.hash_text}), or point --weights_dir at its directory."
-        )
-    return _download(row, directories[0])
-
-
-@lru_cache(maxsize=32)
-def _digest(path: Path, algorithm: str, size: int, modified: int) -> str:
-    """Hex digest of a file; `size` and `modified` are there to tell a changed file from the one that was read before."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
-
-
-def _verify(path: Path, row: WeightsFile) -> None:
-    status = path.stat()
-    received = _digest(path, row.algorithm, status.st_size, status.st_mtime_ns) if row.hash else ""
-    if received != row.hash:
-        raise DamagedError(
-            f"{path} ({status.st_size:,} bytes) is not the published file: expected {row.algorithm} {row.hash}, received {received}. "
-            f"Move it away and run again, or replace it by {row.url}"
-        )
-
-
-def _download(row: WeightsFile, directory: Path) -> Path:
-    """Fetch to a temporary file beside the final one, verify, rename."""
-    path, partial = directory / row.name, directory / f"{row.name}.{os.getpid()}.part"
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(row.url, timeout=TIMEOUT_SECONDS) as response, partial.open("xb") as file:
-            _copy(response, file, row.name, int(response.headers.get("Content-Length") or 0))
-        _verify(partial, row)
-        partial.replace(path)
-    except OSError as error:
-        raise MissingError(f"Fetching {row.url} to {path} failed: {error}. Try again, or put the file there ({row.hash_text}).") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
-
-
-def _copy(response: BinaryIO, file: BinaryIO, name: str, total: int) -> None:
-    done = 0
-    while chunk := response.read(CHUNK):
-        done += len(chunk)
-        if done > MAX_BYTES:
-            raise OSError(f"more than {MAX_BYTES:,} bytes came")
-        file.write(chunk)
-        print(f"\r{name}: {done / 2**20:.0f} of {total / 2**20:.0f} MiB", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
-    if total and done != total:
-        raise OSError(f"{done:,} of {total:,} bytes came")
+    if not reachable(row.url, PATIENCE.timeout):
+        raise MissingError(f"The weights file {row.name} is not at hand, and {row.url} does not answer. {how_to_get(row, directories)}")
+    return fetch(row, directories[0])

@@ -1,0 +1,244 @@
+"""What a torch file may describe: storages, tensors over them, parameters, and the names that stand for these.
+
+A global of a pickle is never imported: it must be one of `ALLOWED`, and stands for itself. Calling one is looked up in `CALLS`.
+Sources: torch's `_utils.py`, `_tensor.py` and `_weights_only_unpickler.py`.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+MAX_DIMENSIONS = 32
+MAX_COUNT = 2**63
+MAX_KEY = 2**48
+# Of an empty tensor, whose shape its storage does not bound.
+MAX_EMPTY_SIZE = 2**16
+
+# torch's name of a dtype -> its elements in a little-endian file.
+DTYPES: Mapping[str, np.dtype] = MappingProxyType(
+    {
+        "float64": np.dtype("<f8"),
+        "float32": np.dtype("<f4"),
+        "float16": np.dtype("<f2"),
+        "bfloat16": np.dtype("<u2"),
+        "int64": np.dtype("<i8"),
+        "int32": np.dtype("<i4"),
+        "int16": np.dtype("<i2"),
+        "int8": np.dtype("i1"),
+        "uint64": np.dtype("<u8"),
+        "uint32": np.dtype("<u4"),
+        "uint16": np.dtype("<u2"),
+        "uint8": np.dtype("u1"),
+        "bool": np.dtype("u1"),
+    }
+)
+
+# The beginning of torch's class names, FloatStorage and FloatTensor, -> dtype.
+CLASSES: Mapping[str, str] = MappingProxyType(
+    {
+        "Double": "float64",
+        "Float": "float32",
+        "Half": "float16",
+        "BFloat16": "bfloat16",
+        "Long": "int64",
+        "Int": "int32",
+        "Short": "int16",
+        "Char": "int8",
+        "Byte": "uint8",
+        "Bool": "bool",
+    }
+)
+
+
+class Refused(Exception):
+    """Why a file is not read: a clause without the file's name."""
+
+
+@dataclass(frozen=True)
+class Global:
+    """A name of a module, standing for itself."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"[:120]
+
+
+@dataclass(frozen=True)
+class Storage:
+    """`num_elements` elements from the element `first` on, of the bytes that the file keeps under `key`."""
+
+    key: str
+    dtype: str
+    num_elements: int
+    first: int = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Size of the elements in the file."""
+        return self.num_elements * DTYPES[self.dtype].itemsize
+
+
+@dataclass(frozen=True)
+class StridedTensor:
+    """A tensor over a storage; offset and strides in elements."""
+
+    storage: Storage
+    offset: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass
+class Parameter:
+    """torch.nn.Parameter, whose tensor old files give after making it."""
+
+    tensor: StridedTensor | None = None
+
+
+def require_count(value: Any, what: str) -> int:
+    """`value`, if it is an integer in 0 .. 2**63 - 1."""
+    if type(value) is not int:
+        raise Refused(f"{what} is no integer")
+    if not 0 <= value < MAX_COUNT:
+        raise Refused(f"{what} is {'negative' if value < 0 else 'above 2**63'}")
+    return value
+
+
+def view(root: Storage, offset: Any, size: Any) -> Storage:
+    """`size` elements of a storage from `offset` on."""
+    end = require_count(offset, "the offset of a storage's view") + require_count(size, "the size of a storage's view")
+    if end > root.num_elements:
+        raise Refused(f"a view reaches element {end:,} of a storage of {root.num_elements:,}")
+    return replace(root, first=root.first + offset, num_elements=size)
+
+
+def strided(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> StridedTensor:
+    """A tensor that lies within its storage; Python's integers do not overflow, so the products are what they say."""
+    if not isinstance(storage, Storage):
+        raise Refused("a tensor has no storage")
+    if type(shape) is not tuple or type(strides) is not tuple or len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
+        raise Refused(f"a tensor's shape and strides are not tuples of one length, {MAX_DIMENSIONS} at most")
+    shape = tuple(require_count(size, "a size of a tensor") for size in shape)
+    strides = tuple(require_count(stride, "a stride of a tensor") for stride in strides)
+    require_count(offset, "the offset of a tensor")
+    if 0 in shape:
+        return _empty(storage, shape)
+    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    if last >= storage.num_elements:
+        raise Refused(f"a tensor of shape {shape} reaches element {last:,} of a storage of {storage.num_elements:,}")
+    if math.prod(shape) > storage.num_elements:
+        raise Refused(f"a tensor of shape {shape} repeats the elements of a storage of {storage.num_elements:,}")
+    # The stride of a dimension of one is never used, and torch leaves anything there.
+    return StridedTensor(storage, offset, shape, tuple(stride * (size > 1) for size, stride in zip(shape, strides, strict=True)))
+
+
+def _empty(storage: Storage, shape: tuple[int, ...]) -> StridedTensor:
+    if math.prod(size or 1 for size in shape) > MAX_EMPTY_SIZE:
+        raise Refused(f"a tensor of shape {shape} is empty and claims more than {MAX_EMPTY_SIZE:,} places")
+    return StridedTensor(storage, 0, shape, (0,) * len(shape))
+
+
+def require_tensor(value: Any) -> StridedTensor:
+    """The tensor that `value` is."""
+    if not isinstance(value, StridedTensor):
+        raise Refused("a parameter is no tensor")
+    return value
+
+
+def storage_dtype(storage_class: Any) -> str:
+    """The dtype of a storage or tensor class."""
+    if not isinstance(storage_class, Global) or storage_class not in STORAGE_CLASSES:
+        raise Refused("a storage has no class")
+    return STORAGE_CLASSES[storage_class]
+
+
+def set_items(target: dict, pairs: Iterable[tuple[Any, Any]]) -> dict:
+    """Set items of a dict, none twice. Keys are texts or small integers: others can be made to hash slowly, or all alike."""
+    for key, value in pairs:
+        if not isinstance(key, str) and not (isinstance(key, int) and abs(key) < MAX_KEY):
+            raise Refused("a dict has keys that are neither texts nor small integers")
+        if key in target:
+            raise Refused(f"it gives {str(key)[:80]!r} twice")
+        target[key] = value
+    return target
+
+
+def _ordered_dict(items: Any = (), *_: Any) -> dict:
+    if not isinstance(items, list | tuple) or not all(isinstance(item, list | tuple) and len(item) == 2 for item in items):
+        raise Refused("an OrderedDict is made of no pairs")
+    return set_items({}, items)
+
+
+def _parameter(tensor: Any = None, *_: Any) -> Parameter:
+    return Parameter(None if tensor is None else require_tensor(tensor))
+
+
+def _typed(storage: Any, offset: Any, shape: Any, strides: Any, _grad: Any, _hooks: Any, dtype: Any, *_: Any) -> StridedTensor:
+    """A tensor over bytes, of a dtype that has no storage class."""
+    if not isinstance(storage, Storage) or storage.dtype != "uint8" or not isinstance(dtype, Global) or dtype not in TORCH_DTYPES:
+        raise Refused("a tensor without a storage class is not over bytes, or has no dtype")
+    name = TORCH_DTYPES[dtype]
+    if storage.first:
+        raise Refused("a tensor without a storage class is over a view")
+    num_elements = storage.num_elements // DTYPES[name].itemsize
+    return strided(replace(storage, dtype=name, num_elements=num_elements), offset, shape, strides)
+
+
+def _from_type(function: Any, _type: Any, arguments: Any, *_: Any) -> StridedTensor:
+    """A tensor with attributes, which are dropped."""
+    if not isinstance(function, Global) or function not in TENSOR_CALLS or type(arguments) is not tuple:
+        raise Refused("a tensor of another class is made by no tensor function")
+    return TENSOR_CALLS[function](*arguments)
+
+
+def _size(sizes: Any, *_: Any) -> Any:
+    return sizes
+
+
+TORCH_DTYPES: Mapping[Global, str] = MappingProxyType({Global("torch", name): name for name in DTYPES})
+STORAGE_CLASSES: Mapping[Global, str] = MappingProxyType(
+    {Global("torch.storage", "UntypedStorage"): "uint8"}
+    | {
+        Global(module, name + kind): CLASSES[name]
+        for module in ("torch", "torch.cuda")
+        for name in CLASSES
+        for kind in ("Storage", "Tensor")
+    }
+)
+TENSOR_CALLS: Mapping[Global, Callable[..., StridedTensor]] = MappingProxyType(
+    {
+        Global("torch._utils", "_rebuild_tensor"): strided,
+        Global("torch._utils", "_rebuild_tensor_v2"): strided,
+        Global("torch._utils", "_rebuild_tensor_v3"): _typed,
+    }
+)
+CALLS: Mapping[Global, Callable[..., Any]] = MappingProxyType(
+    {
+        **TENSOR_CALLS,
+        Global("collections", "OrderedDict"): _ordered_dict,
+        Global("torch", "Size"): _size,
+        Global("torch._tensor", "_rebuild_from_type_v2"): _from_type,
+        Global("torch._utils", "_rebuild_parameter"): _parameter,
+        Global("torch._utils", "_rebuild_parameter_with_state"): _parameter,
+        Global("torch.nn.parameter", "Parameter"): _parameter,
+    }
+)
+# Named as the class of a tensor with attributes, and never called.
+NAMED = (Global("torch", "Tensor"),)
+ALLOWED = frozenset({*CALLS, *STORAGE_CLASSES, *TORCH_DTYPES, *NAMED})
+
+
+def call(function: Any, arguments: Any) -> Any:
+    """What a global of `CALLS` stands for, of its arguments."""
+    if not isinstance(function, Global) or function not in CALLS or type(arguments) is not tuple:
+        raise Refused(f"its pickle calls {function if isinstance(function, Global) else 'what is no function'}")
+    try:
+        return CALLS[function](*arguments)
+    except TypeError as error:
+        raise Refused(f"its pickle calls {function} with {len(arguments)} arguments") from error
