@@ -25,8 +25,8 @@ def global_state(monkeypatch):
     """The dtype policy that a run sets globally, and the directories that the environment names."""
     import keras
 
-    monkeypatch.delenv("KERAS_HOME", raising=False)
-    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    for name in ("KERAS_HOME", "TFDS_DATA_DIR", "TL_KERAS_WEIGHTS", "TORCH_HOME"):
+        monkeypatch.delenv(name, raising=False)
     yield
     keras.config.set_dtype_policy("float32")
 

@@ -15,8 +15,10 @@ from tl_keras.backbones import build_classifier, features_model, get_backbone
 from tl_keras.errors import ConfigError, DamagedError, MissingError
 from tl_keras.weights import load_weights
 from tl_keras.weights.convert import LaidOut, from_tensors, naming_of
+from tl_keras.weights.mapped import release
 from tl_keras.weights.names import FLAX, TORCHVISION
 from tl_keras.weights.positions import resize_positions
+from tl_keras.weights.torch_file import read_tensors
 
 POSITIONS = Path(__file__).parent / "fixtures" / "positions_bicubic.npz"  # made with torch.nn.functional.interpolate, align_corners=True
 
@@ -289,3 +291,12 @@ def test_features_do_not_depend_on_the_head(small):
     assert not from_tensors(other, "resnet18", given, "file.pth")["left_out"]
     images = pixels(small)
     np.testing.assert_array_equal(np.asarray(features_model(small)(images)), np.asarray(features_model(other)(images)))
+
+
+def test_released_memory_of_a_mapped_file_is_read_again_when_wanted():
+    tensors = read_tensors(Path(__file__).parent / "fixtures" / "zip.pth")
+    before = {name: np.array(tensor) for name, tensor in tensors.items()}
+    for tensor in (*tensors.values(), np.ones(3), None):
+        release(tensor)
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(tensor, before[name])

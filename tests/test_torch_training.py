@@ -14,7 +14,7 @@ from tl_keras import backbones, freezing, runtime
 from tl_keras.config import RuntimeConfig, TrainConfig
 from tl_keras.strategies import ALL_WEIGHTS, BATCH_NORM, BIAS, Phase
 from tl_keras.trainer import Batches, Trainer
-from tl_keras.weights.convert import from_torch
+from tl_keras.weights.convert import from_tensors
 
 STEPS, BATCH = 6, 8
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
@@ -64,7 +64,7 @@ def train(case: str, directory) -> tuple[Trainer, list[float], dict[str, np.ndar
     config = TrainConfig(epochs=STEPS, batch_size=BATCH, selection="last", **OPTIMIZERS[case.partition("/")[2]])
     machine = runtime.start(RuntimeConfig(precision="float32", xla="off"), seed=0, batch_size=BATCH, depthwise=False)
     model = backbones.build_classifier("resnet18", 10, image_size=32, stem="cifar", normalization="none")
-    from_torch(model, "resnet18", initial_tensors())
+    from_tensors(model, "resnet18", initial_tensors(), "the formula")
     images = np.random.default_rng(0).standard_normal((STEPS, BATCH, 32, 32, 3)).astype("float32")
     labels = np.random.default_rng(1).integers(0, 10, (STEPS, BATCH)).astype("int32")
     stages = backbones.stage_layers(model, "resnet18")

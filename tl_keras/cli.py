@@ -1,6 +1,7 @@
 """The command line: verbs and experiments, from flags to one call each. TensorFlow loads after every flag is checked."""
 
 import errno
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -40,6 +41,9 @@ def guarded(function: Callable[[], None]) -> int:
         function()
     except UserError as error:
         return _fail(str(error), error.exit_code)
+    except BrokenPipeError:  # the reader of a pipe, such as head, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         return _fail("interrupted. Nothing that was finished is lost: the same command goes on from the last checkpoint.", INTERRUPTED)
     except OSError as error:

@@ -77,7 +77,7 @@ class ModelConfig:
 
     backbone: str = _setting("resnet50", "backbone, by name; see `list backbones`")
     weights: str = _setting("imagenet", "none, imagenet, another variant that `list backbones` names, or the path of a weights file")
-    weights_dir: str = _setting("", "directory where weights files lie; empty: the Keras cache (KERAS_HOME)", is_place=True)
+    weights_dir: str = _setting("", "directory where weights files lie; empty: the caches that `weights --help` names", is_place=True)
     stem: str = _setting(
         "imagenet", "stem of a ResNet: imagenet (7x7 stride 2, max-pool) or cifar (3x3 stride 1, no pool)", choices=("imagenet", "cifar")
     )

@@ -206,4 +206,7 @@ USAGE = f"""tl-keras weights ACTION
   inspect FILE     names, shapes and dtypes of its tensors
 
 {NAME_HELP}
+Files lie in --weights_dir if given; those of Keras Applications in KERAS_HOME (or ~/.keras), models/; all others in
+TL_KERAS_WEIGHTS (or ~/.cache/tl_keras/weights). What torch.hub has already fetched (TORCH_HOME) is found too.
+
 `tl-keras weights ACTION --help` lists the flags of an action."""

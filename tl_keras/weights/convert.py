@@ -10,6 +10,7 @@ import numpy as np
 from tl_keras.backbones import get_backbone
 from tl_keras.errors import ConfigError
 from tl_keras.weights.fill import fill
+from tl_keras.weights.mapped import release
 from tl_keras.weights.names import FLAX, TORCHVISION, Move, Naming
 
 if TYPE_CHECKING:
@@ -34,7 +35,9 @@ class LaidOut:
             raise ConfigError(f"{move.tensor} of shape {tensor.shape} cannot become {move.variable}: {error}.") from error
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self._layout(np.asarray(self._tensor)), dtype)
+        array = np.ascontiguousarray(self._layout(np.asarray(self._tensor)), dtype)
+        release(self._tensor)
+        return array
 
 
 def naming_of(names: Collection[str]) -> Naming | None:

@@ -20,6 +20,7 @@ from tl_keras.backbones import features_model, variables_by_path
 from tl_keras.errors import ConfigError, DamagedError, MissingError, UserError
 from tl_keras.weights.convert import from_tensors, naming_of
 from tl_keras.weights.fill import fill
+from tl_keras.weights.mapped import release
 from tl_keras.weights.torch_file import read_tensors
 
 if TYPE_CHECKING:
@@ -87,11 +88,13 @@ def _require_room(num_bytes: int, model: "keras.Model") -> None:
 
 def _require_numbers(arrays: Arrays) -> None:
     """Finite ones: torchvision itself publishes a VGG16 whose classifier is not a number."""
-    for name, array in ((name, np.asarray(array)) for name, array in arrays.items()):
+    for name, given in arrays.items():
+        array = np.asarray(given)
         if array.dtype.kind not in "biuf" and array.dtype != ml_dtypes.bfloat16:
             raise ValueError(f"{name} holds {array.dtype}, which are no numbers")
         if not np.isfinite(array).all():
             raise ValueError(f"{name} holds numbers that are not finite")
+        release(given)
 
 
 def _datasets(file: h5py.File, model: "keras.Model") -> dict[str, h5py.Dataset]:
