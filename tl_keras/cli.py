@@ -87,7 +87,7 @@ def _run_experiment(experiment: experiments.Experiment, usage: str, arguments: S
     given = command.parse(arguments)
     if given is None:
         return
-    experiments.execute(
+    files = experiments.execute(
         experiment,
         {name: value for name, value in given.items() if name in SETTINGS},
         fractions=_numbers(command, "fractions", float),
@@ -97,6 +97,7 @@ def _run_experiment(experiment: experiments.Experiment, usage: str, arguments: S
         command=shlex.join(["python", "-m", f"experiments.{experiment.name}", *arguments]),
         verbose=_verbosity(),
     )
+    print("\n".join(str(file) for file in files))
 
 
 def _numbers(command: CommandFlags, name: str, kind: Callable[[str], Any]) -> list[Any]:
