@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.test_freezing import tiny_classifier
+from test_freezing import tiny_classifier
 from tl_keras import runtime
 from tl_keras.config import RuntimeConfig, TrainConfig
 from tl_keras.errors import ConfigError, TrainingError

@@ -4,7 +4,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from tl_keras import backbones, data, strategies
+from tl_keras import backbones, data, strategies, weights
 
 Entries = Iterator[tuple[str, str]]
 
@@ -18,7 +18,8 @@ def _datasets() -> Entries:
 
 def _backbones() -> Entries:
     for row in backbones.BACKBONES.values():
-        yield row.name, f"{row.image_size} px; stages {', '.join(name for name, _ in row.stages)}"
+        variants = ", ".join(["none", *(file.variant for file in weights.WEIGHTS.get(row.name, ()))])
+        yield row.name, f"{row.image_size} px; weights {variants}; stages {', '.join(name for name, _ in row.stages)}"
 
 
 def _strategies() -> Entries:
