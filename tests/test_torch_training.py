@@ -8,8 +8,8 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-
 from test_parity import resnet, tensors
+
 from tl_keras import backbones, freezing, runtime
 from tl_keras.config import RuntimeConfig, TrainConfig
 from tl_keras.strategies import ALL_WEIGHTS, BATCH_NORM, BIAS, Phase

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-
 from test_freezing import tiny_classifier
+
 from tl_keras import runtime
 from tl_keras.config import RuntimeConfig, TrainConfig
 from tl_keras.errors import ConfigError, TrainingError
