@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import part_a
-from tl_keras import cli, results
+from tl_keras import cli, evaluation, results
 from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError, MissingError
 from tl_keras.experiment import EMBEDDED_SETTINGS
@@ -57,6 +57,15 @@ def test_a_finished_run_is_not_trained_again(finished, monkeypatch):
     monkeypatch.setattr("tl_keras.run._run", lambda *arguments: pytest.fail("trained again"))
     assert run(SMALL, directory) == result
     assert {path: path.stat().st_mtime_ns for path in directory.iterdir()} == before
+
+
+def test_the_test_split_is_scored_once_and_last(tmp_path, monkeypatch):
+    scored = []
+    predict = evaluation.predict_logits
+    monkeypatch.setattr("tl_keras.trainer.predict_logits", lambda *arguments: scored.append("validation") or predict(*arguments))
+    monkeypatch.setattr(evaluation, "predict_logits", lambda *arguments: scored.append("test") or predict(*arguments))
+    run(SMALL.replace(epochs=2, fraction=0.1), tmp_path / "run")
+    assert scored == ["validation", "validation", "test"]
 
 
 def test_another_configuration_is_refused_in_the_same_directory(finished):
