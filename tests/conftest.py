@@ -37,3 +37,10 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the directory shared/ beside the checkout")
     return SHARED
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """No host answers."""
+    for module in ("tl_keras.data.tfds", "tl_keras.weights.lookup"):
+        monkeypatch.setattr(f"{module}.reachable", lambda url, timeout=10.0: False)

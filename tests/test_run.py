@@ -135,12 +135,6 @@ def test_a_plain_csv_and_the_best_epoch_agree(tmp_path):
     assert result["selection"] == {"rule": "last", "epoch": 2}
 
 
-@pytest.fixture
-def offline(monkeypatch):
-    for module in ("tl_keras.data.tfds", "tl_keras.weights.lookup"):
-        monkeypatch.setattr(f"{module}.reachable", lambda url, timeout=10.0: False)
-
-
 def test_all_that_is_missing_is_said_at_once(offline, tmp_path):
     with pytest.raises(MissingError) as caught:
         require(RunConfig().replace(dataset="cifar10", data_dir=str(tmp_path), backbone="resnet50", weights_dir=str(tmp_path)))
