@@ -1,10 +1,16 @@
 """Augmentation: stateless, the same eagerly and inside tf.data, and doing what its name says."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image, ImageEnhance, ImageOps
 
-from tl_keras.data.augment import AUGMENTATIONS, _uniform, augment, get_augmentation, random_crop, random_flip, random_rotation
+from tl_keras.data import augment as augmentations
+from tl_keras.data import mixing, operations, policies
+from tl_keras.data.augment import AUGMENTATIONS, augment, get_augmentation, mix, random_crop, random_cutout, random_flip, random_rotation
+from tl_keras.data.draws import NUM_DRAWS, uniform
 from tl_keras.errors import ConfigError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 10, 14, 3), np.uint8)
@@ -12,22 +18,29 @@ SEEDS = np.stack([np.full(12, 5 << 32), np.arange(100, 112)], axis=1)
 
 
 def draws(*rows):
-    return tf.constant([[*row, *[0.0] * (4 - len(row))] for row in rows], tf.float32)
+    return tf.constant([[*row, *[0.0] * (NUM_DRAWS - len(row))] for row in rows], tf.float32)
 
 
-@pytest.mark.parametrize("name", AUGMENTATIONS)
+COMBINATIONS = ("flip+cutout", "rotate10_flip+randaugment+cutout")
+MIXERS = tuple(name for name, row in AUGMENTATIONS.items() if row.mixer)
+IMAGE_WISE = (*(name for name in AUGMENTATIONS if name not in MIXERS), *COMBINATIONS)
+TARGETS = np.eye(12, dtype=np.float32)
+
+
+@pytest.mark.parametrize("name", IMAGE_WISE)
 def test_the_same_eagerly_in_a_map_alone_and_in_any_order(name):
     apply = augment(name)
     eager = apply(tf.constant(IMAGES), tf.constant(SEEDS)).numpy()
     assert eager.dtype == np.uint8 and eager.shape == IMAGES.shape
-    mapped = tf.data.Dataset.from_tensor_slices((IMAGES, SEEDS)).batch(5).map(apply, num_parallel_calls=tf.data.AUTOTUNE)
+    compiled = tf.function(apply, input_signature=[tf.TensorSpec([None, 10, 14, 3], tf.uint8), tf.TensorSpec([None, 2], tf.int64)])
+    mapped = tf.data.Dataset.from_tensor_slices((IMAGES, SEEDS)).batch(5).map(compiled, num_parallel_calls=tf.data.AUTOTUNE)
     np.testing.assert_array_equal(np.concatenate(list(mapped.as_numpy_iterator())), eager)
-    alone = [apply(tf.constant(IMAGES[index : index + 1]), SEEDS[index : index + 1]).numpy()[0] for index in range(12)]
+    alone = [compiled(IMAGES[index : index + 1], SEEDS[index : index + 1]).numpy()[0] for index in range(12)]
     np.testing.assert_array_equal(alone, eager)
-    np.testing.assert_array_equal(apply(tf.constant(IMAGES[::-1]), SEEDS[::-1]).numpy()[::-1], eager)
+    np.testing.assert_array_equal(compiled(IMAGES[::-1], SEEDS[::-1]).numpy()[::-1], eager)
 
 
-@pytest.mark.parametrize("name", [name for name in AUGMENTATIONS if name != "none"])
+@pytest.mark.parametrize("name", [name for name in IMAGE_WISE if name != "none"])
 @pytest.mark.parametrize("column", [0, 1], ids=["epoch", "image"])
 def test_another_seed_gives_other_pixels(name, column):
     other = SEEDS.copy()
@@ -53,13 +66,168 @@ def test_crop_shifts_over_black():
     np.testing.assert_array_equal(cropped, [padded[0:10, 8:22], IMAGES[0], padded[1:11, 2:16]])
 
 
-def test_rotation_stays_within_ten_degrees():
+def test_rotation_stays_within_its_degrees():
     image = np.zeros((1, 101, 101, 3), np.uint8)
     image[0, 50, 90] = 255
-    for draw, degrees in ((0.0, -10), (0.5, 0), (0.999999, 10)):
-        turned = random_rotation(image, draws([draw])).numpy()[0, ..., 0]
+    for draw, largest, degrees in ((0.0, 10, -10), (0.5, 10, 0), (0.999999, 10, 10), (0.999999, 20, 20)):
+        turned = random_rotation(image, draws([draw]), degrees=largest).numpy()[0, ..., 0]
         row, column = np.unravel_index(turned.argmax(), turned.shape)
         assert np.degrees(np.arctan2(50 - row, column - 50)) == pytest.approx(degrees, abs=1.5)
+
+
+def test_jitter_stays_within_a_fifth():
+    grey = np.full((2, 6, 6, 3), 100, np.uint8)
+    np.testing.assert_array_equal(
+        augmentations.random_jitter(grey, draws([0, 0.5, 0.5], [0.999999, 0.5, 0.5])).numpy()[:, 0, 0, 0], [80, 120]
+    )
+    np.testing.assert_allclose(augmentations.random_jitter(IMAGES, draws(*[[0.5] * 3] * 12)), IMAGES, atol=1)
+    low, high = (float(np.std(augmentations.random_jitter(IMAGES[:1], draws([0.5, draw, 0.5])))) for draw in (0, 0.999999))
+    assert low / np.std(IMAGES[0]) == pytest.approx(0.8, abs=0.02) and 1 < high / np.std(IMAGES[0]) < 1.2
+
+
+def test_cutout_greys_out_a_square_that_may_leave_the_image():
+    black = np.zeros((3, 32, 40, 3), np.uint8)
+    cut = random_cutout(black, draws([0.5, 0.5], [0, 0], [0.999, 0.999])).numpy()
+    assert set(np.unique(cut)) == {0, 128}
+    for image, rows, columns in zip(cut, ((8, 24), (0, 8), (23, 32)), ((12, 28), (0, 8), (31, 40)), strict=True):
+        expected = np.zeros((32, 40), np.uint8)
+        expected[slice(*rows), slice(*columns)] = 128
+        np.testing.assert_array_equal(image[..., 0], expected)
+
+
+SMOOTH = np.clip(
+    np.linspace(20, 200, 20)[None, :, None, None] * np.linspace(0.5, 1, 24)[None, None, :, None] + 20 * np.arange(3), 0, 255
+).astype(np.uint8)
+
+
+def affine(image, *matrix):
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
+
+
+# operation -> (values, what Pillow does, tolerance in grey levels)
+PILLOW = {
+    operations.brightness: ((0.1, 1, 1.9), lambda image, value: ImageEnhance.Brightness(image).enhance(value), 1),
+    operations.contrast: ((0.1, 1, 1.9), lambda image, value: ImageEnhance.Contrast(image).enhance(value), 1),
+    operations.sharpness: ((0.1, 1, 1.9), lambda image, value: ImageEnhance.Sharpness(image).enhance(value), 1),
+    augmentations.saturate: ((0.1, 1, 1.9), lambda image, value: ImageEnhance.Color(image).enhance(value), 1),
+    operations.posterize: ((4, 6.8, 8), lambda image, value: ImageOps.posterize(image, round(value)), 0),
+    augmentations.solarize: ((0, 100.5, 255), lambda image, value: ImageOps.solarize(image, value), 0),
+    operations.equalize: ((0,), lambda image, value: ImageOps.equalize(image), 0),
+    augmentations.autocontrast: ((0,), lambda image, value: ImageOps.autocontrast(image), 1),
+    operations.identity: ((0,), lambda image, value: image, 0),
+    augmentations.rotate: ((-30, 0, 12), lambda image, value: image.rotate(value, Image.Resampling.BILINEAR), 3),
+    partial(augmentations.shear, axis="x"): ((-0.3, 0.1), lambda image, value: affine(image, 1, value, -value / 2, 0, 1, 0), 3),
+    partial(augmentations.shear, axis="y"): ((-0.3, 0.1), lambda image, value: affine(image, 1, 0, 0, value, 1, -value / 2), 3),
+    partial(augmentations.translate, axis="x"): ((-0.25, 0.5), lambda image, value: affine(image, 1, 0, -24 * value, 0, 1, 0), 0),
+    partial(augmentations.translate, axis="y"): ((-0.25, 0.5), lambda image, value: affine(image, 1, 0, 0, 0, 1, -20 * value), 0),
+}
+
+
+def named(operation):
+    return (getattr(operation, "func", operation).__name__, *getattr(operation, "keywords", {}).values())
+
+
+def apply_both(operation, image):
+    """What the operation and what Pillow make of an image, at each of the values."""
+    values, reference, _ = PILLOW[operation]
+    ours = operation(tf.repeat(image, len(values), axis=0), tf.constant(values, tf.float32)).numpy().astype(int)
+    return ours, np.stack([np.asarray(reference(Image.fromarray(image[0]), value)) for value in values]).astype(int)
+
+
+@pytest.mark.parametrize("operation", PILLOW, ids=lambda operation: "-".join(named(operation)))
+def test_operations_are_those_of_pillow(operation):
+    ours, theirs = apply_both(operation, SMOOTH)
+    if named(operation)[0] in ("rotate", "shear"):  # at the edge, Pillow cuts and we blend with the black outside
+        white = apply_both(operation, np.full_like(SMOOTH, 255))
+        inside = (white[0] == 255) & (white[1] == 255)
+        assert inside.mean() > 0.6 and np.mean(white[0] == 0) == pytest.approx(np.mean(white[1] == 0), abs=0.05)
+        ours, theirs = ours * inside, theirs * inside
+    assert np.abs(ours - theirs).max() <= PILLOW[operation][2]
+
+
+def test_every_operation_of_the_policies_is_compared():
+    drawn = {named(operation.apply) for operation in augmentations.RAND_AUGMENT_OPERATIONS}
+    assert drawn == {named(operation) for operation in PILLOW} and len(augmentations.RAND_AUGMENT_OPERATIONS) == 14
+    colours = {"brightness", "contrast", "saturate", "sharpness", "identity"}
+    assert {named(operation.apply) for operation in augmentations.AUGMIX_OPERATIONS} == {name for name in drawn if name[0] not in colours}
+
+
+@pytest.mark.parametrize("operation", PILLOW, ids=lambda operation: "-".join(named(operation)))
+def test_flat_and_tiny_images_survive(operation):
+    for images in (np.full((2, 5, 4, 3), 77, np.uint8), np.zeros((1, 1, 1, 3), np.uint8), np.zeros((0, 3, 3, 3), np.uint8)):
+        values = np.full(len(images), PILLOW[operation][0][0], np.float32)
+        assert operation(tf.constant(images), tf.constant(values)).shape == images.shape
+
+
+def adding(*numbers):
+    """Operations that add a number, so that a sum tells which were drawn."""
+    return tuple(policies.Operation(lambda images, values, number=number: images + np.uint8(number)) for number in numbers)
+
+
+def test_randaugment_draws_two_of_its_operations():
+    black = np.zeros((4, 3, 3, 3), np.uint8)
+    rows = draws([0, 0, 0.4, 0], [0.34, 0, 0.34, 0], [0.999, 0, 0, 0], [0.4, 0, 0.999, 0])
+    done = policies.rand_augment(tf.constant(black), rows, adding(1, 10, 100)).numpy()[:, 0, 0, 0]
+    np.testing.assert_array_equal(done, [11, 20, 101, 110])
+
+
+def test_strengths_are_drawn_with_their_sign():
+    seen = []
+    operation = policies.Operation(lambda images, values: seen.append(values.numpy()) or images, neutral=1.0, span=0.9, signed=True)
+    policies.rand_augment(tf.zeros((2, 3, 3, 3), tf.uint8), draws([0, 0.2, 0, 0.7], [0, 0.7, 0, 0.2]), (operation,))
+    np.testing.assert_allclose(seen, [[0.73, 1.27], [1.27, 0.73]], rtol=1e-5)
+
+
+def test_augmix_mixes_chains_of_one_to_three_operations_with_the_image():
+    chain = (2 + 3 * policies.AUGMIX_DEPTH) * [0.0]
+    depths = [[*chain] for _ in range(3)]
+    for row, depth in zip(depths, (0.0, 0.34, 0.99), strict=True):
+        row[0], row[1] = depth, 0.5  # equal weights
+    row = [value for row in depths for value in row]
+    black = tf.zeros((2, 4, 4, 3), tf.uint8)
+    done = policies.augmix(black, draws([*row, 0.0], [*row, 0.75]), adding(60)).numpy()[:, 0, 0, 0]
+    np.testing.assert_array_equal(done, [(60 + 120 + 180) / 3, (60 + 120 + 180) / 3 / 4])
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_mixtures_are_the_same_eagerly_and_in_a_map(name):
+    apply = mix(name)
+    images, targets = apply(tf.constant(IMAGES), tf.constant(TARGETS), tf.constant(SEEDS))
+    assert images.dtype == tf.float32 and images.shape == IMAGES.shape and targets.shape == TARGETS.shape
+    np.testing.assert_allclose(tf.reduce_sum(targets, axis=1), 1, rtol=1e-6)
+    mapped = tf.data.Dataset.from_tensor_slices((IMAGES, TARGETS, SEEDS)).batch(12).map(apply)
+    for eager, again in zip((images, targets), next(mapped.as_numpy_iterator()), strict=True):
+        np.testing.assert_array_equal(eager, again)
+    later = SEEDS + [[1, 0]]
+    assert not np.array_equal(apply(IMAGES, TARGETS, later)[0], images)
+    assert augment(name)(IMAGES, SEEDS) is IMAGES
+
+
+def test_mixup_is_a_weighted_mean_with_the_one_before():
+    images, targets = mixing.mixup(IMAGES[:3], TARGETS[:3], draws([0.25], [0.5], [1.0]))
+    pixels = IMAGES[:3].astype(np.float32)
+    np.testing.assert_allclose(images[0], 0.25 * pixels[0] + 0.75 * pixels[2])
+    np.testing.assert_allclose(images[1], 0.5 * pixels[1] + 0.5 * pixels[0])
+    np.testing.assert_allclose(images[2], pixels[2])
+    np.testing.assert_allclose(targets[0, :3], [0.25, 0, 0.75])
+
+
+def test_cutmix_shares_are_those_of_the_pixels():
+    plain = np.broadcast_to(np.arange(3, dtype=np.uint8)[:, None, None, None], (3, 8, 16, 3))
+    images, targets = mixing.cutmix(plain, TARGETS[:3], draws([0.25, 0.5, 0.5], [0.25, 0, 0], [0, 0.5, 0.5]))
+    np.testing.assert_allclose([targets[0, 2], targets[1, 0], targets[2, 1]], [0.25, 0.0625, 0])
+    for image, target in zip(images.numpy(), targets.numpy(), strict=True):
+        shares = [np.mean(image[..., 0] == label) for label in range(3)]
+        np.testing.assert_allclose(target[:3], shares, atol=1e-6)
+    np.testing.assert_array_equal(images[0, 2:6, 4:12], 2)
+    np.testing.assert_array_equal(images[1, :2, :4], 0)
+
+
+def test_a_batch_of_one_mixes_with_itself():
+    for name in MIXERS:
+        images, targets = mix(name)(IMAGES[:1], TARGETS[:1], SEEDS[:1])
+        np.testing.assert_allclose(images, IMAGES[:1], rtol=1e-6)
+        np.testing.assert_allclose(targets, TARGETS[:1], rtol=1e-6)
 
 
 def test_draws_are_splitmix64():
@@ -69,18 +237,42 @@ def test_draws_are_splitmix64():
         return word ^ (word >> 31)
 
     row = mix(mix(7 << 32) ^ 3)
-    expected = [(mix((row + k * 0x9E3779B97F4A7C15) % 2**64) >> 40) / 2**24 for k in range(5, 9)]
-    np.testing.assert_array_equal(_uniform(np.array([[7 << 32, 3]]), 1).numpy()[0], np.float32(expected))
+    expected = [(mix((row + k * 0x9E3779B97F4A7C15) % 2**64) >> 40) / 2**24 for k in range(NUM_DRAWS + 1, 2 * NUM_DRAWS + 1)]
+    np.testing.assert_array_equal(uniform(np.array([[7 << 32, 3]]), 1).numpy()[0], np.float32(expected))
 
 
 def test_draws_are_uniform_and_independent():
     seeds = np.stack([np.full(20_000, 1 << 32), np.arange(20_000)], axis=1)
-    drawn = np.concatenate([_uniform(seeds, 0), _uniform(seeds, 1)], axis=1)
+    drawn = np.concatenate([uniform(seeds, 0), uniform(seeds, 1)], axis=1)
     assert np.abs(drawn.mean(axis=0) - 0.5).max() < 0.01
-    assert np.abs(np.corrcoef(drawn.T) - np.eye(8)).max() < 0.03
+    assert np.abs(np.corrcoef(drawn.T) - np.eye(2 * NUM_DRAWS)).max() < 0.03
     assert abs(np.corrcoef(drawn[:-1, 0], drawn[1:, 0])[0, 1]) < 0.03
 
 
 def test_unknown_names_list_the_known():
-    with pytest.raises(ConfigError, match="flip.*crop_flip|crop_flip.*flip"):
-        get_augmentation("flop")
+    for name in ("flop", "flip+flop", "flip+", ""):
+        with pytest.raises(ConfigError, match="flip.*crop_flip|crop_flip.*flip"):
+            get_augmentation(name)
+
+
+def test_combinations_keep_their_order():
+    both = augment("flip+cutout")(IMAGES, SEEDS)
+    by_hand = random_cutout(random_flip(IMAGES, uniform(SEEDS, 0)), uniform(SEEDS, 1))
+    np.testing.assert_array_equal(both, by_hand)
+    assert get_augmentation("cutout+flip").steps == get_augmentation("flip+cutout").steps[::-1]
+    mixed = get_augmentation("crop_flip+mixup")
+    assert mixed.steps == AUGMENTATIONS["crop_flip"].steps and mixed.mixer is mixing.mixup
+
+
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("flip+cutout+flip", "flip is there twice"),
+        ("none+flip", "none leaves the images as they are"),
+        ("mixup+cutmix", "mixup and cutmix both mix"),
+        ("mixup+flip", "Put it last"),
+    ],
+)
+def test_impossible_combinations_are_refused(name, message):
+    with pytest.raises(ConfigError, match=message):
+        get_augmentation(name)

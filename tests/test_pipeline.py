@@ -16,6 +16,7 @@ SQUARE = RANDOM.integers(0, 256, (NUM, 8, 8, 3), np.uint8)
 MIXED = [RANDOM.integers(0, 256, (5 + index % 4, 9 - index % 3, 3), np.uint8) for index in range(NUM)]
 SIZES = {"one size": SQUARE, "mixed sizes": MIXED}
 GEOMETRY = {"image_size": 12, "crop_fraction": 1.0}
+MIXERS = tuple(name for name, row in AUGMENTATIONS.items() if row.mixer)
 
 
 def examples(pixels):
@@ -29,7 +30,7 @@ def collect(batches):
 
 def training(pixels, **settings):
     return pipeline.training_batches(
-        examples(pixels), **{**GEOMETRY, "augmentation": "none", "batch_size": 8, "seed": 0, "epoch": 0, **settings}
+        examples(pixels), **{**GEOMETRY, "num_classes": 6, "augmentation": "none", "batch_size": 8, "seed": 0, "epoch": 0, **settings}
     )
 
 
@@ -49,16 +50,20 @@ def test_evaluation_scores_every_example_once_in_order(pixels, replicas, batch_s
 
 @pytest.mark.parametrize("pixels", SIZES.values(), ids=SIZES)
 def test_an_epoch_has_every_example_once_and_is_trimmed_to_the_replicas(pixels):
-    images, labels = collect(training(pixels))
-    assert images.shape == (NUM, 12, 12, 3) and images.dtype == np.float32 and labels.dtype == np.int32
-    assert np.bincount(labels).tolist() == [5, 5, 5, 4, 4]
+    images, targets = collect(training(pixels))
+    assert images.shape == (NUM, 12, 12, 3) and images.dtype == np.float32
+    assert targets.shape == (NUM, 6) and targets.dtype == np.float32
+    assert set(np.unique(targets)) == {0, 1} and targets.sum(axis=0).tolist() == [5, 5, 5, 4, 4, 0]
     assert [len(batch[1]) for batch in training(pixels, replicas=2)] == [8, 8, 6]
     assert [len(batch[1]) for batch in training(pixels)] == [8, 8, 7]
 
 
-@pytest.mark.parametrize("pixels", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
-def test_epochs_depend_on_seed_and_epoch_alone(pixels, augmentation):
+IMAGE_WISE = [("one size", name) for name in AUGMENTATIONS if name not in MIXERS]
+
+
+@pytest.mark.parametrize("sizes, augmentation", [*IMAGE_WISE, ("mixed sizes", "none"), ("mixed sizes", "crop_flip+randaugment")])
+def test_epochs_depend_on_seed_and_epoch_alone(sizes, augmentation):
+    pixels = SIZES[sizes]
     first, again, wide = (collect(training(pixels, augmentation=augmentation, epoch=3, batch_size=size)) for size in (8, 8, 5))
     for one, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, other)
@@ -68,9 +73,41 @@ def test_epochs_depend_on_seed_and_epoch_alone(pixels, augmentation):
         assert not np.array_equal(first[1], collect(training(pixels, augmentation=augmentation, **changed))[1])
 
 
+@pytest.mark.parametrize("pixels", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("augmentation", [*MIXERS, "crop_flip+mixup"])
+def test_mixtures_depend_on_seed_epoch_and_batch(pixels, augmentation):
+    first, again, wide = (collect(training(pixels, augmentation=augmentation, epoch=3, batch_size=size)) for size in (8, 8, 5))
+    for one, other in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert first[0].shape == (NUM, 12, 12, 3) and not np.allclose(first[1], wide[1])
+    np.testing.assert_allclose(first[1].sum(axis=1), 1, rtol=1e-6)
+    assert len(np.unique(first[1])) > NUM // 2
+    for changed in ({"epoch": 4}, {"epoch": 3, "seed": 1}):
+        assert not np.allclose(first[1], collect(training(pixels, augmentation=augmentation, **changed))[1])
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_mixtures_are_of_resized_images_and_their_targets(sizes):
+    """Each image is flat in the grey of its class, so a mixture shows its shares."""
+    grey = [np.full_like(image, 40 * (index % 5)) for index, image in enumerate(SIZES[sizes])]
+    images, targets = collect(training(np.stack(grey) if sizes == "one size" else grey, augmentation="mixup"))
+    np.testing.assert_allclose(images[:, 3, 4, 0], targets[:, :5] @ (40.0 * np.arange(5)), atol=1e-2)
+
+
+@pytest.mark.parametrize("pixels", SIZES.values(), ids=SIZES)
+def test_balanced_epochs_repeat_smaller_classes_with_other_augmentation(pixels):
+    whole = examples(pixels)
+    few = whole.take(np.flatnonzero((whole.labels == 0) | (whole.indices == 1)))
+    settings = {**GEOMETRY, "num_classes": 5, "batch_size": 4, "seed": 0, "epoch": 0, "sampling": "balanced"}
+    images, targets = collect(pipeline.training_batches(few, augmentation="rotate10_flip", **settings))
+    assert targets.sum(axis=0).tolist() == [5, 5, 0, 0, 0]
+    assert len({image.tobytes() for image in images[targets[:, 1] == 1]}) == 5
+    assert [len(batch[1]) for batch in pipeline.training_batches(few, augmentation="none", **settings, replicas=4)] == [4, 4]
+
+
 def test_augmentation_belongs_to_the_image_not_to_its_place():
     """The same image in the same epoch comes out the same, whatever else is trained on."""
-    whole, flat = examples(SQUARE), {**GEOMETRY, "augmentation": "crop_flip", "batch_size": 8, "seed": 0, "epoch": 1}
+    whole, flat = examples(SQUARE), {**GEOMETRY, "num_classes": 5, "augmentation": "crop_flip", "batch_size": 8, "seed": 0, "epoch": 1}
     everything = {image.tobytes() for image in collect(pipeline.training_batches(whole, **flat))[0]}
     part = collect(pipeline.training_batches(whole.take(np.arange(3, 11)), **flat))[0]
     assert {image.tobytes() for image in part} <= everything

@@ -98,7 +98,7 @@ def test_limits_take_stratified_prefixes():
     [
         ({"fraction": 0.001}, "--fraction=0.001.*100 images"),
         ({"validation_fraction": 0.001}, "--validation_fraction=0.001.*100 images"),
-        ({"limit_train": 2}, "The 2 images.*none of 1 of the 3 classes.*class2"),
+        ({"limit_train": 2}, "The 2 images.*none of 2 of the 3 classes.*class1, class2"),
     ],
 )
 def test_empty_splits_are_refused_with_their_numbers(settings, message):

@@ -1,4 +1,11 @@
-"""Images to train and test on: sources, splits, augmentation and the input pipeline.
+"""Images to train and test on: sources, splits, sampling, augmentation and the input pipeline.
+
+    sources       tfds, folder, digits, glyphs: each gives a `Source` of `Examples` (examples), found by `load_source`
+    splits        who trains, validates and tests; which share of a class is kept
+    sampling      which examples an epoch has, in which order
+    augment       the table of augmentations; draws (random numbers), operations (on images), policies (RandAugment, AugMix), mixing
+    pipeline      batches of all that, resized
+    sheet         a picture of what an augmentation does
 
 TensorFlow is loaded by what computes (`pipeline`, `augment`'s functions, the TFDS source), never by the tables of names.
 """
@@ -14,7 +21,8 @@ from tl_keras.data import folder
 from tl_keras.data.augment import AUGMENTATIONS, Augmentation, get_augmentation
 from tl_keras.data.examples import Examples, Images, Source, make_examples
 from tl_keras.data.images import decode_image
-from tl_keras.data.splits import Splits, make_splits
+from tl_keras.data.sampling import epoch_size
+from tl_keras.data.splits import Splits, make_splits, parse_keep
 from tl_keras.errors import ConfigError, unknown
 
 __all__ = [
@@ -27,11 +35,13 @@ __all__ = [
     "Source",
     "Splits",
     "decode_image",
+    "epoch_size",
     "find_dataset",
     "get_augmentation",
     "load_source",
     "make_examples",
     "make_splits",
+    "parse_keep",
 ]
 
 TFDS_NAME = re.compile(r"[a-z][a-z0-9_]*(/[A-Za-z0-9_.-]+)?")
@@ -77,7 +87,12 @@ _ROWS = (
         crop_fraction=0.875,
         url="https://www.robots.ox.ac.uk/~vgg/data/pets/",
     ),
-    Dataset("digits", "embedded: 1,797 handwritten digits of 8 px (Alpaydin and Kaynak 1998, CC BY 4.0)", "digits"),
+    Dataset(
+        "digits",
+        "embedded: 1,797 handwritten digits of 8 px, or even and odd ones with --label=parity (Alpaydin and Kaynak 1998, CC BY 4.0)",
+        "digits",
+        labels=("label", "parity"),
+    ),
     Dataset("glyphs", "embedded: 12,400 letters and digits of 8 px, rendered from matplotlib's fonts", "glyphs"),
 )
 DATASETS: Mapping[str, Dataset] = MappingProxyType({row.name: row for row in _ROWS})

@@ -1,8 +1,8 @@
 """What a source of images gives: class names, and examples for each split. No TensorFlow."""
 
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -114,6 +114,7 @@ class Source:
         crop_fraction: share of the shorter side that the centre crop keeps, unless the user says otherwise.
         embedded: whether the package carries it, so that its figures are comparable with nothing else.
         notes: what a reader of the results must know about the data.
+        groups: name -> labels of the classes that have it in common, e.g. cat and dog among breeds.
     """
 
     name: str
@@ -125,3 +126,4 @@ class Source:
     crop_fraction: float = 1.0
     embedded: bool = False
     notes: tuple[str, ...] = ()
+    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

@@ -7,8 +7,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_keras.data.augment import augment
+from tl_keras.data.augment import augment, mix
 from tl_keras.data.examples import Examples
+from tl_keras.data.sampling import NATURAL, training_epoch
 
 UNKNOWN = (None, None)
 
@@ -16,33 +17,75 @@ UNKNOWN = (None, None)
 def training_batches(
     examples: Examples,
     *,
+    num_classes: int,
     image_size: int,
     crop_fraction: float,
     augmentation: str,
     batch_size: int,
     seed: int,
     epoch: int,
+    sampling: str = NATURAL,
+    num_views: int = 0,
     replicas: int = 1,
 ) -> tf.data.Dataset:
-    """One epoch, in an order and with an augmentation that (seed, epoch) alone decide.
+    """One epoch, in an order and with an augmentation that (seed, epoch) alone decide; but what mixes images depends on the batch too.
 
     Args:
         epoch: from 0.
+        sampling: `natural` or `balanced`; see `sampling`.
+        num_views: augment each image in so many ways at most; 0: in a new one each epoch.
         replicas: the epoch is trimmed to a multiple of it, and nothing else is dropped.
 
     Returns:
-        Batches (images float32 (b, image_size, image_size, 3) in 0..255, labels int32 (b,)); the last may be smaller.
+        Batches (images float32 (b, image_size, image_size, 3) in 0..255, targets float32 (b, num_classes)); the last may be smaller.
+        Targets are one-hot, or mixtures of those. Images of one size are mixed before they are resized, others after that.
     """
-    order = np.random.default_rng((seed, epoch)).permutation(len(examples))
-    order = order[: len(order) - len(order) % replicas]
-    # An image's seed names the image itself, not its place in the epoch.
-    seeds = np.stack([np.full(len(order), (seed << 32) + epoch), examples.indices[order]], axis=1)
-    alter, scale = augment(augmentation), _resizing(image_size, crop_fraction, examples.size or UNKNOWN)
+    shown = training_epoch(examples, sampling, seed=seed, epoch=epoch, replicas=replicas, num_views=num_views)
+    seeds = _seeds(seed, shown.views, shown.names)
+    alter, mixture = _altering(augmentation), mix(augmentation)
+    scale = _resizing(image_size, crop_fraction, examples.size or UNKNOWN)
 
-    def prepare(images: tf.Tensor, seeds: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return scale(alter(images, seeds)), labels
+    def prepare(images: tf.Tensor, seeds: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        images, targets = alter(images, seeds), tf.one_hot(labels, num_classes)
+        if mixture and examples.size:
+            images, targets = mixture(images, targets, seeds)
+        return scale(images), targets, seeds
 
-    return _batches(examples, order, (seeds, examples.labels[order].astype(np.int32)), prepare, batch_size)
+    def finish(images: tf.Tensor, targets: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return mixture(images, targets, seeds) if mixture and not examples.size else (images, targets)
+
+    return _batches(examples, shown.order, (seeds, examples.labels[shown.order].astype(np.int32)), prepare, batch_size, finish)
+
+
+def _seeds(seed: int, views: np.ndarray, names: np.ndarray) -> np.ndarray:
+    """The seeds of augmentation, int64 (n, 2): they name an image itself, not its place in the epoch."""
+    return np.stack([(seed << 32) + views, names], axis=1)
+
+
+def view_batches(
+    examples: Examples, views: np.ndarray, *, image_size: int, crop_fraction: float, augmentation: str, batch_size: int, seed: int
+) -> tf.data.Dataset:
+    """The examples in order, each in one of its views, int64 (n,): batches (images float32 (b, image_size, image_size, 3),)."""
+    alter, scale = _altering(augmentation), _resizing(image_size, crop_fraction, examples.size or UNKNOWN)
+
+    def prepare(images: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return (scale(alter(images, seeds)),)
+
+    return _batches(examples, np.arange(len(examples)), (_seeds(seed, views, examples.indices),), prepare, batch_size)
+
+
+def row_batches(
+    take: Callable[[np.ndarray], np.ndarray], ids: np.ndarray, rest: tuple[np.ndarray, ...], like: tf.TensorSpec, batch_size: int
+) -> tf.data.Dataset:
+    """Batches (rows, *rest): `take` gives the rows (b, ...) of some of the numbers `ids` (n,), each `like` one without its batch."""
+
+    def load(ids: tf.Tensor, *rest: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        rows = tf.numpy_function(take, [ids], like.dtype, stateful=False)
+        rows.set_shape((None, *like.shape))
+        return rows, *rest
+
+    batches = tf.data.Dataset.from_tensor_slices((ids, *rest)).batch(batch_size)
+    return batches.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
 
 
 def evaluation_batches(examples: Examples, *, image_size: int, crop_fraction: float, batch_size: int, replicas: int = 1) -> tf.data.Dataset:
@@ -52,15 +95,19 @@ def evaluation_batches(examples: Examples, *, image_size: int, crop_fraction: fl
         Batches (images float32 (b, image_size, image_size, 3) in 0..255, labels int32 (b,), weights float32 (b,)). Weights are 1;
         copies of the last example with weight 0 follow it, as many as make the last batch divisible by `replicas`.
     """
-    padded = np.arange(len(examples) + -len(examples) % replicas)
-    positions = padded.clip(max=len(examples) - 1)
-    weights = (padded < len(examples)).astype(np.float32)
+    positions, weights = padded_order(len(examples), replicas)
     scale = _resizing(image_size, crop_fraction, examples.size or UNKNOWN)
 
     def prepare(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         return scale(images), labels, weights
 
     return _batches(examples, positions, (examples.labels[positions].astype(np.int32), weights), prepare, batch_size)
+
+
+def padded_order(num: int, replicas: int) -> tuple[np.ndarray, np.ndarray]:
+    """Positions 0 to num - 1, and the last again until they divide by `replicas`; and weights float32, 0 of what is there again."""
+    padded = np.arange(num + -num % replicas)
+    return padded.clip(max=num - 1), (padded < num).astype(np.float32)
 
 
 def resize_layers(image_size: int, crop_fraction: float, *, antialias: bool = True) -> list[keras.Layer]:
@@ -83,6 +130,12 @@ def resize(images: tf.Tensor, image_size: int, crop_fraction: float) -> tf.Tenso
 
 
 @lru_cache(maxsize=8)
+def _altering(augmentation: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+    """The function of an augmentation, traced once and not once for each epoch, which can take a second."""
+    return tf.function(augment(augmentation), reduce_retracing=True)
+
+
+@lru_cache(maxsize=8)
 def _resizing(image_size: int, crop_fraction: float, size: tuple[int | None, int | None]) -> Callable[[tf.Tensor], tf.Tensor]:
     """The function that applies the layers to images of `size`, made once and not once for each epoch."""
     grows = None not in size and min(size) <= round(image_size / crop_fraction)
@@ -97,9 +150,17 @@ def _resizing(image_size: int, crop_fraction: float, size: tuple[int | None, int
 
 
 def _batches(
-    examples: Examples, positions: np.ndarray, rest: tuple[np.ndarray, ...], prepare: Callable[..., tuple[tf.Tensor, ...]], batch_size: int
+    examples: Examples,
+    positions: np.ndarray,
+    rest: tuple[np.ndarray, ...],
+    prepare: Callable[..., tuple[tf.Tensor, ...]],
+    batch_size: int,
+    finish: Callable[..., tuple[tf.Tensor, ...]] | None = None,
 ) -> tf.data.Dataset:
-    """`prepare(images, *rest)` of the examples at `positions`: a batch at a time where all images have one size, else one by one."""
+    """`prepare(images, *rest)` of the examples at `positions`: a batch at a time where all images have one size, else one by one.
+
+    `finish` takes what `prepare` gives, a batch at a time.
+    """
     one_size = examples.size is not None
 
     def load(positions: tf.Tensor, *rest: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -109,4 +170,5 @@ def _batches(
 
     rows = tf.data.Dataset.from_tensor_slices((positions, *rest)).batch(batch_size if one_size else 1)
     batches = rows.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return (batches if one_size else batches.unbatch().batch(batch_size)).prefetch(tf.data.AUTOTUNE)
+    batches = batches if one_size else batches.unbatch().batch(batch_size)
+    return (batches.map(finish) if finish else batches).prefetch(tf.data.AUTOTUNE)

@@ -2,6 +2,7 @@
 
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
 
 BATCH = 1024
 SPLITS = ("train", "validation", "test")
+GROUP_LABELS = {"oxford_iiit_pet": "species"}  # the label of a set whose classes are groups of those of its others
 
-Records = tuple[list[bytes], np.ndarray]
+Records = tuple[list[bytes], np.ndarray, np.ndarray]  # encoded images, labels, and labels of the groups
 
 
 def load(config: DataConfig, url: str = "") -> Source:
@@ -38,11 +40,19 @@ def load(config: DataConfig, url: str = "") -> Source:
     directory = _newest_version(place)
     builder = _open(directory, config) if directory else _fetch(config, url, place)
     image_key, class_names = _features(builder.info.features, config)
+    group_key = GROUP_LABELS.get(config.dataset, "")
+    group_names = builder.info.features[group_key].names if group_key in builder.info.features else []
     names = [name for name in SPLITS if name in builder.info.splits]
     if "train" not in names:
         raise ConfigError(f"flag --dataset={config.dataset}: it has no split named train, only {', '.join(builder.info.splits)}.")
-    records = {name: _read(builder, name, image_key, len(class_names), config) for name in names}
-    return _source(builder, image_key, class_names, records, config)
+    keys = (image_key, config.label, group_key if group_names else config.label)
+    records = {name: _read(builder, name, keys, len(class_names)) for name in names}
+    return replace(_source(builder, image_key, class_names, records, config), groups=_groups(records, group_names))
+
+
+def is_prepared(config: DataConfig) -> bool:
+    """Whether the set lies ready in its directory, so that opening it fetches nothing."""
+    return _newest_version(_root(config) / config.dataset) is not None
 
 
 def _root(config: DataConfig) -> Path:
@@ -127,36 +137,42 @@ def _features(features: "tfds.features.FeaturesDict", config: DataConfig) -> tup
     return "image" if "image" in images else images[0], tuple(labels[config.label].names)
 
 
-def _read(builder: "tfds.core.DatasetBuilder", split: str, image_key: str, num_classes: int, config: DataConfig) -> Records:
-    """Encoded images and labels int64 (n,) of a split, shard after shard."""
+def _read(builder: "tfds.core.DatasetBuilder", split: str, keys: tuple[str, str, str], num_classes: int) -> Records:
+    """Encoded images, labels and labels of the groups, both int64 (n,), of a split, shard after shard."""
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    wanted = tfds.decode.PartialDecoding({image_key: True, config.label: True}, decoders={image_key: tfds.decode.SkipDecoding()})
+    wanted = tfds.decode.PartialDecoding(dict.fromkeys(keys, True), decoders={keys[0]: tfds.decode.SkipDecoding()})
     reading = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1)
-    images, labels = [], []
+    columns = [], [], []
     try:
         for batch in builder.as_dataset(split=split, decoders=wanted, read_config=reading).batch(BATCH).as_numpy_iterator():
-            images.extend(batch[image_key])
-            labels.extend(batch[config.label])
+            for column, key in zip(columns, keys, strict=True):
+                column.extend(batch[key])
     except (tf.errors.OpError, OSError, ValueError, KeyError) as error:
         place = builder.data_path
         raise DamagedError(f"{place}: the split {split} cannot be read ({_first_line(error)}). {_again(place)}") from error
-    labels = np.asarray(labels, np.int64)
+    images, labels, groups = columns[0], *(np.asarray(column, np.int64) for column in columns[1:])
     if len(labels) and labels.max() >= num_classes:
         raise DamagedError(f"{builder.data_path}: the split {split} has label {labels.max()}, beyond its {num_classes} classes.")
-    return images, labels
+    return images, labels, groups
+
+
+def _groups(records: dict[str, Records], group_names: list[str]) -> dict[str, tuple[int, ...]]:
+    """Name in lower case -> the labels that occur with it."""
+    labels, groups = (np.concatenate([record[column] for record in records.values()]) for column in (1, 2))
+    return {name.lower(): tuple(np.unique(labels[groups == number]).tolist()) for number, name in enumerate(group_names)}
 
 
 def _source(
     builder: "tfds.core.DatasetBuilder", image_key: str, class_names: tuple[str, ...], records: dict[str, Records], config: DataConfig
 ) -> Source:
     height, width, _ = builder.info.features[image_key].shape
-    everything = [image for images, _ in records.values() for image in images]
+    everything = [image for images, *_ in records.values() for image in images]
     size = (height, width) if height and width else None
     images = Images(everything, size=size, name=f"{config.dataset} image")
-    examples = make_examples(images, np.concatenate([labels for _, labels in records.values()]))
-    bounds = np.cumsum([0, *(len(labels) for _, labels in records.values())])
+    examples = make_examples(images, np.concatenate([labels for _, labels, _ in records.values()]))
+    bounds = np.cumsum([0, *(len(labels) for _, labels, _ in records.values())])
     found = {name: examples.take(np.arange(*bounds[index : index + 2])) for index, name in enumerate(records)}
     header = [builder.name, str(builder.version), config.label, *class_names, *(f"{name} {len(found[name])}" for name in found)]
     return Source(
