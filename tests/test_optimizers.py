@@ -1,13 +1,11 @@
 """The optimizers against PyTorch's formulas, written out in NumPy from torch's documentation."""
 
-import math
-
 import keras
 import numpy as np
 import pytest
 
-from tl_keras.config import OPTIMIZERS, SCHEDULES, TrainConfig
-from tl_keras.optimizers import Schedule, build_optimizer
+from tl_keras.config import OPTIMIZERS, TrainConfig
+from tl_keras.optimizers import build_optimizer, is_decayed
 
 START = np.array([1.0, -2.0, 0.5], np.float32)
 GRADIENTS = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
@@ -75,30 +73,56 @@ def test_rate_scale_and_late_unfreeze(name):
     np.testing.assert_allclose(late.numpy() - START, 0.5 * (fresh.numpy() - START), rtol=1e-3)
 
 
-def factors(name: str, warmup_epochs: float = 0.0) -> list[float]:
-    schedule = Schedule(name, steps_per_epoch=10, epochs=6, warmup_epochs=warmup_epochs)
-    return [schedule.factor(step) for step in range(60)]
+DECAYED = {
+    "conv/kernel": True, "conv/bias": False, "bn/gamma": False, "bn/beta": False, "query/bias": False,
+    "class_token/kernel": False, "pos_embedding/kernel": False, "query/kernel": True,
+}  # fmt: skip
 
 
-def test_schedules():
-    assert set(factors("constant")) == {1.0}
-    assert factors("cosine")[0] == 1.0 and factors("cosine")[30] == pytest.approx(0.5)
-    assert factors("cosine")[59] == pytest.approx(0.5 * (1 + math.cos(math.pi * 59 / 60)))
-    assert [factors("step")[step] for step in (0, 19, 20, 39, 40, 59)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
+def named_variables() -> dict[str, keras.Variable]:
+    """Path -> variable, of layers as the backbones name them; `query` is an EinsumDense, whose bias is a matrix."""
+    layers = [
+        (keras.layers.Conv2D(4, 3, name="conv"), (1, 5, 5, 3)),
+        (keras.layers.BatchNormalization(name="bn"), (1, 5, 5, 4)),
+        (keras.layers.EinsumDense("btd,dhk->bthk", (None, 2, 3), bias_axes="hk", name="query"), (1, 4, 6)),
+        (keras.layers.Dense(6, use_bias=False, name="class_token"), (1, 1, 1)),
+        (keras.layers.EinsumDense("bi,itd->btd", (5, 6), name="pos_embedding"), (1, 1)),
+    ]
+    for layer, shape in layers:
+        layer.build(shape)
+    return {variable.path: variable for layer, _ in layers for variable in layer.trainable_variables}
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-def test_warmup_rises_to_the_peak(name):
-    rising = factors(name, warmup_epochs=1)[:11]
-    assert rising == sorted(rising) and 0 < rising[0] < 0.1 and rising[10] == 1.0
+def test_what_is_decayed():
+    assert {path: is_decayed(variable) for path, variable in named_variables().items()} == DECAYED
 
 
-def test_plateau_waits_five_epochs_and_resumes():
-    schedule = Schedule("plateau", steps_per_epoch=1, epochs=20)
-    for loss in [1.0, 0.9, *[0.95] * 5]:
-        schedule.observe(loss)
-    assert schedule.factor(7) == 1.0
-    resumed = Schedule("plateau", steps_per_epoch=1, epochs=20)
-    resumed.state |= schedule.state
-    resumed.observe(0.95)
-    assert resumed.factor(8) == pytest.approx(0.1)
+@pytest.mark.parametrize("decay", ["weight_decay", "l2"])
+@pytest.mark.parametrize("decay_biases", [True, False])
+def test_biases_and_norms_are_decayed_by_choice(decay, decay_biases):
+    """With a gradient of zero only decay moves a weight: kernels shrink by rate x decay, the others do so by choice."""
+    variables = named_variables()
+    before = {path: np.full(variable.shape, 0.5, "float32") for path, variable in variables.items()}
+    for path, variable in variables.items():
+        variable.assign(before[path])
+    optimizer = build_optimizer(TrainConfig(optimizer="sgd", learning_rate=0.1, decay_biases=decay_biases, **{decay: 0.2}))
+    optimizer.build(list(variables.values()))
+    optimizer.apply([keras.ops.zeros(variable.shape) for variable in variables.values()], list(variables.values()))
+    for path, variable in variables.items():
+        factor = 1 - 0.1 * 0.2 if decay_biases or DECAYED[path] else 1.0
+        np.testing.assert_allclose(variable.numpy(), factor * before[path], rtol=1e-6, err_msg=path)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0, 100.0])
+def test_clipping_is_that_of_torch(clip_norm):
+    """torch.nn.utils.clip_grad_norm_: all gradients are scaled by min(1, clip / (norm + 1e-6)) with the norm of all together."""
+    gradients = [3 * GRADIENTS[0], 4 * GRADIENTS[1:3]]
+    norm = np.sqrt(sum(np.sum(gradient.astype("float64") ** 2) for gradient in gradients))
+    factor = min(1.0, clip_norm / (norm + 1e-6)) if clip_norm else 1.0
+    variables = [keras.Variable(np.zeros_like(gradient)) for gradient in gradients]
+    optimizer = build_optimizer(TrainConfig(optimizer="sgd", learning_rate=0.1, momentum=0.0, clip_norm=clip_norm))
+    optimizer.build(variables)
+    optimizer.apply([keras.ops.convert_to_tensor(gradient) for gradient in gradients], variables)
+    for variable, gradient in zip(variables, gradients, strict=True):
+        np.testing.assert_allclose(variable.numpy(), -0.1 * factor * gradient, rtol=2e-6)
+    assert norm > 1.0

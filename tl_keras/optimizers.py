@@ -1,4 +1,4 @@
-"""Optimizers with PyTorch's arithmetic, a rate scale per variable, and learning-rate schedules.
+"""Optimizers with PyTorch's arithmetic, a rate scale per variable, decay where it is wanted, and clipping of the whole gradient.
 
 Keras's own differ from the reports' in ways that move figures: its SGD keeps the learning rate inside the momentum buffer,
 its Adam adds epsilon before the bias correction, counts one step for all variables, and its `weight_decay` is always
@@ -15,18 +15,34 @@ from keras import ops
 
 from tl_keras.config import TrainConfig
 
-PLATEAU_PATIENCE = 5  # epochs without a lower validation loss; ReduceLROnPlateau as report E sets it
-PLATEAU_FACTOR = 0.1
-STEP_FACTOR = 0.1  # after each third of the run
+# Biases, the weights of norms, and ViT's class token and position embedding: what timm and DeiT leave without decay.
+UNDECAYED = frozenset({"bias", "beta", "gamma", "class_token", "pos_embedding"})
+CLIP_EPSILON = 1e-6  # of torch.nn.utils.clip_grad_norm_
 
 
 class _TorchOptimizer(keras.optimizers.Optimizer):
-    """What SGD and Adam share: decay, L2 and the rate of each variable; subclasses give the direction of the step."""
+    """What SGD and Adam share: clipping, decay, L2 and the rate of each variable; subclasses give the direction of the step.
 
-    def __init__(self, learning_rate: float, *, l2: float = 0.0, decoupled_decay: float = 0.0, name: str = "optimizer"):
+    Args:
+        decay_biases: whether `l2` and `decoupled_decay` act on the variables of `UNDECAYED` too.
+        clip_norm: the gradients of one `apply`, summed over the replicas, are scaled down to this L2 norm; 0 for no limit.
+    """
+
+    def __init__(
+        self,
+        learning_rate: float,
+        *,
+        l2: float = 0.0,
+        decoupled_decay: float = 0.0,
+        decay_biases: bool = True,
+        clip_norm: float = 0.0,
+        name: str = "optimizer",
+    ):
         super().__init__(learning_rate=learning_rate, name=name)
         self.l2 = l2
         self.decoupled_decay = decoupled_decay
+        self.decay_biases = decay_biases
+        self.clip_norm = clip_norm
         self.rate_scales: Sequence[float] = ()
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
@@ -35,15 +51,26 @@ class _TorchOptimizer(keras.optimizers.Optimizer):
             return
         super().build(list(variables))
         self.rate_scales = [1.0] * len(variables)
+        self._decays = [self.decay_biases or is_decayed(variable) for variable in variables]
+
+    def _all_reduce_sum_gradients(self, pairs: Any) -> Any:
+        # Keras's own clipping comes before this hook, when each replica has its own gradient.
+        pairs = super()._all_reduce_sum_gradients(pairs)
+        if not self.clip_norm:
+            return pairs
+        norm = ops.sqrt(sum(ops.sum(ops.square(ops.cast(gradient, "float32"))) for gradient, _ in pairs))
+        factor = ops.minimum(self.clip_norm / (norm + CLIP_EPSILON), 1.0)
+        return [(gradient * ops.cast(factor, gradient.dtype), variable) for gradient, variable in pairs]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         # The TensorFlow backend passes a raw tf.Variable without a path: the index is the only key that holds.
         index = self._get_variable_index(variable)
         rate = ops.cast(learning_rate, variable.dtype) * self.rate_scales[index]
         gradient = ops.cast(gradient, variable.dtype)
-        if self.decoupled_decay:
+        decays = self._decays[index]
+        if self.decoupled_decay and decays:
             self.assign_sub(variable, variable * (rate * self.decoupled_decay))
-        if self.l2:
+        if self.l2 and decays:
             gradient = gradient + self.l2 * variable
         self.assign_sub(variable, rate * self.direction(index, gradient))
 
@@ -106,53 +133,19 @@ def _one_minus_power(beta: float, step: Any) -> Any:
     return -ops.expm1(step * math.log(beta))
 
 
+def is_decayed(variable: keras.Variable) -> bool:
+    """Whether `variable` is a kernel, which decay is meant for: not one of `UNDECAYED`, and not a vector or a scalar."""
+    return len(variable.shape) > 1 and UNDECAYED.isdisjoint(variable.path.split("/"))
+
+
 def build_optimizer(config: TrainConfig) -> _TorchOptimizer:
     """The optimizer that `config` names, not yet built on variables."""
-    settings = {"l2": config.l2, "decoupled_decay": config.weight_decay}
+    settings = {
+        "l2": config.l2,
+        "decoupled_decay": config.weight_decay,
+        "decay_biases": config.decay_biases,
+        "clip_norm": config.clip_norm,
+    }
     if config.optimizer == "sgd":
         return SGD(config.learning_rate, momentum=config.momentum, nesterov=config.nesterov, **settings)
     return Adam(config.learning_rate, name=config.optimizer, **settings)
-
-
-class Schedule:
-    """The learning rate as a factor on the peak rate: linear warm-up, then the named decay.
-
-    `cosine` falls smoothly to 0 at the last step; `step` multiplies by 0.1 after each third of the run; `plateau`
-    multiplies by 0.1 when the watched loss has not fallen for 5 epochs (the only one with a state to resume).
-    """
-
-    def __init__(self, name: str, *, steps_per_epoch: int, epochs: int, warmup_epochs: float = 0.0):
-        self._decay = {"cosine": _cosine, "step": _staircase}.get(name, _constant)
-        self._watches = name == "plateau"
-        self._warmup_steps = round(warmup_epochs * steps_per_epoch)
-        self._decay_steps = max(1, steps_per_epoch * epochs - self._warmup_steps)
-        self.state: dict[str, float] = {"best": math.inf, "waited": 0, "factor": 1.0}
-
-    def factor(self, step: int) -> float:
-        """The factor for `step`, counted from 0 over the whole run."""
-        if step < self._warmup_steps:
-            return (step + 1) / (self._warmup_steps + 1)
-        return self._decay((step - self._warmup_steps) / self._decay_steps) * self.state["factor"]
-
-    def observe(self, loss: float) -> None:
-        """Tell the schedule the loss that `plateau` watches, once an epoch."""
-        if not self._watches:
-            return
-        if loss < self.state["best"]:
-            self.state.update(best=loss, waited=0)
-            return
-        self.state["waited"] += 1
-        if self.state["waited"] > PLATEAU_PATIENCE:
-            self.state.update(waited=0, factor=self.state["factor"] * PLATEAU_FACTOR)
-
-
-def _constant(progress: float) -> float:
-    return 1.0
-
-
-def _cosine(progress: float) -> float:
-    return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def _staircase(progress: float) -> float:
-    return STEP_FACTOR ** int(3 * progress)

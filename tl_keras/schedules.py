@@ -1,0 +1,86 @@
+"""Learning-rate schedules: the rate as a factor on its peak, a function of how many updates of the run are done."""
+
+import math
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+PLATEAU_PATIENCE = 5  # epochs without a lower validation loss; ReduceLROnPlateau as report E sets it
+PLATEAU_FACTOR = 0.1
+STEP_FACTOR = 0.1  # after each third of the run
+ONE_CYCLE_RISE = 0.3  # share of the run; these three are the defaults of torch's OneCycleLR
+ONE_CYCLE_START = 1 / 25
+ONE_CYCLE_END = ONE_CYCLE_START / 1e4
+
+
+class Schedule:
+    """The learning rate as a factor on the peak rate.
+
+    `constant`, `step`, `cosine` and `plateau` rise linearly over the warm-up; then `cosine` falls smoothly to 0 at the last update,
+    `step` multiplies by 0.1 after each third of what is left, `plateau` by 0.1 when the watched loss has not fallen for 5 epochs
+    (the only one with a state to resume). `one_cycle` (Smith and Topin 2018; torch's OneCycleLR) rises from 1/25 and falls to
+    1/250,000 along cosines; it has its own rise, which takes the warm-up, or 30 % of the run without one. Momentum stays as it is.
+
+    A step is an update of the weights: with gradients accumulated over k batches, k batches.
+    """
+
+    def __init__(self, name: str, *, steps_per_epoch: int, epochs: int, warmup_epochs: float = 0.0):
+        self._shape = SHAPES[name]
+        self._watches = name == "plateau"
+        self._warmup_steps = round(warmup_epochs * steps_per_epoch)
+        self._num_steps = steps_per_epoch * epochs
+        self.state: dict[str, float] = {"best": math.inf, "waited": 0, "factor": 1.0}
+
+    def factor(self, step: int) -> float:
+        """The factor for `step`, counted from 0 over the whole run."""
+        return self._shape(step, self._warmup_steps, self._num_steps) * self.state["factor"]
+
+    def observe(self, loss: float) -> None:
+        """Tell the schedule the loss that `plateau` watches, once an epoch."""
+        if not self._watches:
+            return
+        if loss < self.state["best"]:
+            self.state.update(best=loss, waited=0)
+            return
+        self.state["waited"] += 1
+        if self.state["waited"] > PLATEAU_PATIENCE:
+            self.state.update(waited=0, factor=self.state["factor"] * PLATEAU_FACTOR)
+
+
+Shape = Callable[[int, int, int], float]
+
+
+def _warmed(decay: Callable[[float], float]) -> Shape:
+    """The linear warm-up, then `decay` of the share of the rest that is done."""
+
+    def shape(step: int, warmup_steps: int, num_steps: int) -> float:
+        if step < warmup_steps:
+            return (step + 1) / (warmup_steps + 1)
+        return decay((step - warmup_steps) / max(1, num_steps - warmup_steps))
+
+    return shape
+
+
+def _cosine(progress: float) -> float:
+    return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _staircase(progress: float) -> float:
+    return STEP_FACTOR ** int(3 * progress)
+
+
+def _one_cycle(step: int, warmup_steps: int, num_steps: int) -> float:
+    peak = max(0.0, (warmup_steps or ONE_CYCLE_RISE * num_steps) - 1)
+    if step < peak:
+        return 1 + (ONE_CYCLE_START - 1) * _cosine(step / peak)
+    return ONE_CYCLE_END + (1 - ONE_CYCLE_END) * _cosine((step - peak) / max(1.0, num_steps - 1 - peak))
+
+
+SHAPES: Mapping[str, Shape] = MappingProxyType(
+    {
+        "constant": _warmed(lambda progress: 1.0),
+        "cosine": _warmed(_cosine),
+        "step": _warmed(_staircase),
+        "one_cycle": _one_cycle,
+        "plateau": _warmed(lambda progress: 1.0),
+    }
+)
