@@ -1,10 +1,12 @@
 """What a phase trains and freezes, on a tiny network with BatchNorm and dropout in every stage."""
 
+from dataclasses import replace
+
 import keras
 import numpy as np
 import pytest
 
-from tl_keras import freezing
+from tl_keras import freezing, lora
 from tl_keras.config import TrainConfig
 from tl_keras.errors import ConfigError, TrainingError
 from tl_keras.strategies import plan
@@ -66,7 +68,7 @@ def test_audit_accepts_what_was_planned_and_nothing_else(strategy, frozen_mode):
     expected = freezing.expected_to_move(stages, phase)
     for path in expected:
         weights[path].assign(weights[path] + 1e-3)
-    assert freezing.audit(stages, phase, before) == {"moved": len(expected), "unmoved": len(weights) - len(expected)}
+    assert freezing.audit(stages, phase, before) == {"moved": len(expected), "unmoved": len(weights) - len(expected), "rounded_away": 0}
     for path in sorted(set(weights) - expected)[:1]:
         weights[path].assign(weights[path] + 1e-3)
         with pytest.raises(TrainingError, match=f"{path}.*although the strategy freezes"):
@@ -78,6 +80,21 @@ def test_audit_finds_a_weight_that_got_no_gradient():
     phase = phase_of("full", "inference")
     with pytest.raises(TrainingError, match="did not move although the strategy trains"):
         freezing.audit(stages, phase, freezing.fingerprints(stages))
+
+
+def test_audit_forgives_a_rate_that_float32_rounds_away():
+    """Rates that fall tenfold from stage to stage end where a step is below the resolution of a weight."""
+    model, stages = tiny_classifier()
+    phase = replace(phase_of("full", "inference"), rate_scale={"stem": 1e-5, "body": 1e-5})
+    before = freezing.fingerprints(stages)
+    for path in freezing.expected_to_move(stages, phase):
+        weight = next(weight for weight in model.weights if weight.path == path)
+        if path.startswith("logits") or "moving" in path:
+            weight.assign(weight + 1e-3)
+    lost = sum(path.split("/")[0] != "logits" for path in freezing.rate_scales(stages, phase))
+    assert freezing.audit(stages, phase, before, learning_rate=0.1)["rounded_away"] == lost
+    with pytest.raises(TrainingError, match="did not move"):
+        freezing.audit(stages, phase, before, learning_rate=1.0)
 
 
 def test_rate_scales_follow_the_stages():
@@ -97,3 +114,41 @@ def test_a_kind_of_weights_that_is_not_there_is_refused():
     freezing.require_weights(stages, phase_of("bias", "inference"))
     with pytest.raises(ConfigError, match="stem, body have no batchnorm weights"):
         freezing.require_weights(stages, phase_of("batchnorm", "inference"))
+
+
+def adapted_classifier() -> tuple[keras.Model, dict]:
+    plain, stages = tiny_classifier()
+    model = lora.insert(plain, ["stem_conv", "body_conv"], rank=2, alpha=2, seed=0)
+    return model, {stage: [model.get_layer(layer.name) for layer in layers] for stage, layers in stages.items()}
+
+
+ADAPTED = {f"{stage}_conv/{factor}/kernel" for stage in ("stem", "body") for factor in ("down", "up")} | {"logits/kernel", "logits/bias"}
+STATISTICS = {f"{stage}_bn/moving_{kind}" for stage in ("stem", "body") for kind in ("mean", "variance")}
+
+
+@pytest.mark.parametrize("frozen_mode", ["inference", "training"])
+def test_adapters_are_trained_beside_stages_that_stay_frozen(frozen_mode):
+    model, stages = adapted_classifier()
+    phase = phase_of("lora", frozen_mode)
+    assert {variable.path for variable in freezing.trained_variables(stages, phase)} == ADAPTED
+    assert freezing.expected_to_move(stages, phase) == ADAPTED | (STATISTICS if frozen_mode == "training" else set())
+    images = np.random.default_rng(0).uniform(0, 255, (16, 8, 8, 3)).astype("float32")
+    before = freezing.fingerprints(stages)
+    with freezing.follow(stages, phase):
+        outputs = model(images, training=True).numpy()
+    moved = {path for path, value in freezing.fingerprints(stages).items() if value != before[path]}
+    assert moved == (STATISTICS if frozen_mode == "training" else set())
+    assert np.array_equal(outputs, model(images, training=False).numpy()) == (frozen_mode == "inference")
+
+
+def test_the_audit_finds_a_kernel_that_moved_under_its_adapters():
+    model, stages = adapted_classifier()
+    phase = phase_of("lora", "inference")
+    before = freezing.fingerprints(stages)
+    weights = {weight.path: weight for weight in model.weights}
+    for path in ADAPTED:
+        weights[path].assign(weights[path] + 1e-3)
+    assert freezing.audit(stages, phase, before) == {"moved": 6, "unmoved": len(weights) - 6, "rounded_away": 0}
+    weights["body_conv/base/kernel"].assign(weights["body_conv/base/kernel"] + 1e-3)
+    with pytest.raises(TrainingError, match="body_conv/base/kernel.*although the strategy freezes"):
+        freezing.audit(stages, phase, before)

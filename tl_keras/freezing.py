@@ -12,30 +12,28 @@ import keras
 import numpy as np
 
 from tl_keras.errors import ConfigError, TrainingError
-from tl_keras.strategies import ALL_WEIGHTS, BATCH_NORM, BIAS, Phase
+from tl_keras.low_rank import LowRank
+from tl_keras.strategies import ADAPTERS, ALL_WEIGHTS, BATCH_NORM, BIAS, HEAD, Phase
 
 Stages = Mapping[str, Sequence[keras.layers.Layer]]
 
 RATE_ATTRIBUTES = ("rate", "drop_path_rate")  # of Dropout and its kin, and of ConvNeXt's stochastic depth
 LISTED = 5  # variables named in an audit's message
+LOST_RATE = 2e-6  # a learning rate so small that float32 may round every step of a weight near 1 away
 
 
 @contextmanager
 def follow(stages: Stages, phase: Phase) -> Iterator[None]:
-    """Set every layer to the mode that `phase` asks for.
+    """Set BatchNorm and dropout of every stage to the mode that `phase` asks for.
 
     Layers are put back when the phase ends, so that what is saved afterwards is the model as it was built.
     """
     rates = {}
     for stage, layers in stages.items():
-        trained = stage in phase.trainable
-        live = trained or phase.frozen_mode == "training"
-        for layer in layers:
-            # Keras passes training=True to every layer of a functional model, so dropout in a frozen stage must be switched off at
-            # the layer; a BatchNorm that is to run on batch statistics must stay trainable for Keras though it gets no gradient.
-            layer.trainable = trained or (live and _is_batch_norm(layer))
-            if not live:
-                rates |= {(layer, name): getattr(layer, name) for name in RATE_ATTRIBUTES if getattr(layer, name, None)}
+        for layer in layers if not is_live(stage, phase) else ():
+            # Keras passes training=True to every layer of a functional model, so what is random or running must be stopped at the layer.
+            layer.trainable = not _is_batch_norm(layer)
+            rates |= {(layer, name): getattr(layer, name) for name in RATE_ATTRIBUTES if getattr(layer, name, None)}
     try:
         for layer, name in rates:
             setattr(layer, name, 0.0)
@@ -45,6 +43,30 @@ def follow(stages: Stages, phase: Phase) -> Iterator[None]:
             setattr(layer, name, rate)
         for layer in (layer for layers in stages.values() for layer in layers):
             layer.trainable = True
+
+
+def is_live(stage: str, phase: Phase) -> bool:
+    """Whether BatchNorm and dropout of `stage` run as in training. Adapters are trained beside a stage that stays frozen."""
+    return phase.frozen_mode == "training" or phase.trainable.get(stage, ADAPTERS) != ADAPTERS
+
+
+def constant_stages(stages: Stages, phase: Phase) -> list[str]:
+    """The first stages that give an image the same output in every epoch of `phase`: nothing is trained, nothing is random.
+
+    In training mode that takes a stage without BatchNorm and dropout. To be asked outside `follow`.
+    """
+    constant = []
+    for stage, layers in stages.items():
+        live = is_live(stage, phase)
+        if stage == HEAD or trained_variables({stage: layers}, phase) or (live and any(map(_varies, layers))):
+            break
+        constant.append(stage)
+    return constant
+
+
+def _varies(layer: keras.layers.Layer) -> bool:
+    """Whether the output of `layer` in training mode is not that in inference mode."""
+    return _is_batch_norm(layer) or any(getattr(layer, name, None) for name in RATE_ATTRIBUTES)
 
 
 def trained_variables(stages: Stages, phase: Phase) -> list[keras.Variable]:
@@ -74,6 +96,7 @@ KINDS: Mapping[str, Callable[[keras.layers.Layer, keras.Variable], bool]] = {
     ALL_WEIGHTS: lambda layer, weight: True,
     BATCH_NORM: lambda layer, weight: _is_batch_norm(layer),
     BIAS: lambda layer, weight: weight.name in ("bias", "beta"),
+    ADAPTERS: lambda layer, weight: isinstance(layer, LowRank) and any(weight is factor for factor in layer.factors),
 }
 
 
@@ -93,8 +116,14 @@ def fingerprints(stages: Stages) -> dict[str, str]:
     return {weight.path: hashlib.blake2b(np.ascontiguousarray(weight.numpy()), digest_size=16).hexdigest() for weight in weights}
 
 
-def audit(stages: Stages, phase: Phase, before: Mapping[str, str]) -> dict[str, int]:
-    """Compare every weight with its fingerprint `before` the phase; the counts of what moved and what did not.
+def audit(stages: Stages, phase: Phase, before: Mapping[str, str], learning_rate: float = 1.0) -> dict[str, int]:
+    """Compare every weight with its fingerprint `before` the phase.
+
+    Args:
+        learning_rate: before the rate scales of the phase; at `LOST_RATE` and below a trained weight may stay where it was.
+
+    Returns:
+        How many weights moved and how many did not, and of these how many were trained at a rate that float32 rounds away.
 
     Raises:
         TrainingError: a weight moved that the phase froze, or one did not that it trains.
@@ -102,7 +131,8 @@ def audit(stages: Stages, phase: Phase, before: Mapping[str, str]) -> dict[str, 
     after = fingerprints(stages)
     moved = {path for path, value in after.items() if value != before[path]}
     expected = expected_to_move(stages, phase)
-    strays, stuck = sorted(moved - expected), sorted(expected - moved)
+    lost = {path for path, scale in rate_scales(stages, phase).items() if scale * learning_rate <= LOST_RATE} - moved
+    strays, stuck = sorted(moved - expected), sorted(expected - moved - lost)
     if strays:
         raise TrainingError(
             f"Phase {phase.name!r}: {_listing(strays)} moved although the strategy freezes them. This is a defect of tl_keras: report it."
@@ -112,13 +142,12 @@ def audit(stages: Stages, phase: Phase, before: Mapping[str, str]) -> dict[str, 
             f"Phase {phase.name!r}: {_listing(stuck)} did not move although the strategy trains them. They got no gradient (dead units "
             "before them) or a rate too small for float32. Try another --learning_rate or other weights."
         )
-    return {"moved": len(moved), "unmoved": len(after) - len(moved)}
+    return {"moved": len(moved), "unmoved": len(after) - len(moved), "rounded_away": len(lost)}
 
 
 def expected_to_move(stages: Stages, phase: Phase) -> set[str]:
     """Paths of the weights that the phase changes: those it trains, and the running statistics of every BatchNorm in training mode."""
-    live = [stage for stage in stages if stage in phase.trainable or phase.frozen_mode == "training"]
-    norms = [layer for stage in live for layer in stages[stage] if _is_batch_norm(layer)]
+    norms = [layer for stage in stages if is_live(stage, phase) for layer in stages[stage] if _is_batch_norm(layer)]
     statistics = {weight.path for norm in norms for weight in (norm.moving_mean, norm.moving_variance)}
     return statistics | {variable.path for variable in trained_variables(stages, phase)}
 

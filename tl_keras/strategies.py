@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from tl_keras import strategy_arguments as read
 from tl_keras.config import TrainConfig
 from tl_keras.errors import ConfigError, unknown
 
 HEAD = "head"
 OTHERS = "*"
-ALL_WEIGHTS, BATCH_NORM, BIAS = "all", "batchnorm", "bias"
+ALL_WEIGHTS, BATCH_NORM, BIAS, ADAPTERS = "all", "batchnorm", "bias", "adapters"
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Phase:
     Attributes:
         name: what the phase is called in the result.
         epochs: how many epochs it lasts.
-        trainable: stage -> which of its weights are trained (`all`, `batchnorm` or `bias`); one that is not named is frozen.
+        trainable: stage -> which of its weights are trained (`all`, `batchnorm`, `bias` or `adapters`); one that is not named is
+            frozen, and one of which adapters alone are trained runs as a frozen one.
         rate_scale: stage -> factor on the learning rate; 1 where not named.
         frozen_mode: how the frozen stages run: `inference` (running statistics, no dropout) or `training`
             (BatchNorm normalises with the batch and updates its running statistics, dropout on).
@@ -128,7 +130,8 @@ class Gradual:
     """Unfreeze from the head to the stem, one stage more in each phase (report D, strategy 2; Howard and Ruder 2018).
 
     `every` epochs a phase, the last one taking the rest; 0 spreads the epochs evenly over all phases. With `decay` below 1
-    the rate falls by that factor from each stage to the one before it.
+    the rate falls by that factor from the head to the last stage and from each stage to the one before it: report D's
+    "0.01 on the last, divided by ten for each earlier layer" is `gradual:decay=0.1` at a learning rate of 0.01.
     """
 
     every: int = 0
@@ -204,55 +207,25 @@ class Rates:
         return (_phase("rates", stages, config, rate_scale={stage: rate / config.learning_rate for stage, rate in rates.items()}),)
 
 
+@dataclass(frozen=True)
+class Lora:
+    """Train the head and low-rank adapters of frozen layers: W + (alpha / rank) A B (LoRA; Hu et al. 2021).
+
+    `alpha` 0 is `rank`, a factor of 1. `targets` name the layers that are adapted, as `lora.find_targets` reads them; the
+    default is the query and value projections, as in the paper.
+    """
+
+    rank: int = 8
+    alpha: float = 0.0
+    targets: tuple[str, ...] = ("attention",)
+
+    def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
+        return (_phase("lora", stages, config, kind=ADAPTERS),)
+
+
 def _falling(stages: Sequence[str], decay: float) -> dict[str, float]:
     """Stage -> decay to the power of its distance from the head."""
     return {stage: decay**distance for distance, stage in enumerate([HEAD, *reversed(stages)])}
-
-
-def _count(argument: str) -> int:
-    if not argument.isdecimal():
-        raise ValueError("a number of stages, e.g. last:2")
-    return int(argument)
-
-
-def _names(argument: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in argument.split("+"))
-    if not all(names) or len(set(names)) < len(names):
-        raise ValueError("different stage names joined by +, e.g. layer1+layer2")
-    return names
-
-
-def _decay(argument: str) -> float:
-    decay = float(argument)
-    if not 0 < decay <= 1:
-        raise ValueError("a factor in (0, 1], e.g. layer_decay:0.75")
-    return decay
-
-
-def _pairs(argument: str) -> dict[str, str]:
-    pairs = [pair.partition("=") for pair in argument.split(",")]
-    if not all(name and value for name, _, value in pairs) or len({name for name, _, _ in pairs}) < len(pairs):
-        raise ValueError("different name=value pairs separated by commas")
-    return {name: value for name, _, value in pairs}
-
-
-def _rates(argument: str) -> Mapping[str, float]:
-    rates = {stage: float(rate) for stage, rate in _pairs(argument).items()}
-    if not all(0 < rate < float("inf") for rate in rates.values()):
-        raise ValueError("rates above 0, e.g. rates:stem=7e-3,head=1e-2,*=5e-3")
-    return MappingProxyType(rates)
-
-
-def _options(**readers: Callable[[str], Any]) -> Callable[[str], dict[str, Any]]:
-    """A reader of `name=value,...` for the fields of a strategy, each with its own reader."""
-
-    def read(argument: str) -> dict[str, Any]:
-        pairs = _pairs(argument)
-        if strange := sorted(set(pairs) - set(readers)):
-            raise ValueError(f"of {', '.join(readers)}, not {', '.join(strange)}")
-        return {name: readers[name](value) for name, value in pairs.items()}
-
-    return read
 
 
 @dataclass(frozen=True)
@@ -269,25 +242,32 @@ STRATEGIES: Mapping[str, Form] = MappingProxyType(
     {
         "full": Form(Full, "train everything"),
         "head": Form(HeadOnly, "train the head alone"),
-        "last": Form(Last, "last:N, train the last N stages and the head", _count),
-        "train": Form(Train, "train:a+b, train these stages and the head", _names),
-        "freeze": Form(Freeze, "freeze:a+b, train all but these stages", _names),
+        "last": Form(Last, "last:N, train the last N stages and the head", read.count),
+        "train": Form(Train, "train:a+b, train these stages and the head", read.names),
+        "freeze": Form(Freeze, "freeze:a+b, train all but these stages", read.names),
         "gradual": Form(
             Gradual,
             "gradual or gradual:every=N,decay=R, one stage more from the head down, every N epochs, at rates falling by R",
-            _options(every=_count, decay=_decay),
+            read.options(every=read.count, decay=read.decay),
             optional=True,
         ),
         "head_then_full": Form(
             HeadThenFull,
             "head_then_full or head_then_full:probe=N, the head alone for N epochs, then all",
-            _options(probe=_count),
+            read.options(probe=read.count),
             optional=True,
         ),
         "batchnorm": Form(BatchNorm, "train the batch-norm layers and the head"),
         "bias": Form(Bias, "train the biases and the head"),
-        "layer_decay": Form(LayerDecay, "layer_decay:R, train everything at rates falling by R from stage to stage", _decay),
-        "rates": Form(Rates, "rates:a=X,b=Y,*=Z, train everything, each stage at its rate", _rates),
+        "layer_decay": Form(LayerDecay, "layer_decay:R, train everything at rates falling by R from stage to stage", read.decay),
+        "rates": Form(Rates, "rates:a=X,b=Y,*=Z, train everything, each stage at its rate", read.rates),
+        "lora": Form(
+            Lora,
+            "lora or lora:rank=R,alpha=A,targets=a+b, train the head and low-rank adapters of frozen layers: attention (query and value), "
+            "all, stages, or ends of the names of layers (query, mlp1, conv2, ...)",
+            read.options(rank=read.rank, alpha=read.alpha, targets=read.names),
+            optional=True,
+        ),
     }
 )
 

@@ -1,0 +1,220 @@
+"""What is said before a run: multiply-adds against published ones, shares, rates, what could be cached; and what is refused."""
+
+import re
+
+import pytest
+from keras import layers
+
+from tl_keras import backbones, cli, explain, multiply_adds
+from tl_keras.config import RunConfig
+from tl_keras.errors import ConfigError
+from tl_keras.prepare import adapt, build, check_strategy, plan
+from tl_keras.strategies import STRATEGIES
+
+RATE = 1e9  # multiply-adds a second, where a test wants to know the estimate
+
+
+@pytest.fixture(autouse=True)
+def known_rate(monkeypatch):
+    monkeypatch.setattr(multiply_adds, "measured_rate", lambda dtype: RATE)
+
+
+@pytest.fixture(autouse=True)
+def no_data(tmp_path, monkeypatch):
+    """No prepared data set, no weights, and a failure where either is fetched."""
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    for place in ("tl_keras.prepare.locate_weights", "tl_keras.data.tfds.reachable"):
+        monkeypatch.setattr(place, lambda *arguments: pytest.fail("asked for what need not be there"))
+
+
+slow = pytest.mark.slow
+# Multiply-adds of one image at 224 px with 1,000 classes: torchvision's table of weights (GFLOPS), and Howard et al. 2017.
+PUBLISHED = {
+    "alexnet": 0.714e9,
+    "resnet18": 1.814e9,
+    "resnet50_torch": 4.089e9,
+    "mobilenet": 0.569e9,
+    "vgg16": 15.47e9,
+    "vit_b16": 17.56e9,
+}
+
+
+@pytest.mark.parametrize("name", [*list(PUBLISHED)[:4], *(pytest.param(name, marks=slow) for name in list(PUBLISHED)[4:])])
+def test_multiply_adds_are_the_published_ones(name):
+    model = backbones.build_classifier(name, 1000)
+    costs = multiply_adds.stage_costs(model, name)
+    assert sum(cost.multiply_adds for cost in costs.values()) == pytest.approx(PUBLISHED[name], rel=0.01)
+    assert not any(cost.uncounted for cost in costs.values())
+
+
+def test_every_formula_by_hand():
+    """conv1 of a ResNet18 at 32 px: 16 x 16 positions, 7 x 7 x 3 inputs, 64 filters; the head: 512 x 10."""
+    costs = multiply_adds.stage_costs(backbones.build_classifier("resnet18", 10, image_size=32), "resnet18")
+    assert (costs["stem"].multiply_adds, costs["head"].multiply_adds) == (16 * 16 * 7 * 7 * 3 * 64, 5120)
+    assert (costs["stem"].shape, costs["stem"].num_bytes) == ((8, 8, 64), 4 * 8 * 8 * 64)
+    count = multiply_adds.FORMULAS
+    depthwise = layers.DepthwiseConv2D(3, depth_multiplier=2)
+    depthwise.build((None, 8, 8, 4))
+    assert count["DepthwiseConv2D"](depthwise, [], (1, 6, 6, 8)) == 6 * 6 * 3 * 3 * 4 * 2
+    separable = layers.SeparableConv2D(5, 3)
+    separable.build((None, 8, 8, 4))
+    assert count["SeparableConv2D"](separable, [], (1, 6, 6, 5)) == 6 * 6 * (3 * 3 * 4 + 4 * 5)
+    query = layers.EinsumDense("btd,dhk->bthk", (None, 2, 3))
+    query.build((None, 5, 6))
+    assert count["EinsumDense"](query, [], (1, 5, 2, 3)) == 5 * 6 * 2 * 3
+    assert count["DotProductAttention"](None, [(1, 5, 2, 3), (1, 7, 2, 3), (1, 7, 2, 3)], (1, 5, 2, 3)) == 2 * 2 * 5 * 7 * 3
+
+
+def test_adapters_cost_what_their_factors_do():
+    config = SMALL.replace(strategy="lora:rank=2,targets=fc6")
+    model = build(config, plan(config), 10)
+    before = multiply_adds.stage_costs(model, "alexnet_narrow")
+    after = multiply_adds.stage_costs(adapt(model, config), "alexnet_narrow")
+    assert {stage: after[stage].multiply_adds - before[stage].multiply_adds for stage in after} == dict.fromkeys(after, 0) | {
+        "fc6": 2 * (6 * 6 * 64 + 384)
+    }
+
+
+def test_a_layer_without_a_formula_is_named(monkeypatch):
+    monkeypatch.setattr(multiply_adds, "FORMULAS", {key: value for key, value in multiply_adds.FORMULAS.items() if key != "Conv2D"})
+    assert "Counted as 0, as no formula is known: Conv2D." in explain.explain(SMALL)
+
+
+SMALL = RunConfig().replace(
+    dataset="digits", backbone="alexnet_narrow", weights="none", precision="float32", epochs=8, learning_rate=0.01, fraction=0.5
+)
+STRATEGY_OF = {
+    "full": "full",
+    "head": "head",
+    "last": "last:2",
+    "train": "train:{first}",
+    "freeze": "freeze:{first}",
+    "gradual": "gradual:decay=0.1",
+    "head_then_full": "head_then_full",
+    "batchnorm": "batchnorm",
+    "bias": "bias",
+    "layer_decay": "layer_decay:0.5",
+    "rates": "rates:{first}=7e-3,*=5e-3",
+    "lora": "lora:rank=2,targets=all",
+}
+# The five networks at the smallest size they take; those with more than 50 million weights are built by `make test-slow`.
+FIVE = {"alexnet": 63, "resnet18": 32, "vgg16": 32, "resnet50": 32, "vit_b16": 32}
+BATCH_NORM = ("resnet18", "resnet50")
+LARGE = ("alexnet", "vgg16", "vit_b16", "resnet50")
+
+
+def explained(backbone: str, strategy: str) -> str:
+    stages = [stage for stage, _ in backbones.get_backbone(backbone).stages]
+    settings = {"dataset": "cifar10", "backbone": backbone, "image_size": FIVE[backbone], "epochs": 2 * len(stages) + 2}
+    return explain.explain(SMALL.replace(strategy=STRATEGY_OF[strategy].format(first=stages[0]), **settings))
+
+
+@pytest.mark.parametrize("backbone", [pytest.param(name, marks=slow) if name in LARGE else name for name in FIVE])
+@pytest.mark.parametrize("strategy", STRATEGIES)
+def test_every_strategy_on_the_five_backbones(strategy, backbone):
+    """Every phase lists every stage once, with the parameters that add up to those of the phase; or the strategy is refused."""
+    stages = [stage for stage, _ in backbones.get_backbone(backbone).stages]
+    if strategy == "batchnorm" and backbone not in BATCH_NORM:
+        with pytest.raises(ConfigError, match=f"the stages {', '.join(stages)} have no batchnorm weights"):
+            explained(backbone, strategy)
+        return
+    _, *phases = re.split(r"\nphase \d+ of \d+: ", explained(backbone, strategy))
+    assert len(phases) == {"gradual": len(stages) + 1, "head_then_full": 2}.get(strategy, 1)
+    for phase in phases:
+        rows = [re.split(r" {2,}", line.strip()) for line in phase.splitlines()[2 : 3 + len(stages)]]
+        assert [row[0] for row in rows] == [*stages, "head"] and rows[-1][1] == "all"
+        total = int(re.search(r"trains ([\d,]+) of", phase)[1].replace(",", ""))
+        assert total == sum(int(row[3].replace(",", "")) for row in rows) > 0
+
+
+@pytest.mark.parametrize("backbone", ["alexnet", "vit_b16", pytest.param("vgg16", marks=slow)])
+def test_batch_norm_alone_is_refused_where_there_is_none(backbone):
+    stages = ", ".join(stage for stage, _ in backbones.get_backbone(backbone).stages)
+    with pytest.raises(ConfigError, match=f"the stages {stages} have no batchnorm weights"):
+        check_strategy(SMALL.replace(backbone=backbone, image_size=FIVE[backbone], strategy="batchnorm"))
+
+
+GOLDEN = """\
+model      alexnet_narrow, 64 px, 1,195,738 parameters, 4.49 M multiply-adds
+data       648 training images of digits
+strategy   gradual:decay=0.1
+
+phase 1 of 8: gradual 0, 1 epoch, trains 3,850 of 1,195,738 parameters (0.32 %)
+  stage  trained                     rate  parameters  multiply-adds
+  conv1  nothing, in inference mode  -     0           1.31 M
+  conv2  nothing, in inference mode  -     0           941 k
+  conv3  nothing, in inference mode  -     0           373 k
+  conv4  nothing, in inference mode  -     0           498 k
+  conv5  nothing, in inference mode  -     0           332 k
+  fc6    nothing, in inference mode  -     0           885 k
+  fc7    nothing, in inference mode  -     0           147 k
+  head   all                         0.01  3,850       3.84 k
+  cache    conv1 to fc7: 1.54 kB an image (384), 995 kB for 648
+  time     about 5.8 seconds
+"""
+
+
+def test_the_whole_text_of_a_phase():
+    text = explain.explain(SMALL.replace(strategy="gradual:decay=0.1"))
+    assert text.startswith(GOLDEN)
+    assert re.search(r"fc7 +all +0\.001 ", text) and re.search(r"conv1 +all +1e-09 ", text)
+    assert text.count("\nphase ") == 8 and "phase 8 of 8: gradual 7, 1 epoch, trains 1,195,738 of" in text
+    assert "in all     about" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "cache"),
+    [
+        ({"strategy": "full"}, "nothing: the first stage is trained"),
+        ({"strategy": "train:conv1"}, "nothing: the first stage is trained"),
+        ({"strategy": "head", "frozen_mode": "training"}, "conv1 to conv5: 256 B an image (1 x 1 x 64)"),
+        ({"strategy": "bias"}, "nothing: the first stage is trained, or random"),
+        ({"strategy": "last:1"}, "conv1 to fc6: 1.54 kB an image (384), 995 kB for 648"),
+        ({"strategy": "train:conv2"}, "conv1: 3.14 kB an image (7 x 7 x 16), 2.03 MB for 648"),
+        ({"strategy": "lora:targets=fc6"}, "conv1 to conv5: 256 B an image (1 x 1 x 64), 166 kB for 648"),
+        ({"strategy": "head", "precision": "mixed_bfloat16"}, "conv1 to fc7: 768 B an image (384)"),
+        ({"strategy": "head", "augmentation": "flip"}, "only with fixed views, as augmentation flip is random"),
+    ],
+)
+def test_what_could_be_cached(settings, cache):
+    (line,) = [line for line in explain.explain(SMALL.replace(**settings)).splitlines() if line.startswith("  cache")]
+    assert cache in line and ("fixed views" in line) == ("augmentation" in settings)
+
+
+def test_the_estimate_counts_passes_over_each_stage():
+    """Frozen before all that is trained: once; passing gradients on: twice; trained: three times."""
+    config = SMALL.replace(strategy="train:conv2")
+    costs = multiply_adds.stage_costs(build(config, plan(config), 10), "alexnet_narrow")
+    passes = {"conv1": 1, "conv2": 3, "head": 3}
+    total = sum(cost.multiply_adds * passes.get(stage, 2) for stage, cost in costs.items())
+    facts = explain._gather(config)
+    (phase,) = facts.planned.phases
+    assert explain._seconds(facts, phase) == pytest.approx(total * 648 * 8 / (RATE * explain.EFFICIENCY))
+
+
+def test_without_the_data_set_it_says_what_is_assumed(capsys):
+    assert cli.main(["train", "--explain", "--dataset=cifar10", "--backbone=alexnet_narrow", "--strategy=head"]) == 0
+    text = capsys.readouterr().out
+    assert "cifar10 is not at hand: 10 classes assumed, and figures are for 1,000 images" in text
+    assert "for each 1,000 training images" in text
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--strategy=last:9"], "7 stages (conv1, conv2, conv3, conv4, conv5, fc6, fc7)"),
+        (["--strategy=lora"], "There are: all; the stages conv1, conv2, conv3, conv4, conv5, fc6, fc7; layers whose names end in conv1"),
+        (["--strategy=batchnorm"], "the stages conv1, conv2, conv3, conv4, conv5, fc6, fc7 have no batchnorm weights"),
+        (["--strategy=gradual", "--epochs=7"], "needs at least 8"),
+    ],
+)
+def test_impossible_runs_are_refused(flags, message, capsys):
+    assert cli.main(["train", "--explain", "--dataset=digits", "--backbone=alexnet_narrow", *flags]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_measured_rate_is_of_this_machine(monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.setattr(multiply_adds, "MATRIX_SIZE", 64)
+    monkeypatch.setattr(multiply_adds, "MEASURED_SECONDS", 0.01)
+    assert multiply_adds.measured_rate("float32") > 1e6
