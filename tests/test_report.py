@@ -1,92 +1,33 @@
 """Reports from made-up results: exact files and figures, comparability, and nothing from outside that acts as markup."""
 
+import base64
 import csv
 import dataclasses
 import errno
 import io
 import json
 import math
+from html.parser import HTMLParser
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from matplotlib.image import imread
+from report_builder import EXPERIMENT, make_experiment, make_row
 from rich.console import Console
 
 from tl_keras import report
-from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError, DamagedError, UserError
-from tl_keras.report import collection, figures, page, seeds, tables, text
-from tl_keras.results import RunDirectory, wilson_interval
+from tl_keras.report import collection, document, figures, page, seeds, style, tables, text
 
-REPORTED = {("pre-trained", 0.1): 82.99, ("pre-trained", 0.2): 87.18, ("pre-trained", 0.5): 89.68,
-            ("from scratch", 0.1): 12.89, ("from scratch", 0.2): 37.41, ("from scratch", 0.5): 51.06}  # fmt: skip
-OURS = {("pre-trained", 0.1): 8342, ("pre-trained", 0.2): 8699, ("pre-trained", 0.5): 9011,
-        ("from scratch", 0.1): 1031, ("from scratch", 0.2): 3522, ("from scratch", 0.5): 5240}  # fmt: skip
-CURVES = {
-    "pre-trained": {1: (1.1414, 59.68), 5: (0.3922, 86.78), 10: (0.2157, 92.82)},
-    "from scratch": {1: (2.3024, 10.44), 5: (2.2999, 12.66), 10: (2.2823, 11.82)},
-}
-EXPERIMENT = SimpleNamespace(name="part_a", title="Part A", question="How much does pre-training help?")
+FIGURES = ["accuracy_against_cost.png", "learning_curves.png", "confusion_matrix.png", "reliability.png", "mistakes.jpg"]
+FEW = 200  # test images, where figures do not matter
 
 
-def make_row(group, x, label=""):
-    config = RunConfig().replace(fraction=x or 1.0, backbone="alexnet", weights="imagenet" if group == "pre-trained" else "none")
-    return SimpleNamespace(
-        label=label or f"{group}, {100 * x:g} %",
-        group=group,
-        x=x,
-        config=config,
-        reported={"test accuracy": REPORTED[group, x]} if (group, x) in REPORTED else {},
-        reported_curve=CURVES.get(group, {}) if x == 0.1 else {},
-    )
-
-
-def make_history(final, seed):
-    """Ten epochs that approach the share `final`."""
-    reached = [0.1 + (final - 0.1) * (1 - math.exp(-(epoch + 0.3 * seed) / 2.5)) for epoch in range(1, 11)]
-    return [
-        {"epoch": epoch, "phase": "full", "loss": -math.log(min(0.99, share + 0.02)), "accuracy": min(1, share + 0.02),
-         "images/s": 100.0, "val_loss": -math.log(share), "val_accuracy": share, "learning_rate": 1e-3, "seconds": 30.0}
-        for epoch, share in enumerate(reached, start=1)
-    ]  # fmt: skip
-
-
-def make_result(row, seed, *, dataset="cifar10", embedded=False, limited=False, class_names=None, notes=(), num_right=None):
-    num_right = (OURS.get((row.group, row.x), 7000) if num_right is None else num_right) + 40 * seed
-    test = {"accuracy": num_right / 10000, "interval": list(wilson_interval(num_right, 10000)), "num": 10000, "loss": 0.5432109}
-    return {
-        "name": row.label,
-        "config": row.config.replace(seed=seed).identity(),
-        "data": {
-            "dataset": dataset, "fingerprint": "abc123", "class_names": class_names or [f"class{i}" for i in range(10)],
-            "num_train": round(50000 * (row.x or 1)), "num_validation": 5000, "num_test": 10000,
-            "embedded": embedded, "limited": limited, "notes": list(notes),
-        },
-        "model": {"backbone": "alexnet", "parameters": 57044810, "image_size": 224, "crop_fraction": 1.0,
-                  "normalization": "imagenet", "weights": row.config.model.weights,
-                  "weights_account": {"source": "alexnet.pth", "loaded": 14, "left_out": 2}},
-        "phases": [{"name": "full", "epochs": 10, "trainable_parameters": 57044810, "trainable_stages": ["conv1"], "seconds": 300.0,
-                    "frozen_mode": "inference", "audit": {}}],
-        "runtime": {"device": "1 x NVIDIA H200", "cpu": "AMD EPYC, 2 cores", "precision": "mixed_bfloat16", "xla": True, "replicas": 1,
-                    "versions": {"python": "3.11.9", "tensorflow": "2.21.0"}, "git_revision": "d4bc3b5"},
-        "selection": {"rule": "last", "epoch": 10},
-        "metrics": {"test": test, "validation": {"epoch": 9, "accuracy": 0.83, "loss": 0.6}},
-        "seconds": {"total": 400.0, "train": 367.0, "test": 5.0},
-    }  # fmt: skip
-
-
-def make_experiment(
-    directory, rows=None, seeds=(0,), experiment=EXPERIMENT, embedded=False, command="python -m experiments.part_a", **facts
-):
-    rows = rows or [make_row(group, x) for group, x in REPORTED]
-    for number, row in enumerate(rows):
-        for seed in seeds:
-            result = make_result(row, seed, embedded=embedded, **facts)
-            place = RunDirectory(directory / f"run{number}-seed{seed}")
-            place.prepare(row.config.replace(seed=seed))
-            place.write_history(make_history(result["metrics"]["test"]["accuracy"], seed))
-            place.write_result(result)
-    return report.collect(experiment, rows, seeds, directory, embedded=embedded, command=command)
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Reports without figures, which take the time."""
+    monkeypatch.setattr(figures, "draw_all", lambda results, directory: [])
 
 
 def rendered(results, width=200):
@@ -96,16 +37,16 @@ def rendered(results, width=200):
 
 
 def test_exactly_these_files_are_written_and_no_other(tmp_path):
-    results = make_experiment(tmp_path)
+    results = make_experiment(tmp_path, num_test=FEW)
     runs = {path.name for path in tmp_path.iterdir()}
     written = report.write_report(results, tmp_path)
-    names = ["report.md", "results.csv", "accuracy_against_fraction.png", "learning_curves.png"]
+    names = ["report.md", "report.html", "results.csv", "accuracy_against_fraction.png", *FIGURES]
     assert [path.name for path in written] == names
     assert {path.name for path in tmp_path.iterdir()} == runs | set(names) and "experiment.json" in runs
 
 
 def test_the_same_results_give_the_same_bytes(tmp_path):
-    results = make_experiment(tmp_path, seeds=(0, 1, 2))
+    results = make_experiment(tmp_path, seeds=(0, 1), num_test=FEW)
     first = [path.read_bytes() for path in report.write_report(results, tmp_path)]
     again = report.load_experiment(tmp_path / report.EXPERIMENT_FILE)
     assert again == results
@@ -114,11 +55,11 @@ def test_the_same_results_give_the_same_bytes(tmp_path):
 
 def test_table_with_one_seed_has_wilsons_interval_and_the_difference(tmp_path):
     results = make_experiment(tmp_path)
-    cells = [line.strip("| ").split(" | ") for line in tables.markdown_table(results).splitlines()]
-    assert cells[0] == list(tables.COLUMNS)
+    table = tables.table(results, tables.COLUMNS)
+    assert table.headings == list(tables.COLUMNS)
     # 8342 of 10,000: Wilson's interval is 82.68 to 84.14.
-    assert cells[2] == ["pre-trained, 10 %", "5,000", r"83.42 \[82.68, 84.14\]", "82.99", "+0.43", "57,044,810", "6 min 7 s"]
-    assert cells[5][3:5] == ["12.89", "-2.58"]
+    assert table.rows[0] == ["pre-trained, 10 %", "5,000", "83.42 [82.68, 84.14]", "82.99", "+0.43", "57,044,810", "6 min 7 s"]
+    assert table.rows[3][3:5] == ["12.89", "-2.58"]
     shown = rendered(results)
     assert "83.42 [82.68, 84.14]" in shown and "+0.43" in shown and "EMBEDDED" not in shown
 
@@ -126,7 +67,9 @@ def test_table_with_one_seed_has_wilsons_interval_and_the_difference(tmp_path):
 def test_table_with_three_seeds_has_students_interval_of_the_mean(tmp_path):
     results = make_experiment(tmp_path, seeds=(0, 1, 2))
     # 83.42, 83.82, 84.22: mean 83.82, deviation 0.40; 4.303 * 0.40 / sqrt(3) = 0.99.
-    assert "| 83.82 ± 0.99 | 82.99 | +0.83 |" in tables.markdown_table(results)
+    assert tables.table(results, tables.COLUMNS).rows[0][2:5] == ["83.82 ± 0.99", "82.99", "+0.83"]
+    further = tables.table(results, tables.FURTHER_COLUMNS)
+    assert further.rows[0][further.headings.index("deviation over seeds (points)")] == "0.40"
     assert "seeds 0, 1, 2" in tables.caption(results) and "Student" in tables.caption(results)
 
 
@@ -138,101 +81,221 @@ def test_caption_says_on_what_and_how(tmp_path):
 
 def test_settings_that_are_not_the_reports_are_named(tmp_path):
     results = make_experiment(tmp_path)
-    assert "differs from the report" not in tables.caption(results)
+    assert "other settings" not in tables.caption(results) and "paper profile" in tables.caption(results)
     other = dataclasses.replace(results, departures=("backbone resnet18", "epochs 6"))
-    assert "differs from the report in backbone resnet18, epochs 6" in tables.caption(other)
+    says_nothing = "; the difference says nothing about reproduction. "
+    assert tables.caption(other).startswith(f"Other settings than the report's: backbone resnet18, epochs 6{says_nothing}")
+    quick = dataclasses.replace(other, profile="quick")
+    expected = f"Quick profile: other settings than the report's: backbone resnet18, epochs 6{says_nothing}"
+    assert tables.caption(quick).startswith(expected) and "paper profile" not in tables.caption(quick)
+    assert expected in page_of(quick)
+    assert "other settings" not in tables.caption(dataclasses.replace(results, embedded=True))
+
+
+def page_of(results):
+    return document.to_markdown(page.experiment_blocks(results, page.Path(), set()), page.Path())
 
 
 @pytest.mark.parametrize("kind", collection.MARKS)
-def test_figures_that_are_not_comparable_are_marked_everywhere_and_have_no_difference(tmp_path, kind, capsys):
-    results = make_experiment(tmp_path, **{kind: True})
+def test_figures_that_are_not_comparable_are_marked_everywhere_and_have_no_difference(tmp_path, undrawn, kind, capsys):
+    results = make_experiment(tmp_path, num_test=FEW, **{kind: True})
     mark = collection.MARKS[kind]
     report.write_report(results, tmp_path)
-    page = (tmp_path / "report.md").read_text()
-    assert page.count(mark) == 3  # head, caption, how to read it
-    assert "(82.99) | – |" in page
+    for name in ("report.md", "report.html"):
+        assert (tmp_path / name).read_text().count(mark) == 3  # head, caption, how to read it
+    assert "(82.99) | – |" in (tmp_path / "report.md").read_text()
     assert mark in rendered(results) and "(82.99)" in rendered(results)
     lines = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
-    assert {line["difference"] for line in lines} == {""}
+    assert {line["difference_accuracy"] for line in lines} == {""}
     report.print_result(results.runs[0].result, tmp_path)
     assert mark in capsys.readouterr().out
 
 
-def test_the_mark_is_drawn_in_the_figures(tmp_path):
-    plain, marked = make_experiment(tmp_path / "plain"), make_experiment(tmp_path / "marked", embedded=True)
-    for draw in (figures.draw_accuracy, figures.draw_curves):
-        reds = [count_red(draw(results, tmp_path / "figure.png")) for results in (plain, marked)]
-        assert reds[0] == 0 and reds[1] > 1000
+DRAWINGS = {drawing.file: drawing for drawing in (*figures.OF_ROWS, *figures.OF_BEST_ROW)}
+LONG = "augmentation (flip, rotation 20 degrees, colour jitter) of all training images"
 
 
-def count_red(path):
-    """Pixels of exactly the mark's colour."""
-    colour = [int(figures.MARK_COLOUR[start : start + 2], 16) / 255 for start in (1, 3, 5)]
-    return int((abs(imread(path)[..., :3] - colour) < 1e-3).all(axis=-1).sum())
+@pytest.fixture(scope="module")
+def shapes(tmp_path_factory):
+    """Number of rows -> results: the first with a share each, the others with long names, stand-ins, several seeds."""
+    directory = tmp_path_factory.mktemp("shapes")
+    many = [make_row(f"group {i}", None, f"{LONG} {i}", stand_ins=("a, b",) * (i % 2), reported={"test accuracy": 70.0}) for i in range(18)]
+    few = [make_row("one", None, "head"), make_row("two", None, "full $x$", stand_ins=("random weights for imagenet",))]
+    facts = {"num_test": FEW, "class_names": [f"{LONG} {i}" for i in range(37)]}
+    return {
+        6: make_experiment(directory / "6", num_test=FEW),
+        2: make_experiment(directory / "2", few, num_test=FEW, class_names=["a", "b"]),
+        18: make_experiment(directory / "18", many, seeds=(0, 1), departures=["epochs 6"] * 30, **facts),
+    }
 
 
-@pytest.mark.parametrize("num_seeds", [1, 3])
-@pytest.mark.parametrize("embedded", [False, True])
-@pytest.mark.parametrize("num_rows", [1, 2, 6])
-def test_figures_have_a_clear_margin(tmp_path, num_rows, embedded, num_seeds):
-    """Nothing is cut off: the outermost pixels are white. 200 pixels an inch."""
-    rows = [make_row(group, x) for group, x in REPORTED][:num_rows]
-    results = make_experiment(tmp_path, rows, seeds=range(num_seeds), embedded=embedded)
-    for draw in (figures.draw_accuracy, figures.draw_curves):
-        image = imread(draw(results, tmp_path / "figure.png"))[..., :3]
-        assert image.shape[1] >= 1300
-        assert all((edge == 1).all() for edge in (image[:4], image[-4:], image[:, :4], image[:, -4:]))
-        assert (image < 0.5).any()
+@pytest.mark.parametrize(("num_rows", "is_marked"), [(2, False), (6, True), (18, True)])
+@pytest.mark.parametrize("file", DRAWINGS)
+def test_figures_have_a_clear_margin_and_the_mark(tmp_path, shapes, file, num_rows, is_marked):
+    """Nothing is cut off: the outermost pixels are white. 200 pixels an inch, 120 of photographs."""
+    results, drawing = dataclasses.replace(shapes[num_rows], embedded=is_marked), DRAWINGS[file]
+    if not drawing.applies(results):
+        pytest.skip("another figure shows it")
+    image = imread(drawing.draw(results, tmp_path / file))[..., :3]
+    image = image if image.dtype == np.uint8 else (255 * image).round().astype(np.uint8)
+    assert image.shape[1] >= 900
+    for edge in (image[:4], image[-4:], image[:, :4], image[:, -4:]):
+        assert (edge >= 250).all()
+    assert (image < 128).any() and (count_red(image) > 300) == is_marked
 
 
-def test_rows_without_a_share_have_curves_alone(tmp_path):
+def count_red(image):
+    """Pixels of the mark's colour, up to the coarseness of palettes and of JPEG."""
+    colour = [int(style.MARK_COLOUR[start : start + 2], 16) for start in (1, 3, 5)]
+    return int((abs(image.astype(int) - colour) < 24).all(axis=-1).sum())
+
+
+def test_rows_without_a_share_have_a_figure_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(figures, "OF_BEST_ROW", ())
     rows = [make_row(name, None, name) for name in ("head", "last:1", "last:2", "full")]
-    written = report.write_report(make_experiment(tmp_path, rows), tmp_path)
-    assert [path.name for path in written] == ["report.md", "results.csv", "learning_curves.png"]
+    (tmp_path / "accuracy_against_fraction.png").write_bytes(b"of another time")
+    written = report.write_report(make_experiment(tmp_path, rows, num_test=FEW), tmp_path)
+    assert [path.name for path in written][3:] == ["accuracy_of_rows.png", *FIGURES[:2]]
     assert "accuracy_against_fraction.png" not in (tmp_path / "report.md").read_text()
+    assert not (tmp_path / "accuracy_against_fraction.png").exists()
 
 
-def test_results_csv_has_a_line_for_each_run(tmp_path):
+def test_without_a_mistake_there_is_no_figure_of_mistakes(tmp_path):
+    rows = [make_row("a", None, "a")]
+    written = report.write_report(make_experiment(tmp_path, rows, num_test=FEW, shares=[1.0]), tmp_path)
+    assert "mistakes.jpg" not in {path.name for path in written}
+
+
+def test_many_classes_are_cut_to_the_worst(tmp_path, undrawn):
+    names = [f"class number {i}" for i in range(60)]
+    results = make_experiment(tmp_path, [make_row("a", None, "a")], num_test=600, class_names=names)
+    report.write_report(results, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert (
+        len([line for line in text.splitlines() if line.startswith("| class number ")]) == 40
+        and "The 40 classes of the lowest F1, of 60." in text
+    )
+
+
+def test_rows_with_stand_ins_are_marked_and_never_compared(tmp_path, undrawn):
+    stand_ins = ("random weights for imagenet", "digits for cifar10")
+    rows = [make_row("from scratch", 0.5), make_row("pre-trained", 0.1, stand_ins=stand_ins)]
+    results = make_experiment(tmp_path, rows, num_test=FEW)
+    assert results.rows[1].stand_ins == stand_ins and results.best_row is results.rows[0]
+    assert results.difference(results.rows[0]) is not None and results.difference(results.rows[1]) is None
+    cells = tables.table(results, tables.COLUMNS).rows
+    assert cells[0][0] == "from scratch, 50 %" and cells[0][3] == "51.06"
+    assert cells[1][0] == "pre-trained, 10 % †" and cells[1][3:5] == ["(82.99)", "–"]
+    report.write_report(results, tmp_path)
+    note = "† stand-in: random weights for imagenet, digits for cifar10; not compared with the report"
+    assert note in tables.caption(results) and note in (tmp_path / "report.html").read_text()
+    lines = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
+    assert [line["stand_ins"] for line in lines] == ["", "random weights for imagenet; digits for cifar10"]
+    assert lines[0]["difference_accuracy"] and not lines[1]["difference_accuracy"]
+
+
+def test_losses_are_compared_and_times_are_not(tmp_path):
+    reported = {"test accuracy": 79.69, "test loss": 0.6, "seconds": 1423.19, "seconds per epoch": 142.0}
+    rows = [make_row("a", None, "a", reported=reported), make_row("b", None, "b")]
+    results = make_experiment(tmp_path, rows, num_test=FEW)
+    table = tables.table(results, tables.FURTHER_COLUMNS)
+    first = dict(zip(table.headings, table.rows[0], strict=True))
+    assert (first["reported loss (nats)"], first["reported seconds"], first["reported seconds per epoch"]) == ("0.6000", "1423.19", "142")
+    assert float(first["difference (nats)"]) == pytest.approx(float(first["test loss (nats)"]) - 0.6, abs=1e-4)
+    assert first["seconds per epoch"] == "36.7" and "deviation over seeds (points)" not in first
+    assert results.difference(results.rows[0], "seconds") is None
+
+
+def test_results_csv_has_a_line_for_each_run(tmp_path, undrawn):
     results = make_experiment(tmp_path, seeds=(0, 1))
     report.write_report(results, tmp_path)
     lines = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
     assert ",".join(lines[0]) == (
-        "experiment,row,seed,dataset,embedded,backbone,weights,strategy,num_train,num_validation,num_test,image_size,epochs,"
-        "precision,xla,device,accuracy,interval_low,interval_high,loss,reported,difference,seconds,run"
+        "experiment,profile,row,seed,dataset,embedded,backbone,weights,strategy,num_train,num_validation,num_test,image_size,epochs,"
+        "precision,xla,device,trained_parameters,accuracy,interval_low,interval_high,top5_accuracy,balanced_accuracy,calibration_error,"
+        "loss,seconds,seconds_per_epoch,reported_accuracy,reported_loss,reported_validation_loss,reported_seconds,reported_seconds_per_epoch,"
+        "difference_accuracy,difference_loss,stand_ins,run"
     )
     assert len(lines) == 12 and [line["seed"] for line in lines[:2]] == ["0", "1"]
     first = lines[0]
-    assert (first["accuracy"], first["reported"], first["difference"]) == ("83.42", "82.99", "0.43")
-    assert (first["loss"], first["seconds"], first["run"]) == ("0.543211", "367.0", "run0-seed0")
+    assert (first["accuracy"], first["reported_accuracy"], first["difference_accuracy"]) == ("83.42", "82.99", "0.43")
+    assert (first["seconds"], first["seconds_per_epoch"], first["run"]) == ("367.0", "36.7", "run0-seed0")
 
 
-def test_the_page_says_how_it_was_made(tmp_path):
-    page_text = page.page(make_experiment(tmp_path, notes=["3 files were unreadable"]), [])
-    for fact in ("    python -m experiments.part_a\n", "[run0-seed0](run0-seed0/)", "tensorflow: 2.21.0", "source revision: d4bc3b5"):
-        assert fact in page_text
-    assert "3 files were unreadable" in page_text and "fraction: 0.1, 0.2, 0.5 (differs by run)" in page_text
-    assert [line[3:] for line in page_text.splitlines() if line.startswith("## ")] == list(page.SECTIONS)
+def test_the_page_says_how_it_was_made(tmp_path, undrawn):
+    report.write_report(make_experiment(tmp_path, num_test=FEW, notes=["3 files were unreadable"]), tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    for fact in ("    python -m experiments.part_a\n", "| run0-seed0 |", "tensorflow: 2.21.0", "source revision: d4bc3b5"):
+        assert fact in text
+    assert "3 files were unreadable" in text and "fraction: 0.1, 0.2, 0.5 (differs by run)" in text
+    assert [line[3:].partition(",")[0].partition(":")[0] for line in text.splitlines() if line.startswith("## ")] == [
+        "Paired tests against the best row", "Best row", "How to read it", "Settings", "Runtime", "Runs", "Notes",
+    ]  # fmt: skip
 
 
-HOSTILE = "=1+1|<script>\n# [x](y) `z` $\\frac$ [red]"
+HOSTILE = "=1+1|<script>alert(1)</script>\n# [x](y) `z` $\\frac$ [red] \" onload='x"
 
 
-def test_text_from_outside_acts_as_no_markup(tmp_path, capsys):
+def test_text_from_outside_acts_as_no_markup(tmp_path, undrawn, capsys):
     experiment = SimpleNamespace(name="part_a", title=HOSTILE, question=HOSTILE)
-    row = make_row(HOSTILE, 0.1, label=HOSTILE)
-    facts = {"class_names": [HOSTILE, "b"], "notes": [HOSTILE], "dataset": HOSTILE}
-    results = make_experiment(tmp_path, [row], experiment=experiment, command="python\n# x", **facts)
+    rows = [make_row(HOSTILE, 0.1, label=HOSTILE, stand_ins=(HOSTILE,)), make_row(HOSTILE, 0.1, label=f"{HOSTILE} 2")]
+    facts = {"class_names": [HOSTILE, "b"], "notes": [HOSTILE], "dataset": HOSTILE, "departures": [HOSTILE], "profile": HOSTILE}
+    results = make_experiment(tmp_path, rows, experiment=experiment, command="python\n# x", num_test=FEW, **facts)
     report.write_report(results, tmp_path)
     page_text = (tmp_path / "report.md").read_text()
     assert "<script" not in page_text.replace(r"\<script", "")
     assert "[x]" not in page_text and "\n# [" not in page_text and "\n# x" not in page_text
     table = [line for line in page_text.splitlines() if line.startswith("| ")]
-    assert len(table) == 3 and table[2].replace(r"\|", "").count("|") == len(tables.COLUMNS) + 1
+    assert table[2].replace(r"\|", "").count("|") == len(tables.COLUMNS) + 1
     line = next(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
     assert line["row"].startswith("'=1+1|") and line["dataset"].startswith("'=")
     assert "[red]" in rendered(results)
     report.print_result(results.runs[0].result, tmp_path)
     assert "[red]" in capsys.readouterr().out
+
+
+class Page(HTMLParser):
+    """Tags with their attributes in order, and whether they close as they opened."""
+
+    VOID = {"meta", "img", "!doctype"}
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self._open = [], []
+        self.feed(text)
+        self.close()
+        assert not self._open
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self._open.pop() == tag
+
+
+def test_the_web_page_needs_no_other_file_and_runs_nothing(tmp_path):
+    experiment = SimpleNamespace(name="part_a", title=HOSTILE, question=HOSTILE)
+    row = make_row(HOSTILE, None, label=HOSTILE, stand_ins=(HOSTILE,))
+    report.write_report(make_experiment(tmp_path, [row], experiment=experiment, num_test=FEW, class_names=[HOSTILE, "b"]), tmp_path)
+    page = Page((tmp_path / "report.html").read_text())
+    allowed = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "pre", "ul", "li", "div", "table", "tr", "th", "td"}
+    assert {tag for tag, _ in page.tags} == allowed | {"figure", "img", "figcaption"}
+    assert {name for _, attributes in page.tags for name in attributes} <= {
+        "lang",
+        "charset",
+        "http-equiv",
+        "content",
+        "name",
+        "class",
+        "alt",
+        "src",
+    }
+    images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
+    assert [image.partition(";")[0] for image in images] == ["data:image/png"] * 5 + ["data:image/jpeg"]
+    first = base64.b64decode(images[0].partition(",")[2])
+    assert first == (tmp_path / "accuracy_of_rows.png").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -280,6 +343,16 @@ def test_the_table_fits_a_narrow_terminal(tmp_path):
         assert whole in shown
 
 
+def test_a_run_prints_in_eighty_columns(tmp_path, capsys):
+    result = make_experiment(tmp_path, [make_row("pre-trained", 0.1)]).runs[0].result
+    report.print_result(result, page.Path("runs/photos"))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80 and any("among the first five" in line for line in lines)
+    two_classes = {**result, "metrics": {"test": {**result["metrics"]["test"], "top5_accuracy": None}}}
+    report.print_result(two_classes, page.Path("runs/photos"))
+    assert "five" not in capsys.readouterr().out
+
+
 def test_a_missing_run_is_named(tmp_path):
     make_experiment(tmp_path, [make_row("pre-trained", 0.1)])
     with pytest.raises(ConfigError, match="no finished run of 'pre-trained, 10 %' with seed 1"):
@@ -289,7 +362,7 @@ def test_a_missing_run_is_named(tmp_path):
 def test_damaged_and_foreign_directories_beside_the_runs_do_not_matter(tmp_path):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "result.json").write_text("{")
-    assert len(make_experiment(tmp_path).runs) == 6
+    assert len(make_experiment(tmp_path, num_test=FEW).runs) == 6
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "/etc", "..", "", ".", "a/b", 3, None])
@@ -311,7 +384,10 @@ def change_index(directory, change):
     "change",
     [
         lambda index: index.clear(),
-        lambda index: index.update(schema=2),
+        lambda index: index.update(schema=1),
+        lambda index: index.pop("profile"),
+        lambda index: index["rows"][0].pop("stand_ins"),
+        lambda index: index["rows"][0].update(reported={"accuracy": 82.99}),
         lambda index: index.update(rows=[]),
         lambda index: index["rows"][0].update(runs=[]),
         lambda index: index["rows"][0].update(x="much"),
@@ -327,12 +403,19 @@ def test_a_damaged_experiment_file_is_named(tmp_path, change):
 
 
 def test_a_full_disk_is_a_user_error_and_leaves_no_half_file(tmp_path, monkeypatch):
-    results = make_experiment(tmp_path)
+    results = make_experiment(tmp_path, num_test=FEW)
     before = sorted(tmp_path.iterdir())
     monkeypatch.setattr("os.replace", full_disk)
     with pytest.raises(UserError, match="No space left on device"):
         report.write_report(results, tmp_path)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_run_without_its_predictions_is_named(tmp_path, undrawn):
+    results = make_experiment(tmp_path, num_test=FEW)
+    (tmp_path / "run3-seed0" / "predictions.npz").unlink()
+    with pytest.raises(DamagedError, match=r"run3-seed0/predictions\.npz cannot be read"):
+        report.write_report(results, tmp_path)
 
 
 def full_disk(*arguments):

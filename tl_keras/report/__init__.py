@@ -1,11 +1,13 @@
-"""Reports: tables, figures and a page, made from the results of finished runs alone. No TensorFlow; Matplotlib loads when it draws.
+"""Reports: tables, figures and a page, made from the directories of finished runs alone. No TensorFlow.
 
 results = load_experiment(Path("runs/part_a/experiment.json"))
 print_table(results)
 write_report(results, Path("runs/part_a"))
 """
 
-from tl_keras.report.collection import EXPERIMENT_FILE, Estimate, ExperimentResults, Row, Run, collect, load_experiment
+from tl_keras.report.collection import Estimate, ExperimentResults, Row, Run
+from tl_keras.report.index import EXPERIMENT_FILE, collect, load_experiment
+from tl_keras.report.joined import write_reports
 from tl_keras.report.page import write_report
 from tl_keras.report.tables import print_result, print_table
 
@@ -20,4 +22,5 @@ __all__ = [
     "print_result",
     "print_table",
     "write_report",
+    "write_reports",
 ]

@@ -1,4 +1,4 @@
-"""Tables of an experiment: for the terminal, for Markdown and for spreadsheets."""
+"""Tables of an experiment: for the terminal, for the page and for spreadsheets."""
 
 import csv
 import io
@@ -9,14 +9,39 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as TerminalTable
 from rich.text import Text
 
-from tl_keras.report.collection import MARKS, ExperimentResults, Row, Run
-from tl_keras.report.text import NOTHING, csv_cell, duration, facts, interval_meaning, markdown, plain
+from tl_keras.report.collection import (
+    ACCURACY,
+    COMPARED,
+    EPOCH_SECONDS,
+    FIGURES,
+    LOSS,
+    MARKS,
+    SECONDS,
+    VALIDATION_LOSS,
+    ExperimentResults,
+    Row,
+    Run,
+)
+from tl_keras.report.document import Table
+from tl_keras.report.text import (
+    NOTHING,
+    csv_cell,
+    departure_note,
+    duration,
+    facts,
+    interval_meaning,
+    label,
+    plain,
+    sentence,
+    stand_in_notes,
+)
 
 WRAPPED = ("row", "test accuracy (%)")  # the columns that give way on a narrow terminal
 LOG_WIDTH = 140  # of a table that goes to a file or a pipe
+Cell = Callable[[ExperimentResults, Row], str]
 
 
 def _accuracy(results: ExperimentResults, row: Row) -> str:
@@ -26,55 +51,101 @@ def _accuracy(results: ExperimentResults, row: Row) -> str:
     return f"{estimate.mean:.2f} ± {estimate.high - estimate.mean:.2f}"
 
 
-def _reported(results: ExperimentResults, row: Row) -> str:
-    if row.reported_accuracy is None:
-        return NOTHING
-    return f"({row.reported_accuracy:.2f})" if results.mark else f"{row.reported_accuracy:.2f}"
+def _reported(metric: str, form: str) -> Cell:
+    """A reported figure, in brackets where ours must not be held against it."""
+
+    def cell(results: ExperimentResults, row: Row) -> str:
+        if metric not in row.reported:
+            return NOTHING
+        text = format(row.reported[metric], form)
+        return text if results.is_comparable(row) else f"({text})"
+
+    return cell
 
 
-def _difference(results: ExperimentResults, row: Row) -> str:
-    difference = results.difference(row)
-    return NOTHING if difference is None else f"{difference:+.2f}"
+def _difference(metric: str, form: str) -> Cell:
+    def cell(results: ExperimentResults, row: Row) -> str:
+        difference = results.difference(row, metric)
+        return NOTHING if difference is None else format(difference, form)
+
+    return cell
 
 
-def _seconds(results: ExperimentResults, row: Row) -> str:
-    return duration(sum(run.result["seconds"]["train"] for run in row.runs) / len(row.runs))
+def _mean(figure: Callable[[Run], float | None], form: str) -> Cell:
+    """The mean over the seeds."""
+
+    def cell(results: ExperimentResults, row: Row) -> str:
+        mean = row.mean(figure)
+        return NOTHING if mean is None else format(mean, form)
+
+    return cell
 
 
-# Heading -> the cell of a row.
-COLUMNS: Mapping[str, Callable[[ExperimentResults, Row], str]] = {
-    "row": lambda results, row: plain(row.label),
+def _deviation(results: ExperimentResults, row: Row) -> str:
+    return f"{row.deviation():.2f}" if len(row.runs) > 1 else NOTHING
+
+
+def _per_cent(share: float | None) -> float | None:
+    return None if share is None else 100 * share
+
+
+# Heading -> the cell of a row. The first table is that of the terminal too.
+COLUMNS: Mapping[str, Cell] = {
+    "row": label,
     "training images": lambda results, row: f"{row.num_train:,}",
     "test accuracy (%)": _accuracy,
-    "reported (%)": _reported,
-    "difference (points)": _difference,
+    "reported (%)": _reported(ACCURACY, ".2f"),
+    "difference (points)": _difference(ACCURACY, "+.2f"),
     "trained parameters": lambda results, row: f"{row.runs[0].num_trainable:,}",
-    "training time": _seconds,
+    "training time": lambda results, row: duration(row.figure(SECONDS)),
+}
+FURTHER_COLUMNS: Mapping[str, Cell] = {
+    "row": label,
+    "deviation over seeds (points)": _deviation,
+    "top-5 accuracy (%)": _mean(lambda run: _per_cent(run.test["top5_accuracy"]), ".2f"),
+    "balanced accuracy (%)": _mean(lambda run: 100 * run.test["balanced_accuracy"], ".2f"),
+    "calibration error (points)": _mean(lambda run: 100 * run.test["calibration"]["error"], ".2f"),
+    "test loss (nats)": _mean(FIGURES[LOSS], ".4f"),
+    "reported loss (nats)": _reported(LOSS, ".4f"),
+    "difference (nats)": _difference(LOSS, "+.4f"),
+    "last validation loss (nats)": _mean(FIGURES[VALIDATION_LOSS], ".4f"),
+    "reported validation loss (nats)": _reported(VALIDATION_LOSS, ".4f"),
+    "seconds per epoch": _mean(FIGURES[EPOCH_SECONDS], ".1f"),
+    "reported seconds per epoch": _reported(EPOCH_SECONDS, "g"),
+    "seconds": _mean(FIGURES[SECONDS], ".1f"),
+    "reported seconds": _reported(SECONDS, "g"),
 }
 
 
+def table(results: ExperimentResults, columns: Mapping[str, Cell]) -> Table:
+    """These columns of all rows, but for columns that have nothing to say of any row."""
+    rows = [[cell(results, row) for cell in columns.values()] for row in results.rows]
+    kept = [index for index, heading in enumerate(columns) if heading in COLUMNS or any(row[index] != NOTHING for row in rows)]
+    return Table([list(columns)[index] for index in kept], [[row[index] for index in kept] for row in rows])
+
+
 def caption(results: ExperimentResults) -> str:
-    """The line under the table; it begins with the mark where the figures are not comparable."""
-    what = "; ".join(facts(results))
-    how = f"± or [ ]: {interval_meaning(results)}. Training time: of one run, over all epochs."
-    return f"{results.mark + '. ' if results.mark else ''}{what[0].upper()}{what[1:]}. {how}"
+    """The line under the table; it begins with why figures cannot be compared, where they cannot."""
+    how = f"± or [ ]: {interval_meaning(results)}. Training time: of one run, over all epochs"
+    sentences = [results.mark, departure_note(results), *stand_in_notes(results), "; ".join(facts(results)), how]
+    return ". ".join(sentence(text) for text in sentences if text) + "."
 
 
-def terminal_table(results: ExperimentResults) -> Table:
+def terminal_table(results: ExperimentResults) -> TerminalTable:
     """The table for a terminal; reported figures that are not comparable are dimmed and in brackets."""
     title = Text(f"{plain(results.title)}\n{results.mark}".strip(), "bold red" if results.mark else "bold")
-    table = Table(title=title, caption=Text(caption(results)), caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    shown = TerminalTable(title=title, caption=Text(caption(results)), caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in COLUMNS:
-        table.add_column(
+        shown.add_column(
             heading.replace(" ", "\n"),
             justify="left" if heading == "row" else "right",
             style="dim" if heading == "reported (%)" and results.mark else None,
             no_wrap=heading not in WRAPPED,
             overflow="fold",
         )
-    for row in results.rows:
-        table.add_row(*(Text(cell(results, row)) for cell in COLUMNS.values()))
-    return table
+    for cells in table(results, COLUMNS).rows:
+        shown.add_row(*map(Text, cells))
+    return shown
 
 
 def print_table(results: ExperimentResults) -> None:
@@ -85,9 +156,12 @@ def print_table(results: ExperimentResults) -> None:
 def print_result(result: Mapping[str, Any], directory: Path) -> None:
     """Print what one run came to."""
     test, data, runtime = result["metrics"]["test"], result["data"], result["runtime"]
+    top5 = _per_cent(test["top5_accuracy"])
     low, high = test["interval"]
     lines = {
         "test accuracy": f"{100 * test['accuracy']:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}, n = {test['num']:,})",
+        "balanced": f"{100 * test['balanced_accuracy']:.2f} %{'' if top5 is None else f'; among the first five {top5:.2f} %'}",
+        "loss": f"{test['loss']:.4f} nats; calibration error {100 * test['calibration']['error']:.2f} points",
         "data set": f"{plain(data['dataset'])}, {data['num_train']:,} training and {data['num_validation']:,} validation images",
         "tested epoch": f"{result['selection']['epoch']} ({result['selection']['rule']})",
         "training time": f"{duration(result['seconds']['train'])} on {runtime['device']}, {runtime['precision']}",
@@ -101,32 +175,41 @@ def print_result(result: Mapping[str, Any], directory: Path) -> None:
         console.print(Text(f"{name:<14} {text}"))
 
 
-def markdown_table(results: ExperimentResults) -> str:
-    """The table in Markdown, without its caption."""
-    lines = [list(COLUMNS), [":--" if heading == "row" else "--:" for heading in COLUMNS]]
-    lines += [[markdown(cell(results, row)) for cell in COLUMNS.values()] for row in results.rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines) + "\n"
-
-
-def _accuracies(results: ExperimentResults, row: Row, run: Run) -> dict[str, Any]:
-    test = run.result["metrics"]["test"]
+def _figures(results: ExperimentResults, row: Row, run: Run) -> dict[str, Any]:
+    """Our figures of one run, then the reported ones and the differences where they are comparable."""
+    test = run.test
     low, high = test["interval"]
-    comparable = not results.mark and row.reported_accuracy is not None
+    own = {metric: figure(run) for metric, figure in FIGURES.items()}
+    differences = {metric: own[metric] - row.reported[metric] for metric in COMPARED if results.difference(row, metric) is not None}
     return {
-        "accuracy": round(100 * test["accuracy"], 4),
+        "accuracy": round(own[ACCURACY], 4),
         "interval_low": round(100 * low, 4),
         "interval_high": round(100 * high, 4),
-        "loss": round(test["loss"], 6),
-        "reported": row.reported_accuracy,
-        "difference": round(100 * test["accuracy"] - row.reported_accuracy, 4) if comparable else None,
+        "top5_accuracy": _rounded(_per_cent(test["top5_accuracy"]), 4),
+        "balanced_accuracy": round(100 * test["balanced_accuracy"], 4),
+        "calibration_error": round(100 * test["calibration"]["error"], 4),
+        "loss": round(own[LOSS], 6),
+        "seconds": round(own[SECONDS], 3),
+        "seconds_per_epoch": round(own[EPOCH_SECONDS], 3),
+        **{f"reported_{name}": row.reported.get(metric) for metric, name in NAMES.items()},
+        **{f"difference_{NAMES[metric]}": _rounded(differences.get(metric), 6) for metric in COMPARED},
     }
 
 
+# Metric -> its name in `results.csv`.
+NAMES = {ACCURACY: "accuracy", LOSS: "loss", VALIDATION_LOSS: "validation_loss", SECONDS: "seconds", EPOCH_SECONDS: "seconds_per_epoch"}
+
+
+def _rounded(value: float | None, digits: int) -> float | None:
+    return None if value is None else round(value, digits)
+
+
 def _record(results: ExperimentResults, row: Row, run: Run) -> dict[str, Any]:
-    """One run as a line of `results.csv`: accuracies in per cent, seconds of training, `run` the name of the directory."""
+    """One run as a line of `results.csv`: accuracies in per cent, losses in nats, `run` the name of the directory."""
     data, model, runtime = (run.result[key] for key in ("data", "model", "runtime"))
     return {
         "experiment": results.name,
+        "profile": results.profile,
         "row": row.label,
         "seed": run.seed,
         **{key: data[key] for key in ("dataset", "embedded")},
@@ -136,8 +219,9 @@ def _record(results: ExperimentResults, row: Row, run: Run) -> dict[str, Any]:
         "image_size": model["image_size"],
         "epochs": run.num_epochs,
         **{key: runtime[key] for key in ("precision", "xla", "device")},
-        **_accuracies(results, row, run),
-        "seconds": round(run.result["seconds"]["train"], 3),
+        "trained_parameters": run.num_trainable,
+        **_figures(results, row, run),
+        "stand_ins": "; ".join(row.stand_ins),
         "run": run.name,
     }
 

@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tl_keras.report.collection import ExperimentResults, Run
+from tl_keras.report.collection import PAPER, ExperimentResults, Row, Run
 
 FORMULA_STARTS = ("=", "+", "-", "@")  # what makes a spreadsheet take a cell for a formula
 NOTHING = "–"
+SIGNS = "†‡§¶"  # of rows with stand-ins
 
 
 def plain(text: object) -> str:
@@ -71,8 +72,45 @@ def facts(results: ExperimentResults) -> list[str]:
         f"{listed(run.result['model']['image_size'] for run in runs)} px",
         listed(run.result["runtime"]["precision"] for run in runs),
         listed(device(run) for run in runs),
-        *([f"differs from the report in {listed(results.departures)}"] if results.departures else []),
+        *([] if results.embedded or departure_note(results) else [f"{results.profile} profile"]),
     ]
+
+
+def sentence(text: str) -> str:
+    """With a capital letter."""
+    return text[:1].upper() + text[1:]
+
+
+def departure_note(results: ExperimentResults) -> str:
+    """That the settings are not the report's, and which; empty where they are."""
+    if results.embedded or (results.profile == PAPER and not results.departures):
+        return ""
+    profile = "" if results.profile == PAPER else f"{results.profile} profile: "
+    which = f": {listed(results.departures)}" if results.departures else ""
+    has_differences = any(results.difference(row) is not None for row in results.rows)
+    verdict = "; the difference says nothing about reproduction" if has_differences else ""
+    return f"{profile}other settings than the report's{which}{verdict}"
+
+
+def stand_in_signs(results: ExperimentResults) -> dict[tuple[str, ...], str]:
+    """What stood in -> the sign of its rows."""
+    found = dict.fromkeys(row.stand_ins for row in results.rows if row.stand_ins)
+    return {stand_ins: SIGNS[index % len(SIGNS)] * (1 + index // len(SIGNS)) for index, stand_ins in enumerate(found)}
+
+
+def label(results: ExperimentResults, row: Row) -> str:
+    """The row's label with the sign of its stand-ins."""
+    return signed(results, plain(row.label), row.stand_ins)
+
+
+def signed(results: ExperimentResults, name: str, stand_ins: tuple[str, ...]) -> str:
+    """`name` with the sign of these stand-ins."""
+    return f"{name} {stand_in_signs(results).get(stand_ins, '')}".rstrip()
+
+
+def stand_in_notes(results: ExperimentResults) -> list[str]:
+    """What each sign means."""
+    return [f"{sign} stand-in: {listed(stand_ins)}; not compared with the report" for stand_ins, sign in stand_in_signs(results).items()]
 
 
 def interval_meaning(results: ExperimentResults) -> str:

@@ -1,0 +1,80 @@
+"""One report of all experiments: order, overview, relative figures, and what happens where one of them is broken."""
+
+from types import SimpleNamespace
+
+import pytest
+from report_builder import make_experiment, make_row
+
+from tl_keras import cli, report
+from tl_keras.errors import ConfigError, DamagedError
+from tl_keras.report import figures
+
+FEW = 100
+
+
+@pytest.fixture
+def two(tmp_path):
+    """Experiments b and a of two rows each; of a, one row has stand-ins."""
+    for name in ("b", "a"):
+        experiment = SimpleNamespace(name=name, title=f"Experiment {name}", question="What helps?")
+        stand_ins = ("digits for pets",) if name == "a" else ()
+        rows = [make_row("x", None, "full <b>", reported={"test accuracy": 88.0}), make_row("y", None, "head", stand_ins=stand_ins)]
+        make_experiment(tmp_path / name, rows, experiment=experiment, num_test=FEW, shares=[0.7, 0.6], profile="quick")
+    return tmp_path
+
+
+@pytest.fixture
+def few_figures(monkeypatch):
+    """One figure an experiment: the others take the time."""
+    monkeypatch.setattr(figures, "OF_ROWS", figures.OF_ROWS[1:2])
+    monkeypatch.setattr(figures, "OF_BEST_ROW", ())
+
+
+def test_all_experiments_are_joined_in_the_order_of_their_names(two, few_figures, capsys):
+    files = report.write_reports(two)
+    pages = [two / "a", two / "b", two]
+    assert files == [page / name for page in pages for name in ("report.md", "report.html")]
+    text = (two / "report.md").read_text()
+    headings = [line for line in text.splitlines() if line.startswith("#")]
+    assert headings[:2] == ["# All experiments", "## Experiment a"] and headings.index("## Experiment b") > 2
+    overview = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")][2:4]
+    assert [line[:4] for line in overview] == [["a", "quick", "2", r"full \<b\>"], ["b", "quick", "2", r"full \<b\>"]]
+    assert [line[-1] for line in overview] == ["1 rows with stand-ins", "–"]
+    assert overview[0][4].startswith("70.00") and overview[0][5:7] == [r"full \<b\>", "88.00"]
+    assert "](a/accuracy_of_rows.png)" in text and "](accuracy_of_rows.png)" in (two / "a" / "report.md").read_text()
+    html = (two / "report.html").read_text()
+    assert html.count('src="data:image/png;base64,') == 2 and "<b>" not in html and "src=" not in html.replace('src="data:', "")
+    assert "Experiment a" in capsys.readouterr().out
+
+
+def test_the_verb_reports_and_joins(two, few_figures, capsys):
+    assert cli.main(["report", f"--runs_dir={two}"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(two / "report.html")
+
+
+@pytest.mark.parametrize("damage", ["experiment.json", "run0-seed0/result.json", "run1-seed0/history.csv", "run1-seed0/predictions.npz"])
+def test_a_broken_experiment_is_named_and_the_others_go_on(two, few_figures, damage, capsys):
+    (two / "a" / damage).write_bytes(b"broken <script>")
+    assert cli.main(["report", f"--runs_dir={two}"]) in (DamagedError.exit_code, ConfigError.exit_code)
+    assert "joins 1 of 2 experiments" in capsys.readouterr().err
+    for name in ("report.md", "report.html"):
+        text = (two / name).read_text()
+        assert "not reported; see below" in text and "Not reported: " in text and "Experiment b" in text and "<script>" not in text
+
+
+def test_the_directory_of_one_experiment_is_reported_alone(two, few_figures):
+    files = report.write_reports(two / "a")
+    assert {file.name for file in files} == {"report.md", "report.html", "results.csv", "accuracy_of_rows.png"}
+    assert (two / "a" / "report.md").read_text().startswith("# Experiment a") and not (two / "report.md").exists()
+
+
+def test_a_directory_without_experiments_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"expected experiment\.json in it or one directory below"):
+        report.write_reports(tmp_path)
+
+
+def test_the_page_of_many_experiments_stays_light(two):
+    """Fifteen times a full experiment with photographs of 96 pixels is below 15 MB."""
+    results = report.load_experiment(two / "b" / report.EXPERIMENT_FILE)
+    report.write_report(results, two / "b")
+    assert 15 * (two / "b" / "report.html").stat().st_size < 15e6

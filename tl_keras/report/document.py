@@ -1,0 +1,155 @@
+"""A page as a list of blocks of plain text, and its two forms: Markdown, and one HTML file that needs no other.
+
+Text in blocks comes from outside: each form escapes all of it. The HTML has no scripts and loads nothing; images lie inside it.
+"""
+
+import base64
+import html
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+from tl_keras.report.text import markdown, plain
+
+
+@dataclass(frozen=True)
+class Heading:
+    level: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    text: str
+
+
+@dataclass(frozen=True)
+class Mark:
+    """Why figures cannot be compared, in bold."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class Code:
+    text: str
+
+
+@dataclass(frozen=True)
+class Bullets:
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells; the first column is set to the left, the others to the right."""
+
+    headings: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Image:
+    """A figure; `path` is relative to `root` of the page and ends in one of `IMAGE_TYPES`."""
+
+    path: Path
+    caption: str
+
+
+IMAGE_TYPES = MappingProxyType({".png": "image/png", ".jpg": "image/jpeg"})
+Block = Heading | Paragraph | Mark | Code | Bullets | Table | Image
+
+
+def to_markdown(blocks: Sequence[Block], root: Path) -> str:
+    """The page in Markdown, in `root`, with images by their relative paths."""
+    return "\n".join(MARKDOWN[type(block)](block, root) for block in blocks)
+
+
+def to_html(blocks: Sequence[Block], root: Path) -> str:
+    """The page as HTML with the images inside; the title is that of the first heading."""
+    title = next(block.text for block in blocks if isinstance(block, Heading))
+    body = "\n".join(HTML[type(block)](block, root) for block in blocks)
+    return HTML_PAGE.format(title=_escape(title), body=body)
+
+
+def _markdown_table(table: Table, root: Path) -> str:
+    marks = [":--", *["--:"] * (len(table.headings) - 1)]
+    lines = [list(map(markdown, table.headings)), marks, *(list(map(markdown, row)) for row in table.rows)]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+MARKDOWN: Mapping[type, Callable[[Any, Path], str]] = MappingProxyType(
+    {
+        Heading: lambda block, root: f"{'#' * block.level} {markdown(block.text)}\n",
+        Paragraph: lambda block, root: f"{markdown(block.text)}\n",
+        Mark: lambda block, root: f"> **{markdown(block.text)}**\n",
+        Code: lambda block, root: f"    {plain(block.text)}\n",
+        Bullets: lambda block, root: "".join(f"- {markdown(line)}\n" for line in block.lines),
+        Table: _markdown_table,
+        Image: lambda block, root: f"![{markdown(block.caption)}]({block.path.as_posix()})\n",
+    }
+)
+
+
+def _escape(text: object) -> str:
+    return html.escape(plain(text))
+
+
+def _html_table(table: Table, root: Path) -> str:
+    rows = [_html_row("th", table.headings), *(_html_row("td", row) for row in table.rows)]
+    return f'<div class="wide"><table>\n{"".join(rows)}</table></div>'
+
+
+def _html_row(tag: str, cells: Sequence[str]) -> str:
+    return f"<tr>{''.join(f'<{tag}>{_escape(cell)}</{tag}>' for cell in cells)}</tr>\n"
+
+
+def _html_image(image: Image, root: Path) -> str:
+    data = base64.b64encode((root / image.path).read_bytes()).decode("ascii")
+    caption, source = _escape(image.caption), f"data:{IMAGE_TYPES[image.path.suffix]};base64,{data}"
+    return f'<figure><img alt="{caption}" src="{source}"><figcaption>{caption}</figcaption></figure>'
+
+
+HTML: Mapping[type, Callable[[Any, Path], str]] = MappingProxyType(
+    {
+        Heading: lambda block, root: f"<h{block.level}>{_escape(block.text)}</h{block.level}>",
+        Paragraph: lambda block, root: f"<p>{_escape(block.text)}</p>",
+        Mark: lambda block, root: f'<p class="mark">{_escape(block.text)}</p>',
+        Code: lambda block, root: f"<pre>{_escape(block.text)}</pre>",
+        Bullets: lambda block, root: f"<ul>{''.join(f'<li>{_escape(line)}</li>' for line in block.lines)}</ul>",
+        Table: _html_table,
+        Image: _html_image,
+    }
+)
+
+HTML_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }}
+h1, h2, h3 {{ line-height: 1.25; margin: 2.2rem 0 0.7rem; }}
+h2 {{ border-top: 1px solid #ccc; padding-top: 1.2rem; }}
+pre {{ background: #f4f4f4; padding: 0.6rem 0.8rem; white-space: pre-wrap; overflow-wrap: anywhere; }}
+li {{ overflow-wrap: anywhere; }}
+.wide {{ overflow-x: auto; }}
+table {{ border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tabular-nums; }}
+th, td {{ padding: 0.25rem 0.6rem; text-align: right; border-bottom: 1px solid #e3e3e3; }}
+th {{ vertical-align: bottom; border-bottom-color: #777; }}
+th:first-child, td:first-child {{ text-align: left; min-width: 9rem; }}
+figure {{ margin: 1.5rem 0; }}
+img {{ max-width: 100%; height: auto; }}
+figcaption {{ color: #5a5a5a; font-size: 0.85rem; }}
+.mark {{ color: #b00020; font-weight: bold; border-left: 4px solid #b00020; padding-left: 0.8rem; }}
+</style>
+</head>
+<body>
+{body}
+</body>
+</html>
+"""
