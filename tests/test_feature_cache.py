@@ -1,0 +1,343 @@
+"""The freeze-boundary cache in whole runs: results as without it, what cannot be kept, sharing, budgets, resume, views."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from tl_keras import backbones, data, freezing, results, runtime
+from tl_keras.cache import networks, store
+from tl_keras.config import RunConfig, RuntimeConfig
+from tl_keras.data.sampling import training_epoch
+from tl_keras.prepare import build, plan
+from tl_keras.run import run
+from tl_keras.stand_ins import EMBEDDED_SETTINGS
+
+SMALL = RunConfig().replace(
+    dataset="digits", weights="none", fraction=0.1, limit_test=45, batch_size=32, epochs=3, learning_rate=0.02, precision="float32",
+    save_model=False, cache="memory",
+)  # fmt: skip
+ALEXNET = SMALL.replace(**EMBEDDED_SETTINGS)
+RESNET = SMALL.replace(backbone="resnet18", stem="cifar", image_size=32, limit_train=64, validation_fraction=0.05, epochs=2)
+MOBILENET = SMALL.replace(backbone="mobilenet_0.25", image_size=32)
+TOLERANCE = 2e-5  # relative, of losses and logits: what folding BatchNorm changes in float32, grown over the steps of these runs
+
+
+@pytest.fixture(autouse=True)
+def own_store(tmp_path, monkeypatch):
+    """A store of its own for each test, with files in a place of its own."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    store.store_at.cache_clear()
+    yield
+    store.store_at.cache_clear()
+
+
+def run_both(config, directory, **cached):
+    """Results and logits of a run without cache and of one with it."""
+    outcomes = []
+    for name, settings in (("plain", {"cache": "off"}), ("cached", cached)):
+        result = run(config.replace(**settings), directory / name)
+        with np.load(directory / name / "predictions.npz") as predictions:
+            outcomes.append((result, results.read_history(directory / name), predictions["logits"]))
+    return outcomes
+
+
+def assert_same(plain, cached, tolerance):
+    """Equal to the bit for a tolerance of 0; else accuracies may differ by three images."""
+    for one, other in zip(plain[1], cached[1], strict=True):
+        for name, num in (("accuracy", plain[0]["data"]["num_train"]), ("val_accuracy", plain[0]["data"]["num_validation"])):
+            assert abs(float(other[name]) - float(one[name])) <= (tolerance > 0) * 3.001 / num, name
+        for name in ("loss", "val_loss", "learning_rate"):
+            assert float(other[name]) == pytest.approx(float(one[name]), rel=tolerance, abs=0), name
+    np.testing.assert_allclose(cached[2], plain[2], rtol=tolerance, atol=tolerance * np.abs(plain[2]).max())
+    assert [phase["audit"] for phase in cached[0]["phases"]] == [phase["audit"] for phase in plain[0]["phases"]]
+
+
+def cuts(result):
+    return [phase["cache"]["cut"] for phase in result["phases"]]
+
+
+@pytest.mark.parametrize(
+    ("config", "strategy", "expected", "tolerance"),
+    [
+        (ALEXNET, "head", ["features"], 0),
+        (ALEXNET, "last:1", ["fc6"], 0),
+        (ALEXNET.replace(epochs=8), "gradual", ["features", "fc6", "conv5", "conv4", "conv3", "conv2", "conv1", ""], 0),
+        (ALEXNET.replace(frozen_mode="training"), "last:2", ["conv5"], 0),
+        (ALEXNET.replace(frozen_mode="training"), "head", ["conv5"], 0),
+        (RESNET, "head", ["features"], 0),
+        pytest.param(RESNET, "last:1", ["layer3"], 0, marks=pytest.mark.slow),
+        pytest.param(RESNET.replace(precision="mixed_bfloat16"), "head", ["features"], 3e-2, marks=pytest.mark.slow),
+        (MOBILENET, "head", ["features"], TOLERANCE),
+        pytest.param(
+            MOBILENET.replace(image_size=96), "last:1", ["block4"], 1e-3, marks=pytest.mark.slow
+        ),  # batch statistics enlarge a difference
+    ],
+)
+def test_a_cached_run_is_an_uncached_one(tmp_path, monkeypatch, config, strategy, expected, tolerance):
+    if config.model.backbone == "mobilenet_0.25":  # as new it makes nothing of an image unless BatchNorm is in training mode
+        monkeypatch.setattr("tl_keras.prepare.build", lambda *arguments: shaken(build(*arguments)))
+    plain, cached = run_both(config.replace(strategy=strategy), tmp_path, cache="memory")
+    assert cuts(plain[0]) == [""] * len(expected) and cuts(cached[0]) == expected
+    assert_same(plain, cached, tolerance)
+    assert cached[0]["test_cache"]["cut"] == expected[-1]
+
+
+@pytest.mark.parametrize(
+    ("config", "settings", "reason"),
+    [
+        (RESNET, {"strategy": "head", "frozen_mode": "training"}, "first stage"),
+        (RESNET, {"strategy": "batchnorm"}, "first stage"),
+        (RESNET, {"strategy": "bias"}, "first stage"),
+        (ALEXNET, {"strategy": "train:conv1"}, "first stage"),
+        (ALEXNET, {"strategy": "full"}, "first stage"),
+        (ALEXNET, {"strategy": "lora:rank=2,targets=conv1"}, "first stage"),
+        (ALEXNET, {"strategy": "head", "augmentation": "flip"}, "--cache_views"),
+        (ALEXNET, {"strategy": "head", "augmentation": "flip+mixup", "cache_views": 2}, "mixes"),
+        (ALEXNET, {"strategy": "head", "cache": "off"}, "--cache=off"),
+    ],
+)
+def test_what_cannot_be_kept_is_not(tmp_path, capsys, config, settings, reason):
+    result = run(config.replace(epochs=1, limit_train=64, limit_test=20, **settings), tmp_path / "run", verbose=2)
+    record = result["phases"][0]["cache"]
+    assert record["cut"] == result["test_cache"].get("cut", "") == "" and reason in record["reason"]
+    assert f"nothing is kept, {record['reason']}" in capsys.readouterr().out
+
+
+def test_a_budget_that_is_too_small_moves_rows_to_files_or_keeps_nothing(tmp_path):
+    """1,230 rows of 1,536 bytes at the features, of 256 at conv5 and of 3,136 at conv1, the only cut where conv2 is trained."""
+    large = ALEXNET.replace(fraction=0.9, limit_test=0, epochs=1, limit_train=600)
+    for number, (cache, megabytes, strategy, cut, place) in enumerate([
+        ("auto", 1, "head", "features", "disk"),
+        ("memory", 2, "head", "features", "memory"),
+        ("disk", 1, "head", "features", "disk"),
+        ("memory", 1, "head", "conv5", "memory"),
+        ("memory", 1, "train:conv2", "", ""),
+    ]):  # fmt: skip
+        store.store_at.cache_clear()
+        result = run(large.replace(cache=cache, cache_budget=megabytes, strategy=strategy), tmp_path / str(number))
+        record, held = result["phases"][0]["cache"], store.store_at(store.directory("")).memory_bytes
+        assert (record["cut"], record.get("place", "")) == (cut, place)
+        assert held == (1230 * record["bytes_per_row"] if place == "memory" else 0) <= 10**6 * megabytes
+    assert "cache_budget" in record["reason"]
+
+
+def rows_of(result):
+    return [(part["rows_computed"], part["rows_reused"]) for part in (result["phases"][0]["cache"], result["test_cache"])]
+
+
+def test_runs_share_what_does_not_differ(tmp_path):
+    """Rates, seeds and fractions of one process compute only what is missing; another network computes its own."""
+    config = ALEXNET.replace(strategy="head", epochs=1)
+    first = run(config, tmp_path / "first")
+    assert rows_of(first) == [(130 + 130, 0), (45, 0)]
+    assert rows_of(run(config.replace(learning_rate=0.1, optimizer="adam"), tmp_path / "rate")) == [(0, 260), (0, 45)]
+    larger = rows_of(run(config.replace(fraction=0.2), tmp_path / "fraction"))
+    assert larger == [(129, 260), (0, 45)]
+    assert rows_of(run(config.replace(image_size=70), tmp_path / "size"))[0][1] == 0
+    assert rows_of(run(config.replace(precision="mixed_bfloat16"), tmp_path / "dtype"))[0][1] == 0
+    assert rows_of(run(config.replace(weights="none"), tmp_path / "weights"))[0][1] == 0
+    seed = rows_of(run(config.replace(seed=1), tmp_path / "seed"))
+    assert 0 < seed[0][1] < 260 and sum(seed[0]) == 260 and seed[1][1] > 0, "another split of the same images"
+
+
+def test_processes_share_files(tmp_path):
+    config = ALEXNET.replace(strategy="head", epochs=1, cache="disk", cache_dir=str(tmp_path / "files"))
+    first = run(config, tmp_path / "first")
+    store.store_at.cache_clear()
+    again = run(config, tmp_path / "again")
+    assert rows_of(first) == [(260, 0), (45, 0)] and rows_of(again) == [(0, 260), (0, 45)]
+    assert again["metrics"] == first["metrics"]
+    identity = json.loads((tmp_path / "first" / "config.json").read_text())["identity"]
+    assert not {"cache", "cache_budget", "cache_dir"} & identity.keys() and "cache_views" in identity
+
+
+class Killed(Exception):
+    pass
+
+
+class Kill(keras.callbacks.Callback):
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise Killed
+
+
+@pytest.mark.parametrize("kill_in", [1, *(pytest.param(epoch, marks=pytest.mark.slow) for epoch in (4, 5))])
+def test_a_killed_run_resumes_to_the_bit_within_and_between_phases(tmp_path, kill_in):
+    config = ALEXNET.replace(strategy="head_then_full:probe=4", epochs=6, optimizer="adam", learning_rate=1e-3)
+    straight = run(config, tmp_path / "straight")
+    with pytest.raises(Killed):
+        run(config, tmp_path / "killed", callbacks=[Kill(kill_in)])
+    store.store_at.cache_clear()
+    resumed = run(config, tmp_path / "killed")
+    assert resumed["metrics"] == straight["metrics"]
+    assert [phase["audit"] for phase in resumed["phases"]] == [phase["audit"] for phase in straight["phases"]]
+    assert cuts(straight) == ["features", ""]
+
+
+@pytest.mark.parametrize("place", ["memory", "disk"])
+def test_views_are_the_same_with_and_without_a_cache(tmp_path, place):
+    config = ALEXNET.replace(strategy="head", augmentation="crop_flip", cache_views=2, epochs=5)
+    plain, cached = run_both(config, tmp_path, cache=place)
+    assert cuts(cached[0]) == ["features"]
+    assert_same(plain, cached, 0)
+    assert cached[0]["phases"][0]["cache"]["rows_computed"] == 2 * 130 + 130, "each view once, and validation as it is"
+
+
+def test_a_run_of_no_more_epochs_than_views_is_one_with_live_augmentation(tmp_path):
+    config = ALEXNET.replace(strategy="head", augmentation="crop_flip", selection="last")
+    live = run(config, tmp_path / "live")
+    views = run(config.replace(cache_views=3), tmp_path / "views")
+    fewer = run(config.replace(cache_views=2), tmp_path / "fewer")
+    assert views["metrics"] == live["metrics"] != fewer["metrics"]
+    assert cuts(live) == [""] and cuts(views) == ["features"]
+
+
+def test_balanced_classes_and_averaged_weights_are_cached_as_well(tmp_path):
+    config = ALEXNET.replace(strategy="head", sampling="balanced", keep="even:0.5", ema=0.9, accumulate_steps=2)
+    plain, cached = run_both(config, tmp_path, cache="memory")
+    assert cuts(cached[0]) == ["features"]
+    assert_same(plain, cached, 0)
+
+
+@pytest.mark.slow
+def test_replicas_read_the_same_rows(tmp_path):
+    config = ALEXNET.replace(strategy="head", distribution="mirrored")
+    plain, cached = run_both(config, tmp_path, cache="memory")
+    assert cached[0]["runtime"]["replicas"] == 2 and cuts(cached[0]) == ["features"]
+    assert_same(plain, cached, 1e-6)
+
+
+def small_examples(num=20):
+    images = data.Images(np.zeros((num, 2, 2, 3), np.uint8))
+    return data.make_examples(images, np.zeros(num, np.int64)).take(np.arange(num)[::-1])
+
+
+def test_every_view_is_shown_once_in_each_round_and_drawn_by_seed_epoch_and_image():
+    examples, views = small_examples(), {}
+    for epoch in range(9):
+        shown = training_epoch(examples, "natural", seed=4, epoch=epoch, num_views=3)
+        views[epoch] = dict(zip(shown.names.tolist(), shown.views.tolist(), strict=True))
+        if epoch < 3:
+            assert set(views[epoch].values()) == {epoch}
+        elif epoch % 3 == 0:
+            assert len(set(views[epoch].values())) == 3, "images differ"
+    for first in (0, 3, 6):
+        for image in range(20):
+            assert {views[epoch][image] for epoch in range(first, first + 3)} == {0, 1, 2}
+    again = training_epoch(examples.take(np.arange(5)), "natural", seed=4, epoch=7, num_views=3)
+    assert all(views[7][name] == view for name, view in zip(again.names.tolist(), again.views.tolist(), strict=True))
+    other = training_epoch(examples, "natural", seed=5, epoch=7, num_views=3)
+    assert dict(zip(other.names.tolist(), other.views.tolist(), strict=True)) != views[7]
+
+
+def classifier(name, **settings):
+    keras.utils.set_random_seed(1)
+    return shaken(backbones.build_classifier(name, 3, **settings))
+
+
+def shaken(model):
+    """`model`, its BatchNorm layers as if they had been trained."""
+    random = np.random.default_rng(0)
+    for weight in model.weights:
+        if weight.name in ("moving_mean", "beta"):
+            weight.assign(random.normal(0, 0.3, weight.shape))
+        elif weight.name in ("moving_variance", "gamma"):
+            weight.assign(random.uniform(0.5, 1.5, weight.shape))
+    return model
+
+
+NETWORKS = [
+    ("resnet18", {"stem": "cifar", "image_size": 32}),
+    ("mobilenet_0.25", {"image_size": 32}),
+    ("alexnet_narrow", {"image_size": 63}),
+]
+MORE = [
+    (name, {"image_size": 32})
+    for name in (
+        "resnet50",
+        "resnet50_v2",
+        "densenet121",
+        "mobilenet_v2_0.35",
+        "mobilenet_v3_small",
+        "efficientnet_b0",
+        "convnext_tiny",
+        "vit_b16",
+    )
+]
+
+
+@pytest.mark.parametrize(("name", "settings"), [*NETWORKS, *(pytest.param(*row, marks=pytest.mark.slow) for row in MORE)])
+def test_the_halves_of_every_cut_make_up_the_network(name, settings):
+    model = classifier(name, **settings)
+    before = model.to_json()
+    images = np.random.default_rng(0).uniform(0, 255, (3, *model.input_shape[1:])).astype("float32")
+    expected = model(images, training=False)
+    stages = [stage for stage, _ in backbones.get_backbone(name).stages]
+    for cut in dict.fromkeys([stages[0], stages[len(stages) // 2], stages[-1], "features"]):
+        halves = networks.cut(model, name, cut)
+        rows = halves.prefix(images, training=False)
+        np.testing.assert_array_equal(halves.suffix(rows, training=False), expected)
+        folded = networks.fold(halves.prefix)(images, training=False)
+        np.testing.assert_allclose(folded, rows, rtol=0, atol=1e-5 * np.abs(rows).max())
+        assert {id(weight) for weight in halves.suffix.weights} <= {id(weight) for weight in model.weights}
+    assert model.to_json() == before, "a cut leaves no trace"
+
+
+@pytest.mark.parametrize(("name", "num_norms"), [("resnet18", 20), ("mobilenet_0.25", 27)])
+def test_every_norm_after_a_convolution_is_folded(name, num_norms):
+    prefix = networks.cut(classifier(name, image_size=32), name, "features").prefix
+    norms = [
+        sum(isinstance(layer, keras.layers.BatchNormalization) for layer in network.layers) for network in (prefix, networks.fold(prefix))
+    ]
+    assert norms == [num_norms, 0]
+
+
+def test_in_bfloat16_a_folded_network_is_the_same_to_its_rounding():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    model = classifier("resnet18", stem="cifar", image_size=32)
+    prefix = networks.cut(model, "resnet18", "features").prefix
+    machine = runtime.start(RuntimeConfig(precision="mixed_bfloat16"), seed=0, batch_size=3, depthwise=False)
+    images = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3)).astype("float32")
+    plain, folded = (np.asarray(rows, np.float32) for rows in (prefix(images, training=False), networks.compiled(prefix, machine)(images)))
+    assert 0 < np.abs(folded - plain).max() <= 2e-2 * np.abs(plain).max()
+
+
+@pytest.mark.parametrize(("name", "settings"), NETWORKS)
+def test_a_fingerprint_names_what_a_network_computes(name, settings):
+    model, again = classifier(name, **settings), classifier(name, **settings)
+    prefix, other = (networks.cut(network, name, "features").prefix for network in (model, again))
+    fingerprint = networks.fingerprint(prefix)
+    assert networks.fingerprint(other) == fingerprint, "built again"
+    model.get_layer("logits").bias.assign([1, 2, 3])
+    assert networks.fingerprint(prefix) == fingerprint, "not part of it"
+    first_stage = backbones.get_backbone(name).stages[0][0]
+    assert networks.fingerprint(networks.cut(model, name, first_stage).prefix) != fingerprint
+    weight = prefix.weights[-1]
+    weight.assign(weight + 1e-3)
+    assert networks.fingerprint(prefix) != fingerprint
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    assert networks.fingerprint(networks.cut(classifier(name, **settings), name, "features").prefix) != fingerprint
+
+
+@pytest.mark.parametrize(
+    ("config", "strategy", "frozen_mode", "expected"),
+    [
+        (ALEXNET, "head", "inference", 7),
+        (ALEXNET, "head", "training", 5),
+        (ALEXNET, "train:conv4", "training", 3),
+        (ALEXNET, "bias", "inference", 0),
+        (RESNET, "last:2", "inference", 3),
+        (RESNET, "last:2", "training", 0),
+    ],
+)
+def test_which_stages_are_constant(config, strategy, frozen_mode, expected):
+    phase = plan(config.replace(strategy=strategy, frozen_mode=frozen_mode)).phases[0]
+    model = backbones.build_classifier(config.model.backbone, 3, image_size=config.model.image_size, stem=config.model.stem)
+    stages = backbones.stage_layers(model, config.model.backbone)
+    assert freezing.constant_stages(stages, phase) == list(stages)[:expected]
