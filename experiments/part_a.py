@@ -22,9 +22,10 @@ import sys
 from collections.abc import Sequence
 from types import MappingProxyType
 
-from tl_keras.cli import experiment_main
+from experiments._settings import COMP5541
 from tl_keras.config import RunConfig
-from tl_keras.experiment import Experiment, Row
+from tl_keras.experiment import Experiment, Profile, Row
+from tl_keras.experiment_cli import experiment_main
 
 PRE_TRAINED, FROM_SCRATCH = "pre-trained", "from scratch"
 
@@ -48,7 +49,7 @@ def rows(base: RunConfig, fractions: Sequence[float]) -> list[Row]:
     """Each fraction, pre-trained (from the weights of `base`) and from scratch."""
     return [
         Row(
-            label=f"{group}, {100 * fraction:g} %",
+            label=f"{group} {100 * fraction:g} %",
             group=group,
             x=fraction,
             config=base.replace(fraction=fraction, weights=base.model.weights if group == PRE_TRAINED else "none"),
@@ -64,24 +65,11 @@ EXPERIMENT = Experiment(
     name="part_a",
     title="Part A: pre-trained against from-scratch training, by share of the training data",
     question="How much does pre-training help, and how does that depend on the amount of data?",
-    settings=MappingProxyType(
-        {
-            "dataset": "cifar10",
-            "backbone": "alexnet",
-            "weights": "imagenet",
-            "strategy": "full",
-            "optimizer": "sgd",
-            "learning_rate": 1e-3,
-            "momentum": 0.9,
-            "epochs": 10,
-            "batch_size": 64,
-            "selection": "last",
-        }
-    ),
+    settings=MappingProxyType({**COMP5541, "backbone": "alexnet", "strategy": "full"}),
+    rows=rows,
+    quick=Profile(MappingProxyType({"epochs": 4}), max_image_size=64),
     embedded=MappingProxyType({"learning_rate": 2e-3, "epochs": 20, "batch_size": 16, "precision": "float32"}),
     fractions=(0.1, 0.2, 0.5),
-    row_settings=("fraction",),
-    rows=rows,
 )
 
 if __name__ == "__main__":

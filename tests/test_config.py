@@ -56,13 +56,11 @@ def test_unknown_setting_names_the_nearest():
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_every_setting_but_a_place_changes_the_digest(name):
-    other = {
-        str: "other", int: 7, float: 0.25, bool: True,
-    }[SETTINGS[name].type]  # fmt: skip
+    other = {str: "other", int: 7, float: 0.25, bool: not SETTINGS[name].default}[SETTINGS[name].type]
     choices = SETTINGS[name].metadata["choices"]
     value = choices[-1] if choices and choices[-1] != SETTINGS[name].default else (choices[0] if choices else other)
     changed = RunConfig().replace(**{name: value})
-    assert (changed.digest() == RunConfig().digest()) == SETTINGS[name].metadata["is_place"]
+    assert (changed.digest() == RunConfig().digest()) == SETTINGS[name].metadata["is_local"]
 
 
 def test_settings_are_frozen_and_documented():

@@ -10,8 +10,8 @@ import pytest
 from tl_keras import cli, export
 from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError
-from tl_keras.experiment import EMBEDDED_SETTINGS
 from tl_keras.run import run
+from tl_keras.stand_ins import EMBEDDED_SETTINGS
 
 # Trained in bfloat16, so that the export is seen to compute in float32.
 CONFIG = RunConfig().replace(**EMBEDDED_SETTINGS, epochs=1, batch_size=32, fraction=0.1, limit_test=50, precision="mixed_bfloat16")

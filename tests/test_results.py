@@ -2,7 +2,6 @@
 
 import errno
 import json
-import math
 import subprocess
 import sys
 
@@ -19,6 +18,7 @@ ROWS = [{"epoch": 1, "phase": "full", "loss": 2.25, "accuracy": 0.125}, {"epoch"
 
 def complete_result(config=CONFIG):
     groups = {name: dict.fromkeys(keys) for name, keys in results.RESULT_KEYS.items()}
+    groups["metrics"]["test"] = dict.fromkeys(results.TEST_KEYS)
     return groups | {"name": "a", "phases": [], "config": config.identity()}
 
 
@@ -43,7 +43,7 @@ def test_a_finished_run_is_found_by_its_identity(place):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b'{"schema": 1, "name"', b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"schema": 2}', b'{"schema": 1}'],
+    [b"", b'{"schema": 1, "name"', b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"schema": 1}', b'{"schema": 2}'],
     ids=["empty", "truncated", "list", "null", "not UTF-8", "deep", "other schema", "no keys"],
 )
 def test_a_damaged_result_is_unfinished(place, content):
@@ -70,15 +70,24 @@ def test_a_result_without_one_of_its_inner_keys_is_unfinished(place, name, key):
     assert results.read_result(place.path) is None
 
 
+@pytest.mark.parametrize("key", results.TEST_KEYS)
+def test_a_result_without_one_of_its_test_metrics_is_unfinished(place, key):
+    result = complete_result()
+    del result["metrics"]["test"][key]
+    place.write_result(result)
+    assert results.read_result(place.path) is None
+
+
 def test_a_directory_without_a_run_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"holds no run\. Expected a directory with result\.json"):
         results.load_result(tmp_path)
 
 
-def test_config_json_tells_identity_from_places(place):
+def test_config_json_tells_identity_from_what_is_local(place):
     place.prepare(CONFIG.replace(data_dir="/data"))
     written = json.loads((place.path / results.CONFIG).read_text())
-    assert written == {"identity": CONFIG.identity(), "places": {"data_dir": "/data", "weights_dir": ""}}
+    local = {"data_dir": "/data", "weights_dir": "", "cache": "auto", "cache_budget": 2000, "cache_dir": ""}
+    assert written == {"identity": CONFIG.identity(), "local": local}
 
 
 def test_another_run_in_the_directory_is_an_error_that_lists_the_differences(place):
@@ -102,7 +111,9 @@ def test_history_is_read_back_with_numbers_as_numbers(place):
     assert results.read_history(place.path) == ROWS
 
 
-@pytest.mark.parametrize("content", ["epoch,loss\n1\n", "epoch,loss\n1,2,3\n", 'epoch,loss\n1,"2\n', None])
+@pytest.mark.parametrize(
+    "content", ["", "epoch,loss\n", "step,loss\n1,2\n", "epoch,loss\n1\n", "epoch,loss\n1,2,3\n", 'epoch,loss\n1,"2\n', None]
+)
 def test_a_damaged_history_is_named(place, content):
     place.prepare(CONFIG)
     if content is not None:
@@ -118,13 +129,6 @@ def test_files_beyond_the_bound_are_not_read(place, monkeypatch):
     assert results.read_json(place.path / results.RESULT) is None
     with pytest.raises(DamagedError, match="larger than 10 bytes"):
         results.read_history(place.path)
-
-
-def test_predictions_are_read_back(place):
-    place.write_predictions(np.eye(3, dtype=np.float32), np.arange(3))
-    with np.load(place.path / results.PREDICTIONS, allow_pickle=False) as arrays:
-        assert arrays["logits"].dtype == np.float32
-        np.testing.assert_array_equal(arrays["labels"], [0, 1, 2])
 
 
 @pytest.mark.parametrize("function", ["replace", "fsync"])
@@ -174,22 +178,6 @@ def test_the_lock_keeps_a_second_process_out_and_opens_again(place):
         pass
 
 
-@pytest.mark.parametrize(("num_right", "num"), [(8299, 10000), (1289, 10000), (1, 2), (5, 10), (297, 298)])
-def test_the_ends_of_wilsons_interval_are_what_it_is_defined_by(num_right, num):
-    """Each end is a share from which the observed one is 1.96 standard errors away (Wilson 1927)."""
-    share, (low, high) = num_right / num, results.wilson_interval(num_right, num)
-    assert 0 < low < share < high < 1
-    for end in (low, high):
-        assert abs(share - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / num), rel=1e-6)
-
-
-def test_wilsons_interval_at_the_ends():
-    z2 = 1.959964**2
-    assert results.wilson_interval(0, 10) == pytest.approx((0, z2 / (10 + z2)))
-    assert results.wilson_interval(10, 10) == pytest.approx((10 / (10 + z2), 1))
-    assert results.wilson_interval(8299, 10000) == pytest.approx((0.8224, 0.8371), abs=5e-5)
-
-
 def test_results_and_report_load_no_tensorflow():
-    code = "import sys, tl_keras.results, tl_keras.report, tl_keras.report.figures; print({'tensorflow', 'keras'} & set(sys.modules))"
+    code = "import sys, tl_keras.predictions, tl_keras.report; print({'tensorflow', 'keras'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

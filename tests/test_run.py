@@ -11,17 +11,18 @@ import numpy as np
 import pytest
 
 from experiments import part_a
-from tl_keras import cli, evaluation, results
+from tl_keras import cli, evaluation, experiment_cli, results
 from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError, MissingError
-from tl_keras.experiment import EMBEDDED_SETTINGS
-from tl_keras.run import evaluate_run, plan, require, run
+from tl_keras.prepare import plan, require
+from tl_keras.run import evaluate_run, run
+from tl_keras.stand_ins import EMBEDDED_SETTINGS
 
 ROOT = Path(__file__).parents[1]
 SMALL = RunConfig().replace(
     **EMBEDDED_SETTINGS, epochs=3, batch_size=32, learning_rate=2e-3, fraction=0.2, limit_test=99, precision="float32"
 )
-FINISHED = {".lock", "config.json", "history.csv", "model.keras", "predictions.npz", "result.json"}
+FINISHED = {".lock", "config.json", "history.csv", "mistakes.npz", "model.keras", "predictions.npz", "result.json"}
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +90,7 @@ def test_the_split_is_nested_and_the_same_for_every_strategy(finished, tmp_path)
     with np.load(directory / "predictions.npz") as one, np.load(tmp_path / "head" / "predictions.npz") as two:
         np.testing.assert_array_equal(one["labels"], two["labels"])
     assert other["phases"][0]["trainable_parameters"] == 384 * 10 + 10
-    assert other["phases"][0]["audit"] == {"moved": 2, "unmoved": 14}
+    assert other["phases"][0]["audit"] == {"moved": 2, "unmoved": 14, "rounded_away": 0}
 
 
 KILLED = """
@@ -149,35 +150,36 @@ def quick(experiment):
 def test_part_a_on_what_the_package_carries(offline, tmp_path, capsys):
     """The whole job where nothing is at hand: marked, exact files, pre-training ahead, and nothing done twice."""
     arguments = ["--on_missing=embedded", f"--data_dir={tmp_path}", f"--runs_dir={tmp_path / 'runs'}"]
-    assert cli.experiment_main(quick(part_a.EXPERIMENT), part_a.__doc__, arguments) == 0
+    assert experiment_cli.experiment_main(quick(part_a.EXPERIMENT), part_a.__doc__, arguments) == 0
     printed = capsys.readouterr().out
-    assert "*** EMBEDDED RUN ***" in printed and "EMBEDDED data and weights" in printed
+    assert "*** STAND-INS ***" in printed and "EMBEDDED data and weights" in printed
     directory = tmp_path / "runs" / "part_a-embedded"
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["part_a-embedded"]
     runs = sorted(path for path in directory.iterdir() if path.is_dir())
     assert {path.name for path in directory.iterdir()} - {path.name for path in runs} == {
-        "accuracy_against_fraction.png", "learning_curves.png", "report.md", "results.csv", "experiment.json",
+        "accuracy_against_cost.png", "accuracy_against_fraction.png", "confusion_matrix.png", "experiment.json", "learning_curves.png",
+        "mistakes.jpg", "reliability.png", "report.html", "report.md", "results.csv",
     }  # fmt: skip
     assert [path.name.rpartition("-")[0] for path in runs] == ["from-scratch-10-seed0", "pre-trained-10-seed0"]
     scratch, pretrained = (results.load_result(path)["metrics"]["test"]["accuracy"] for path in runs)
     assert pretrained >= scratch + 0.10
     assert all({path.name for path in run.iterdir()} == FINISHED for run in runs)
     before = {path: path.stat().st_mtime_ns for run in runs for path in run.iterdir()}
-    assert cli.experiment_main(quick(part_a.EXPERIMENT), part_a.__doc__, arguments) == 0
+    assert experiment_cli.experiment_main(quick(part_a.EXPERIMENT), part_a.__doc__, arguments) == 0
     assert {path: path.stat().st_mtime_ns for run in runs for path in run.iterdir()} == before
     assert cli.main(["report", f"--runs_dir={tmp_path / 'runs'}"]) == 0
 
 
 def test_without_leave_nothing_embedded_runs(offline, tmp_path, capsys):
     arguments = [f"--data_dir={tmp_path}", f"--runs_dir={tmp_path / 'runs'}"]
-    assert cli.experiment_main(part_a.EXPERIMENT, part_a.__doc__, arguments) == MissingError.exit_code
+    assert experiment_cli.experiment_main(part_a.EXPERIMENT, part_a.__doc__, arguments) == MissingError.exit_code
     message = capsys.readouterr().err
     assert "cifar10" in message and "alexnet" in message and "--on_missing=embedded" in message
     assert not (tmp_path / "runs").exists()
 
 
 def test_rows_of_part_a_are_those_of_the_report():
-    rows = part_a.EXPERIMENT.configure({}, part_a.EXPERIMENT.fractions)
+    rows = part_a.EXPERIMENT.configure({})
     assert [(row.group, row.x, row.reported["test accuracy"]) for row in rows] == [
         ("pre-trained", 0.1, 82.99), ("from scratch", 0.1, 12.89), ("pre-trained", 0.2, 87.18),
         ("from scratch", 0.2, 37.41), ("pre-trained", 0.5, 89.68), ("from scratch", 0.5, 51.06),
@@ -187,14 +189,16 @@ def test_rows_of_part_a_are_those_of_the_report():
 
 
 def test_overrides_reach_every_row():
-    rows = part_a.EXPERIMENT.configure({"epochs": 3, "backbone": "mobilenet_0.75"}, (0.1, 0.25))
+    rows = part_a.EXPERIMENT.configure({"epochs": 3, "backbone": "mobilenet_0.75"}, fractions=(0.1, 0.25))
     assert {(row.config.train.epochs, row.config.model.backbone) for row in rows} == {(3, "mobilenet_0.75")}
     assert [row.config.data.fraction for row in rows] == [0.1, 0.1, 0.25, 0.25] and rows[2].reported == {}
 
 
-def test_overrides_are_told_from_the_report():
-    overrides = {"epochs": 6, "backbone": "mobilenet_0.75", "data_dir": "elsewhere", "learning_rate": 1e-3}
-    assert part_a.EXPERIMENT.departures(overrides) == ["backbone mobilenet_0.75", "epochs 6"]
+def test_a_run_may_leave_its_model_out(tmp_path):
+    run(SMALL.replace(save_model=False, epochs=1), tmp_path / "bare")
+    assert {path.name for path in (tmp_path / "bare").iterdir()} == FINISHED - {"model.keras"}
+    with pytest.raises(ConfigError, match="--save_model"):
+        evaluate_run(tmp_path / "bare", {})
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from test_parity import resnet, tensors
 
 from tl_keras import backbones, freezing, runtime
 from tl_keras.config import RuntimeConfig, TrainConfig
-from tl_keras.strategies import ALL_WEIGHTS, BATCH_NORM, BIAS, Phase
+from tl_keras.losses import build_loss
+from tl_keras.strategies import ADAPTERS, ALL_WEIGHTS, BATCH_NORM, BIAS, Phase
 from tl_keras.trainer import Batches, Trainer
 from tl_keras.weights.convert import from_tensors
 
@@ -69,9 +70,9 @@ def train(case: str, directory) -> tuple[Trainer, list[float], dict[str, np.ndar
     labels = np.random.default_rng(1).integers(0, 10, (STEPS, BATCH)).astype("int32")
     stages = backbones.stage_layers(model, "resnet18")
     before = {weight.path: weight.numpy() for weight in model.weights}
-    trainer = Trainer(model, stages, [CASES[case]], config, machine, directory)
+    trainer = Trainer(model, stages, [CASES[case]], config, machine, directory, loss=build_loss(config, {}, 10))
     # An epoch of one batch, so that its loss is the loss before the step.
-    batches = Batches(lambda epoch: tf.data.Dataset.from_tensors((images[epoch], labels[epoch])), BATCH, None)
+    batches = Batches(lambda epoch: tf.data.Dataset.from_tensors((images[epoch], np.eye(10, dtype="float32")[labels[epoch]])), BATCH, None)
     return trainer, [row["loss"] for row in trainer.fit(batches).history], before
 
 
@@ -97,4 +98,4 @@ def test_every_case_of_the_reference_is_run(shared):
 
 
 def test_kinds_of_weights_are_those_that_phases_name():
-    assert set(freezing.KINDS) == {ALL_WEIGHTS, BATCH_NORM, BIAS}
+    assert set(freezing.KINDS) == {ADAPTERS, ALL_WEIGHTS, BATCH_NORM, BIAS}

@@ -1,6 +1,7 @@
 """The training loop on a tiny network: resume to the bit, replicas that agree, precision, XLA, callbacks, and what stops it."""
 
 import dataclasses
+from collections import Counter
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ from test_freezing import tiny_classifier
 from tl_keras import runtime
 from tl_keras.config import RuntimeConfig, TrainConfig
 from tl_keras.errors import ConfigError, TrainingError
+from tl_keras.losses import build_loss
 from tl_keras.strategies import Phase, plan
 from tl_keras.trainer import Batches, Trainer
 
@@ -18,12 +20,13 @@ NUM_TRAIN, NUM_VALIDATION, BATCH = 22, 13, 8  # neither divides by the batch
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.uniform(0, 255, (NUM_TRAIN + NUM_VALIDATION, 8, 8, 3)).astype("float32")
 LABELS = RANDOM.integers(0, 3, NUM_TRAIN + NUM_VALIDATION).astype("int32")
+TARGETS = np.eye(3, dtype="float32")[LABELS]
 
 
-def make_batches(images=IMAGES, replicas=1, validation=True) -> Batches:
+def make_batches(images=IMAGES, replicas=1, validation=True, batch=BATCH, targets=TARGETS) -> Batches:
     def training(epoch):
         order = np.random.default_rng((0, epoch)).permutation(NUM_TRAIN)
-        return tf.data.Dataset.from_tensor_slices((images[order], LABELS[order])).batch(BATCH)
+        return tf.data.Dataset.from_tensor_slices((images[order], targets[order])).batch(batch)
 
     rest = (images[NUM_TRAIN:], LABELS[NUM_TRAIN:], np.ones(NUM_VALIDATION, "float32"))
     padded = tuple(np.concatenate([part, np.zeros((-NUM_VALIDATION % replicas, *part.shape[1:]), part.dtype)]) for part in rest)
@@ -31,12 +34,13 @@ def make_batches(images=IMAGES, replicas=1, validation=True) -> Batches:
 
 
 def make_trainer(directory, *, phases=None, settings=None, on_epoch=lambda progress: None, **config) -> Trainer:
-    train = TrainConfig(batch_size=BATCH, learning_rate=0.05, **{"epochs": 3, **config})
+    train = TrainConfig(**{"batch_size": BATCH, "learning_rate": 0.05, "epochs": 3, **config})
     machine = runtime.start(RuntimeConfig(**{"precision": "float32", **(settings or {})}), seed=3, batch_size=BATCH, depthwise=False)
     with machine.scope():
         model, stages = tiny_classifier()
     phases = phases or plan(("stem", "body"), train)
-    return Trainer(model, stages, phases, train, machine, directory, on_epoch=on_epoch)
+    loss = build_loss(train, dict(Counter(LABELS[:NUM_TRAIN].tolist())), 3)
+    return Trainer(model, stages, phases, train, machine, directory, loss=loss, on_epoch=on_epoch)
 
 
 def values(trainer: Trainer) -> list[np.ndarray]:
@@ -54,15 +58,24 @@ GRADUAL = (
 )
 
 
-@pytest.mark.parametrize(("kill_after", "optimizer"), [(1, "sgd"), (2, "adamw"), (3, "sgd"), (4, "adamw")])
-def test_a_killed_run_resumes_to_the_bit(tmp_path, kill_after, optimizer):
+@pytest.mark.parametrize(
+    ("kill_after", "chosen"),
+    [
+        (1, {"optimizer": "sgd"}),
+        (2, {"optimizer": "adamw", "ema": 0.9}),
+        (3, {"optimizer": "sgd", "accumulate_steps": 2, "schedule": "one_cycle"}),
+        (4, {"optimizer": "adamw", "clip_norm": 0.1, "ema": 0.9, "accumulate_steps": 2}),
+    ],
+    ids=str,
+)
+def test_a_killed_run_resumes_to_the_bit(tmp_path, kill_after, chosen):
     """Killed after any epoch, phase boundaries among them: weights, moments, history and audits as of the straight run."""
 
     def kill(progress):
         if progress.epoch == kill_after + 1:
             raise Killed
 
-    settings = {"optimizer": optimizer, "schedule": "cosine", "warmup_epochs": 1.0, "epochs": 5, "phases": GRADUAL, "selection": "last"}
+    settings = {"schedule": "cosine", "warmup_epochs": 1.0, "epochs": 5, "phases": GRADUAL, "selection": "last", **chosen}
     straight = make_trainer(tmp_path / "straight", **settings)
     expected = straight.fit(make_batches())
     with pytest.raises(Killed):
@@ -87,18 +100,89 @@ def without_norm(trainer: Trainer) -> None:
             layer.rate = 0.0
 
 
+@pytest.mark.parametrize("chosen", [{}, {"clip_norm": 0.1, "accumulate_steps": 2, "ema": 0.9, "class_weights": "balanced"}], ids=str)
 @pytest.mark.parametrize("strategy", ["head", "full"])
-def test_two_replicas_train_as_one(tmp_path, strategy):
+def test_two_replicas_train_as_one(tmp_path, strategy, chosen):
     """With BatchNorm in inference mode (head) the losses agree to rounding; in training mode it sees half batches."""
     histories = []
     for distribution, replicas in (("none", 1), ("mirrored", 2)):
-        trainer = make_trainer(tmp_path / distribution, strategy=strategy, settings={"distribution": distribution})
+        trainer = make_trainer(tmp_path / distribution, strategy=strategy, settings={"distribution": distribution}, **chosen)
         assert trainer.runtime.replicas == replicas
         without_norm(trainer)
         histories.append(trainer.fit(make_batches(replicas=replicas)).history)
     for one, two in zip(*histories, strict=True):
         assert two["loss"] == pytest.approx(one["loss"], rel=1e-5 if strategy == "head" else 0.2)
         assert two["val_loss"] == pytest.approx(one["val_loss"], rel=1e-5 if strategy == "head" else 0.2)
+
+
+def plain_trainer(directory, **config) -> Trainer:
+    """A network without BatchNorm and dropout, of which the gradient of a batch is the mean of the gradients of its parts."""
+    config = TrainConfig(**{"learning_rate": 0.05, "epochs": 2, "selection": "last", **config})
+    machine = runtime.start(RuntimeConfig(precision="float32"), seed=3, batch_size=config.batch_size, depthwise=False)
+    model = keras.Sequential(
+        [keras.Input((8, 8, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(4, 3), keras.layers.Flatten(), keras.layers.Dense(3)]
+    )
+    stages = {"head": model.layers}
+    return Trainer(model, stages, plan((), config), config, machine, directory, loss=build_loss(config, {}, 3))
+
+
+@pytest.mark.parametrize(
+    "chosen", [{"optimizer": "sgd"}, {"optimizer": "adamw", "schedule": "cosine", "clip_norm": 0.5, "ema": 0.9}], ids=str
+)
+def test_batches_accumulate_to_a_larger_one(tmp_path, chosen):
+    """22 images: twice 4 are once 8, and the last update of an epoch has a whole batch of 4 and one of 2."""
+    one = plain_trainer(tmp_path / "one", batch_size=8, **chosen)
+    many = plain_trainer(tmp_path / "many", batch_size=4, accumulate_steps=2, **chosen)
+    histories = [one.fit(make_batches(batch=8)).history, many.fit(make_batches(batch=4)).history]
+    assert one.optimizer.iterations.numpy() == many.optimizer.iterations.numpy() == 6
+    for expected, value in zip(values(one), values(many), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6)
+    for key in ("val_loss", "learning_rate"):
+        assert [row[key] for row in histories[1]] == pytest.approx([row[key] for row in histories[0]], rel=1e-4)
+
+
+def test_the_moving_average_is_what_is_validated_and_tested(tmp_path):
+    """Of the trained weights and the running statistics, by its formula, with the raw ones kept for training."""
+    seen = []
+
+    class Record(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            seen.append([variable.numpy() for variable in watched])
+
+    plain = make_trainer(tmp_path / "plain", selection="last").fit(make_batches())
+    trainer = make_trainer(tmp_path / "ema", selection="last", ema=0.8)
+    watched = [variable for variable in trainer.model.variables if "seed" not in variable.path]
+    progress = trainer.fit(make_batches(), [Record()])
+    trained = [variable.numpy() for variable in watched]
+    assert [row["loss"] for row in progress.history] == [row["loss"] for row in plain.history]
+    assert [row["val_loss"] for row in progress.history] != pytest.approx([row["val_loss"] for row in plain.history], rel=1e-5)
+    trainer._resume()  # the raw weights, which the last step left
+    averages = seen[0]
+    for number, weights in enumerate([*seen[1:], [variable.numpy() for variable in watched]]):
+        decay = min(0.8, (1 + number) / (10 + number))
+        averages = [decay * average + (1 - decay) * weight for average, weight in zip(averages, weights, strict=True)]
+    for variable, expected, value in zip(watched, averages, trained, strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-4, atol=1e-6, err_msg=variable.path)
+
+
+def test_the_best_epoch_is_kept_with_its_averages(tmp_path):
+    trainer = make_trainer(tmp_path, epochs=6, learning_rate=0.3, ema=0.5)
+    progress = trainer.fit(make_batches())
+    trainer._average.variables.clear()  # so that validation takes the weights as they are
+    trainer._average._sources.clear()
+    assert trainer._validate(trainer.predict, make_batches().validation)["val_loss"] == pytest.approx(progress.best["loss"], rel=1e-6)
+
+
+def test_mixed_targets_count_by_their_largest_share(tmp_path):
+    """Half-and-half mixtures would be right by luck alone; 0.9 of the label is as right as all of it."""
+    mixed = 0.85 * TARGETS + 0.05
+    histories = [
+        make_trainer(tmp_path / name).fit(make_batches(targets=targets)).history for name, targets in (("0", TARGETS), ("1", mixed))
+    ]
+    assert histories[1][0]["loss"] != histories[0][0]["loss"]
+    smoothed = make_trainer(tmp_path / "2", label_smoothing=0.15).fit(make_batches()).history
+    assert [row["loss"] for row in smoothed] == pytest.approx([row["loss"] for row in histories[1]], rel=1e-4)
+    assert [row["accuracy"] for row in smoothed] == [row["accuracy"] for row in histories[1]]
 
 
 def test_xla_trains_the_same(tmp_path):
@@ -121,12 +205,22 @@ def test_mixed_precision_keeps_float32_weights_and_logits(tmp_path, precision):
     assert all(np.isfinite(row["loss"]) for row in history)
 
 
+@pytest.mark.parametrize("settings", [{}, {"precision": "mixed_float16"}, {"distribution": "mirrored"}], ids=str)
+def test_what_is_clipped_is_the_whole_gradient_unscaled(tmp_path, settings):
+    """One update, of three batches: it is as long as rate x clip_norm, over all weights, replicas and batches together."""
+    trainer = make_trainer(tmp_path, epochs=1, accumulate_steps=3, clip_norm=0.01, momentum=0.0, settings=settings)
+    before = [variable.numpy() for variable in trainer._trained]
+    trainer.fit(make_batches(replicas=trainer.runtime.replicas))
+    change = [variable.numpy() - value for variable, value in zip(trainer._trained, before, strict=True)]
+    assert np.sqrt(sum(np.sum(part**2) for part in change)) == pytest.approx(0.05 * 0.01, rel=1e-2)
+
+
 def test_selection_restores_the_best_epoch_on_validation(tmp_path):
     trainer = make_trainer(tmp_path, epochs=6, selection="best")
     progress = trainer.fit(make_batches())
     scores = [(row["val_accuracy"], -row["val_loss"]) for row in progress.history]
     assert trainer.selected_epoch() == 1 + max(range(6), key=lambda index: scores[index])
-    assert trainer._validate(make_batches().validation)["val_loss"] == pytest.approx(progress.best["loss"], rel=1e-6)
+    assert trainer._validate(trainer.predict, make_batches().validation)["val_loss"] == pytest.approx(progress.best["loss"], rel=1e-6)
 
 
 def test_without_validation_the_last_epoch_stands(tmp_path):
@@ -168,7 +262,7 @@ def test_steps_are_traced_once_for_whole_and_ragged_batches(tmp_path):
     trainer = make_trainer(tmp_path)
     traces = []
     make = trainer._make_step
-    trainer._make_step = lambda variables: traces.append(make(variables)) or traces[-1]
+    trainer._make_step = lambda *arguments: traces.append(make(*arguments)) or traces[-1]
     trainer.fit(make_batches())
     assert traces[0].experimental_get_tracing_count() <= 2
 

@@ -1,18 +1,16 @@
-"""The command line: verbs and experiments, from flags to one call each. TensorFlow loads after every flag is checked."""
+"""The command line: verbs, from flags to one call each. TensorFlow loads after every flag is checked."""
 
 import errno
 import os
-import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from tl_keras import experiment as experiments
 from tl_keras import quiet
 from tl_keras.config import SETTINGS, RunConfig
 from tl_keras.errors import ConfigError, MissingError, UserError, unknown
-from tl_keras.flags import CommandFlags
+from tl_keras.flags import CommandFlags, dispatch
+from tl_keras.stand_ins import EMBEDDED_NOTICE, EMBEDDED_SETTINGS
 
 ON_MISSING = ("error", "embedded")
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
@@ -22,17 +20,7 @@ ON_MISSING_FLAG = ("error", "<error|embedded>: where data or weights are missing
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a verb; the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    return guarded(lambda: _dispatch(arguments))
-
-
-def _dispatch(arguments: Sequence[str]) -> None:
-    if not arguments or arguments[0] in ("--help", "-h", "help"):
-        print(USAGE)
-        return
-    verb, *rest = arguments
-    if verb not in VERBS:
-        raise unknown("verb", verb, VERBS)
-    VERBS[verb](rest)
+    return guarded(lambda: dispatch(arguments, VERBS, USAGE, "verb"))
 
 
 def guarded(function: Callable[[], None]) -> int:
@@ -65,60 +53,15 @@ def _fail(message: str, exit_code: int) -> int:
     return exit_code
 
 
-def experiment_main(experiment: experiments.Experiment, usage: str | None, arguments: Sequence[str] | None = None) -> int:
-    """The command line of an experiment; the exit code."""
-    arguments = sys.argv[1:] if arguments is None else list(arguments)
-    return guarded(lambda: _run_experiment(experiment, usage or experiment.title, arguments))
-
-
-def _run_experiment(experiment: experiments.Experiment, usage: str, arguments: Sequence[str]) -> None:
-    default_fractions = ",".join(f"{fraction:g}" for fraction in experiment.fractions)
-    command = CommandFlags(
-        usage,
-        settings=[name for name in SETTINGS if name != "seed"],
-        defaults=experiment.settings,
-        extra={
-            "fractions": (default_fractions, "shares of the train split, one row each"),
-            "seeds": ("0", "seeds; every row is run with each"),
-            "runs_dir": ("runs", "directory of all results"),
-            "on_missing": ON_MISSING_FLAG,
-        },
-    )
-    given = command.parse(arguments)
-    if given is None:
-        return
-    files = experiments.execute(
-        experiment,
-        {name: value for name, value in given.items() if name in SETTINGS},
-        fractions=_numbers(command, "fractions", float),
-        seeds=_numbers(command, "seeds", int),
-        runs_dir=Path(command.value("runs_dir")),
-        on_missing=_on_missing(command),
-        command=shlex.join(["python", "-m", f"experiments.{experiment.name}", *arguments]),
-        verbose=_verbosity(),
-    )
-    print("\n".join(str(file) for file in files))
-
-
-def _numbers(command: CommandFlags, name: str, kind: Callable[[str], Any]) -> list[Any]:
-    text = command.value(name)
-    try:
-        numbers = [kind(part) for part in text.split(",")]
-    except ValueError:
-        raise ConfigError(f"flag --{name}={text}: expected numbers separated by commas.") from None
-    if len(set(numbers)) < len(numbers):
-        raise ConfigError(f"flag --{name}={text}: expected different numbers.")
-    return numbers
-
-
-def _on_missing(command: CommandFlags) -> str:
-    value = command.value("on_missing")
-    if value not in ON_MISSING:
-        raise ConfigError(f"flag --on_missing={value}: expected one of {', '.join(ON_MISSING)}.")
+def choice(command: CommandFlags, name: str, choices: Sequence[str]) -> str:
+    """The value of a flag that is one of `choices`; ConfigError where it is not."""
+    value = command.value(name)
+    if value not in choices:
+        raise ConfigError(f"flag --{name}={value}: expected one of {', '.join(choices)}.")
     return value
 
 
-def _verbosity() -> int:
+def verbosity() -> int:
     """A progress bar on a terminal, a line each epoch elsewhere."""
     return 1 if sys.stdout.isatty() else 2
 
@@ -128,15 +71,25 @@ def train(arguments: Sequence[str]) -> None:
     command = CommandFlags(
         "tl-keras train --flags\n\nTrain and test one configuration in one directory; the same command resumes it.",
         settings=list(SETTINGS),
-        extra={"run_dir": ("", "directory of the run; empty: runs/train/ and a name made of the settings"), "on_missing": ON_MISSING_FLAG},
+        extra={
+            "run_dir": ("", "directory of the run; empty: runs/train/ and a name made of the settings"),
+            "on_missing": ON_MISSING_FLAG,
+            "explain": (False, "say what would be trained, at which rates and costs, and what could be cached, and run nothing"),
+        },
     )
     given = command.parse(arguments)
     if given is None:
         return
     config = RunConfig().replace(**{name: value for name, value in given.items() if name in SETTINGS})
-    on_missing = _on_missing(command)
+    on_missing = choice(command, "on_missing", ON_MISSING)
+    if command.value("explain"):
+        from tl_keras.explain import explain
+
+        print(explain(config))
+        return
     from tl_keras import report
-    from tl_keras.run import plan, require, run
+    from tl_keras.prepare import plan, require
+    from tl_keras.run import run
 
     plan(config)
     try:
@@ -144,11 +97,11 @@ def train(arguments: Sequence[str]) -> None:
     except MissingError as error:
         if on_missing == "error":
             raise
-        print(experiments.EMBEDDED_NOTICE.format(error=error), flush=True)
-        config = config.replace(**experiments.EMBEDDED_SETTINGS)
+        print(EMBEDDED_NOTICE.format(error=error), flush=True)
+        config = config.replace(**EMBEDDED_SETTINGS)
         plan(config)
     directory = Path(command.value("run_dir") or _default_directory(config))
-    result = run(config, directory, verbose=_verbosity())
+    result = run(config, directory, verbose=verbosity())
     report.print_result(result, directory)
 
 
@@ -202,7 +155,7 @@ def export(arguments: Sequence[str]) -> None:
 
 
 def report(arguments: Sequence[str]) -> None:
-    """Write the report of an experiment anew from the results of its runs."""
+    """Write the reports of all experiments anew from the results of their runs, and join them in one."""
     command = CommandFlags(
         f"tl-keras report --runs_dir=DIR\n\n{report.__doc__}",
         extra={"runs_dir": ("runs", "directory of an experiment, or of several")},
@@ -211,16 +164,54 @@ def report(arguments: Sequence[str]) -> None:
         return
     from tl_keras import report as reports
 
-    runs_dir = Path(command.value("runs_dir"))
-    found = sorted({*runs_dir.glob(reports.EXPERIMENT_FILE), *runs_dir.glob(f"*/{reports.EXPERIMENT_FILE}")})
-    if not found:
-        expected = f"expected {reports.EXPERIMENT_FILE} in it or one directory below"
-        raise ConfigError(f"flag --runs_dir={runs_dir}: {expected}. Run an experiment first, e.g. make exp-part-a.")
-    for path in found:
-        results = reports.load_experiment(path)
-        reports.print_table(results)
-        for file in reports.write_report(results, path.parent):
-            print(file)
+    print("\n".join(str(file) for file in reports.write_reports(Path(command.value("runs_dir")))))
+
+
+def sheet(arguments: Sequence[str]) -> None:
+    """Draw what an augmentation does to training images, as the model will see them, epoch by epoch."""
+    settings = ("dataset", "data_dir", "label", "on_corrupt", "augmentation", "crop_fraction", "backbone", "image_size", "seed")
+    command = CommandFlags(
+        f"tl-keras sheet --dataset=NAME --augmentation=NAME --output=FILE.png\n\n{sheet.__doc__}",
+        settings=settings,
+        extra={"output": ("", "PNG file to write")},
+    )
+    given = command.parse(arguments)
+    if given is None:
+        return
+    config = RunConfig().replace(**{name: given[name] for name in settings if name in given})
+    output = _required(command, "output")
+    from tl_keras.prepare import load_source, plan
+
+    image_size = plan(config).image_size
+    source = load_source(config.data)
+    from tl_keras.data.sheet import write_sheet
+
+    print(write_sheet(source, config.data, output, image_size=image_size, seed=config.seed))
+
+
+def lr_find(arguments: Sequence[str]) -> None:
+    """Find a learning rate for a configuration: raise it step by step on training images and see where the loss falls."""
+    command = CommandFlags(
+        f"tl-keras lr_find --output=DIR --flags of train\n\n{lr_find.__doc__}",
+        settings=list(SETTINGS),
+        extra={"output": ("", "directory for lr_find.png and lr_find.csv")},
+    )
+    given = command.parse(arguments)
+    if given is None:
+        return
+    config = RunConfig().replace(**{name: value for name, value in given.items() if name in SETTINGS})
+    output = _required(command, "output")
+    from tl_keras.prepare import plan, require
+
+    plan(config)
+    require(config)
+    from tl_keras import lr_find as finder
+
+    curve = finder.find(config)
+    for file in finder.write(curve, output):
+        print(file)
+    for name, rate in finder.suggestions(curve).items():
+        print(f"--learning_rate={rate:.1e}   {name}")
 
 
 def list_tables(arguments: Sequence[str]) -> None:
@@ -256,6 +247,8 @@ VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "evaluate": evaluate,
     "export": export,
     "report": report,
+    "sheet": sheet,
+    "lr_find": lr_find,
     "list": list_tables,
     "weights": weights,
 }

@@ -21,7 +21,8 @@ from tl_keras import data, results
 from tl_keras.config import RunConfig
 from tl_keras.data import pipeline
 from tl_keras.errors import ConfigError, UserError, unknown
-from tl_keras.run import load_source
+from tl_keras.prepare import load_source
+from tl_keras.run import load_model
 
 TOLERANCE = 1e-4  # in probability; float32 on the same device
 NUM_IMAGES = 32
@@ -111,7 +112,7 @@ def export_run(run_dir: Path, format: str, output: Path, *, data_dir: str = "") 
     result = results.load_result(run_dir)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"flag --output={output}: expected a directory that is new or empty.")
-    model = keras.models.load_model(run_dir / "model.keras", compile=False)
+    model = load_model(run_dir)
     settings = {"image_size": result["model"]["image_size"], "crop_fraction": result["model"]["crop_fraction"]}
     examples = _test_examples(result, data_dir)
     output.parent.mkdir(parents=True, exist_ok=True)

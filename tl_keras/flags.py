@@ -1,14 +1,29 @@
 """Settings <-> absl flags. The flags are made from the fields of the configuration, so each has one home; no other module imports absl."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
 from tl_keras.config import SETTINGS
-from tl_keras.errors import ConfigError
+from tl_keras.errors import ConfigError, unknown
 
 DEFINERS = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_boolean}
+
+
+def dispatch(arguments: Sequence[str], commands: Mapping[str, Callable[[Sequence[str]], None]], usage: str, kind: str) -> None:
+    """Call the command that the first argument names with the rest, or print `usage` where it asks for help or there is none.
+
+    Raises:
+        ConfigError: there is no such command; the message lists them and says what `kind` they are.
+    """
+    if not arguments or arguments[0] in ("--help", "-h", "help"):
+        print(usage)
+        return
+    name, *rest = arguments
+    if name not in commands:
+        raise unknown(kind, name, commands)
+    commands[name](rest)
 
 
 class CommandFlags:
@@ -27,14 +42,14 @@ class CommandFlags:
         *,
         settings: Sequence[str] = (),
         defaults: Mapping[str, Any] | None = None,
-        extra: Mapping[str, tuple[str, str]] | None = None,
+        extra: Mapping[str, tuple[Any, str]] | None = None,
     ):
         self._usage, self._settings = usage, settings
         self._values = flags.FlagValues()
         for name in settings:
             self._define(name, (defaults or {}).get(name, SETTINGS[name].default))
         for name, (default, help) in (extra or {}).items():
-            flags.DEFINE_string(name, default, help, flag_values=self._values)
+            DEFINERS[type(default)](name, default, help, flag_values=self._values)
 
     def _define(self, name: str, default: Any) -> None:
         setting = SETTINGS[name]

@@ -30,15 +30,20 @@ def _strategies() -> Entries:
 def _augmentations() -> Entries:
     for row in data.AUGMENTATIONS.values():
         yield row.name, row.description
+    yield "NAME+NAME", "one after the other, e.g. crop_flip+cutout; what mixes images comes last, e.g. crop_flip+mixup"
 
 
-def _experiments() -> Entries:
-    """The modules of `experiments`, read and not imported: each would make its flags."""
+def experiment_files() -> list[Path]:
+    """The modules of `experiments`, found and not imported: each would make its flags."""
     import importlib.util
 
     spec = importlib.util.find_spec("experiments")
     folders = [Path(place) for place in spec.submodule_search_locations] if spec and spec.submodule_search_locations else []
-    for path in sorted(path for folder in folders for path in folder.glob("[!_]*.py")):
+    return sorted(path for folder in folders for path in folder.glob("[!_]*.py"))
+
+
+def _experiments() -> Entries:
+    for path in experiment_files():
         yield path.stem, (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
 
 

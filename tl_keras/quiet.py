@@ -11,6 +11,7 @@ def import_tensorflow() -> None:
     """Import TensorFlow, if it is not yet, without what its C++ code prints; errors of the import itself are raised as ever."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS warns of its own deprecations
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it takes the functions of several runs for one that is traced again
     if "tensorflow" not in sys.modules:
         with _no_standard_error():
             import tensorflow  # noqa: F401

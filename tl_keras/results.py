@@ -2,21 +2,23 @@
 
 A run directory holds, in the order of writing:
 
-    config.json       the configuration: `identity` (what the run is) and `places` (where files lay on this machine)
+    config.json       the configuration: `identity` (what the run is) and `local` (what concerned this machine alone, as where files lay)
     history.csv       a row an epoch
     checkpoint/       what an interrupted run resumes from; removed when the run is finished
-    predictions.npz   logits float32 (n, classes) and labels int64 (n,) of the test split
-    model.keras       the model that was tested
+    predictions.npz   logits float32 (n, classes) and labels int (n,) of the test split
+    mistakes.npz      the most confidently wrong test images; see `predictions.Mistakes`
+    adapters.npz      of a LoRA run: the factors and the head alone; see `lora.load`
+    model.keras       the model that was tested, adapters merged; not with --save_model=false
     result.json       last: a directory without it is not a finished run
 
-`result.json` has the keys of `RESULT_KEYS`. Accuracies are shares in [0, 1]; losses are nats; times are seconds.
+`result.json` has the keys of `RESULT_KEYS`; what grows with the test split lies in `predictions.npz` alone. Accuracies are shares in
+[0, 1]; losses are nats; times are seconds.
 """
 
 import contextlib
 import csv
 import fcntl
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -30,9 +32,11 @@ from tl_keras.errors import ConfigError, DamagedError, UserError
 if TYPE_CHECKING:
     import keras
 
-SCHEMA = 1
-CONFIG, HISTORY, CHECKPOINT, PREDICTIONS, MODEL, RESULT = (
-    "config.json", "history.csv", "checkpoint", "predictions.npz", "model.keras", "result.json",
+    from tl_keras.predictions import Mistakes
+
+SCHEMA = 2
+CONFIG, HISTORY, CHECKPOINT, PREDICTIONS, MISTAKES, MODEL, RESULT = (
+    "config.json", "history.csv", "checkpoint", "predictions.npz", "mistakes.npz", "model.keras", "result.json",
 )  # fmt: skip
 MAX_TEXT_BYTES = 64 * 2**20  # far beyond any file of ours; a larger one is not ours
 
@@ -47,12 +51,21 @@ RESULT_KEYS = {
         "notes",  # what the source has to say, e.g. of files left out
     ),
     "model": ("backbone", "parameters", "image_size", "crop_fraction", "normalization", "weights", "weights_account"),
-    "phases": (),  # a list of: name, epochs, trainable_parameters, trainable_stages, frozen_mode, seconds, audit
+    "phases": (),  # a list of: name, epochs, trainable_parameters, trainable_stages, frozen_mode, seconds, cache, audit, collapse
+    "test_cache": (),  # of the test split, as `cache` of a phase: cut, place, rows_computed, rows_reused, seconds; or cut "" and the reason
     "runtime": ("device", "cpu", "precision", "xla", "replicas", "versions", "git_revision"),  # as they really were
     "selection": ("rule", "epoch"),  # best or last, and the epoch, from 1, that was tested
-    "metrics": ("test", "validation"),  # test: accuracy, interval, num, loss, ...; validation: epoch, accuracy, loss, or empty
+    "metrics": ("test", "validation"),  # test: `TEST_KEYS`; validation: epoch, accuracy, loss, or empty
     "seconds": ("total", "train", "test"),  # total: of the last process; train: of all epochs, also those before a resume
 }  # fmt: skip
+
+# What `metrics.test` holds.
+TEST_KEYS = (
+    "accuracy", "interval", "num", "loss",  # interval: Wilson's, 95 %
+    "top5_accuracy",  # null where there are no more than five classes
+    "balanced_accuracy", "precision", "recall", "f1",  # the last three by class, with null for a share of nothing
+    "calibration",  # error; and of each of 15 bins of confidence: counts, confidences, accuracies
+)  # fmt: skip
 
 
 @contextlib.contextmanager
@@ -145,8 +158,8 @@ class RunDirectory:
                 f"{self.path} holds a run of other settings: {_differences(identity, config.identity())}. "
                 "Choose another directory with --run_dir, or delete this one."
             )
-        places = {name: value for name, value in config.flat().items() if SETTINGS[name].metadata["is_place"]}
-        write_json(self.path / CONFIG, {"identity": config.identity(), "places": places})
+        local = {name: value for name, value in config.flat().items() if SETTINGS[name].metadata["is_local"]}
+        write_json(self.path / CONFIG, {"identity": config.identity(), "local": local})
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Write `history.csv` anew."""
@@ -157,8 +170,15 @@ class RunDirectory:
 
     def write_predictions(self, logits: np.ndarray, labels: np.ndarray) -> None:
         """Write `predictions.npz`."""
-        with atomic_write(self.path / PREDICTIONS) as temporary, open(temporary, "wb") as file:
-            np.savez_compressed(file, logits=logits, labels=labels)
+        self._write_arrays(PREDICTIONS, {"logits": logits, "labels": labels})
+
+    def write_mistakes(self, mistakes: "Mistakes") -> None:
+        """Write `mistakes.npz`."""
+        self._write_arrays(MISTAKES, vars(mistakes))
+
+    def _write_arrays(self, name: str, arrays: Mapping[str, np.ndarray]) -> None:
+        with atomic_write(self.path / name) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(file, **arrays)
 
     def write_model(self, model: "keras.Model") -> None:
         """Write `model.keras`."""
@@ -180,8 +200,12 @@ def read_result(path: Path) -> dict[str, Any] | None:
     result = read_json(path / RESULT)
     if not isinstance(result, dict) or result.get("schema") != SCHEMA or not RESULT_KEYS.keys() <= result.keys():
         return None
-    groups = {name: keys for name, keys in RESULT_KEYS.items() if keys}
-    return result if all(isinstance(result[name], dict) and result[name].keys() >= set(groups[name]) for name in groups) else None
+    groups = [(result[name], keys) for name, keys in RESULT_KEYS.items() if keys]
+    return result if all(_holds(group, keys) for group, keys in groups) and _holds(result["metrics"]["test"], TEST_KEYS) else None
+
+
+def _holds(group: Any, keys: Sequence[str]) -> bool:
+    return isinstance(group, dict) and group.keys() >= set(keys)
 
 
 def load_result(path: Path) -> dict[str, Any]:
@@ -205,6 +229,8 @@ def read_history(path: Path) -> list[dict[str, Any]]:
     """
     try:
         rows = list(csv.DictReader(_read_text(path / HISTORY).splitlines(), strict=True))
+        if not rows or "epoch" not in rows[0]:
+            raise ValueError("no row of an epoch")
         return [{name: _number(text) for name, text in row.items()} for row in rows]
     except (OSError, ValueError, TypeError, csv.Error) as error:
         raise DamagedError(f"{path / HISTORY} cannot be read ({error}). Delete {path} and run its command again.") from error
@@ -216,11 +242,3 @@ def _number(text: str) -> Any:
         return float(text)
     except ValueError:
         return text
-
-
-def wilson_interval(num_right: int, num: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """The 95 % interval of a share of `num` examples (Wilson 1927)."""
-    share, denominator = num_right / num, 1 + z * z / num
-    middle = (share + z * z / (2 * num)) / denominator
-    half = z * math.sqrt(share * (1 - share) / num + z * z / (4 * num * num)) / denominator
-    return max(0.0, middle - half), min(1.0, middle + half)

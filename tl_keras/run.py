@@ -2,77 +2,15 @@
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from tl_keras import backbones, data, quiet, results, strategies, weights
+from tl_keras import data, results
 from tl_keras.config import DataConfig, RunConfig
-from tl_keras.errors import ConfigError, MissingError
-from tl_keras.strategies import Phase
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What a configuration comes to, known before anything is loaded."""
-
-    backbone: backbones.Backbone
-    image_size: int
-    normalization: str
-    phases: tuple[Phase, ...]
-
-
-def plan(config: RunConfig) -> Plan:
-    """Check every name and number of `config` against the tables; fast, without TensorFlow.
-
-    Raises:
-        ConfigError: a name is unknown or a combination impossible; the message lists what is possible.
-    """
-    backbone = backbones.get_backbone(config.model.backbone)
-    image_size = backbones.check_settings(
-        backbone, image_size=config.model.image_size, stem=config.model.stem, normalization=config.model.normalization
-    )
-    data.find_dataset(config.data)
-    data.get_augmentation(config.data.augmentation)
-    stages = [name for name, _ in backbone.stages]
-    normalization = config.model.normalization
-    if normalization == "weights":  # of which a backbone may have variants that were trained with different ones
-        normalization = weights.normalization_of(backbone.name, config.model.weights)
-    return Plan(backbone, image_size, normalization, strategies.plan(stages, config.train))
-
-
-def require(config: RunConfig) -> None:
-    """Make sure that data and weights are at hand, fetching what can be fetched, before any run starts.
-
-    Raises:
-        MissingError, DamagedError: with all that is missing or damaged, and how to get it.
-    """
-    missing = []
-    for fetch in (lambda: locate_weights(config), lambda: load_source(config.data)):
-        try:
-            fetch()
-        except MissingError as error:
-            missing.append(str(error))
-    if missing:
-        raise MissingError("\n".join(missing))
-
-
-def locate_weights(config: RunConfig) -> Path | None:
-    """The weights file that `config` names, verified; None for new weights."""
-    return weights.locate(config.model.backbone, config.model.weights, config.model.weights_dir)
-
-
-def load_source(config: DataConfig) -> data.Source:
-    """The images of `config.dataset`; the runs of an experiment read them once."""
-    quiet.import_tensorflow()
-    return _load_source(config.dataset, config.data_dir, config.label, config.on_corrupt)
-
-
-@lru_cache(maxsize=1)
-def _load_source(dataset: str, data_dir: str, label: str, on_corrupt: str) -> data.Source:
-    return data.load_source(DataConfig(dataset=dataset, data_dir=data_dir, label=label, on_corrupt=on_corrupt))
+from tl_keras.errors import ConfigError
+from tl_keras.prepare import Plan, Prepared, crop_fraction, evaluation_batches, load_source, plan, prepare, start
 
 
 def run(config: RunConfig, directory: Path, *, name: str = "", callbacks: Sequence[Any] = (), verbose: int = 0) -> dict[str, Any]:
@@ -101,108 +39,123 @@ def run(config: RunConfig, directory: Path, *, name: str = "", callbacks: Sequen
 def _run(
     config: RunConfig, planned: Plan, place: results.RunDirectory, name: str, callbacks: Sequence[Any], verbose: int
 ) -> dict[str, Any]:
-    from tl_keras import evaluation, runtime
-    from tl_keras.trainer import Trainer
+    from tl_keras import evaluation
+    from tl_keras.cache.feature_cache import FeatureCache
 
     started = time.perf_counter()
-    source = load_source(config.data)
-    splits = data.make_splits(source, config.data, config.seed)
-    weights_path = locate_weights(config)
-    machine = runtime.start(config.runtime, seed=config.seed, batch_size=config.train.batch_size, depthwise=planned.backbone.depthwise)
-    with machine.scope():
-        model = backbones.build_classifier(
-            config.model.backbone,
-            len(source.class_names),
-            image_size=planned.image_size,
-            stem=config.model.stem,
-            normalization="weights" if planned.normalization == planned.backbone.normalization else planned.normalization,
-        )
-        account = weights.load_weights(model, config.model.backbone, weights_path) if weights_path else {}
-    stages = backbones.stage_layers(model, config.model.backbone)
-    batches = _batches(config, planned, source, splits, machine.replicas)
+    ready = prepare(config, planned)
     if verbose:
-        print(_headline(config, planned, source, splits, machine, model), flush=True)
-    trainer = Trainer(
-        model,
-        stages,
-        planned.phases,
-        config.train,
-        machine,
-        place.checkpoint,
-        on_epoch=lambda progress: place.write_history(progress.history),
-    )
-    progress = trainer.fit(batches.training, callbacks, verbose=verbose)
+        print(_headline(config, ready), flush=True)
+    cache = FeatureCache(config, ready, verbose=verbose)
+    trained = (_search if config.train.grid else _train)(config, ready, cache, place, callbacks, verbose)
+    progress = trained.progress
     tested = time.perf_counter()
-    logits, labels = evaluation.predict_logits(trainer.predict, machine, batches.test)
+    model = _finished_model(ready, place)
+    network, test, test_cache = cache.test(ready.test) if model is ready.model else (model, ready.test, {})
+    predict = trained.predict if trained.predict and network is ready.model else evaluation.make_predict(network, ready.machine)
+    logits, labels = evaluation.predict_logits(predict, ready.machine, test)
     place.write_predictions(logits, labels)
-    place.write_model(model)
+    place.write_mistakes(evaluation.confident_mistakes(logits, labels, ready.test_at))
+    if config.runtime.save_model:
+        place.write_model(model)
     result = {
         "name": name,
         "config": config.identity(),
-        "data": _data_record(config.data, source, splits),
-        "model": {
-            "backbone": config.model.backbone,
-            "parameters": model.count_params(),
-            "image_size": planned.image_size,
-            "crop_fraction": _crop_fraction(config.data, source),
-            "normalization": planned.normalization,
-            "weights": config.model.weights,
-            "weights_account": account,
-        },
+        "data": _data_record(config.data, ready.source, ready.splits),
+        "model": _model_record(config, ready, model),
         "phases": progress.phases,
-        "runtime": machine.record(),
-        "selection": {"rule": config.train.selection if batches.training.validation else "last", "epoch": trainer.selected_epoch()},
+        "test_cache": test_cache,
+        "runtime": ready.machine.record(),
+        "selection": {"rule": config.train.selection if ready.splits.validation else "last", "epoch": trained.selected_epoch},
         "metrics": {"test": evaluation.metrics(logits, labels), "validation": progress.best},
         "seconds": {
             "total": time.perf_counter() - started,
-            "train": sum(row["seconds"] for row in progress.history),
+            "train": sum(phase["seconds"] for phase in progress.phases),
             "test": time.perf_counter() - tested,
         },
     }
     place.write_result(result)
-    shutil.rmtree(place.checkpoint)
+    if place.checkpoint.exists():  # a grid leaves none
+        shutil.rmtree(place.checkpoint)
     return results.load_result(place.path)
 
 
-def _headline(config: RunConfig, planned: Plan, source: data.Source, splits: data.Splits, machine: Any, model: Any) -> str:
-    """What is about to be trained, on what, with what: as it really is."""
-    num_validation = len(splits.validation) if splits.validation else 0
-    images = f"{len(splits.train):,} training, {num_validation:,} validation, {len(splits.test):,} test images"
-    network = f"{config.model.backbone}, {planned.image_size} px, {model.count_params():,} parameters"
-    network += f", weights {config.model.weights}, normalisation {planned.normalization}"
-    phases = "; ".join(f"{phase.name}: {phase.epochs} epochs, trains {', '.join(phase.trainable)}" for phase in planned.phases)
-    facts = [f"data      {source.name}: {images}", f"model     {network}", f"phases    {phases}", f"runtime   {machine}"]
-    return "\n".join([*facts, *(f"note      {note}" for note in source.notes)])
-
-
 @dataclass(frozen=True)
-class _RunBatches:
-    training: Any
-    test: Any
+class _Trained:
+    """What training gave: the model's weights are those of `selected_epoch`; `predict` is its compiled prediction, if there is one."""
+
+    progress: Any
+    selected_epoch: int
+    predict: Callable[[Any], Any] | None = None
 
 
-def _batches(config: RunConfig, planned: Plan, source: data.Source, splits: data.Splits, replicas: int) -> _RunBatches:
-    """The batches of a run: for the trainer (training and validation), and of the test split."""
-    from tl_keras.data import pipeline
-    from tl_keras.trainer import Batches
+def _train(config: RunConfig, ready: Prepared, cache: Any, place: results.RunDirectory, callbacks: Sequence[Any], verbose: int) -> _Trained:
+    from tl_keras.trainer import Trainer
 
-    settings = {
-        "image_size": planned.image_size,
-        "crop_fraction": _crop_fraction(config.data, source),
-        "batch_size": config.train.batch_size,
-        "replicas": replicas,
+    trainer = Trainer(
+        ready.model,
+        ready.stages,
+        ready.plan.phases,
+        config.train,
+        ready.machine,
+        place.checkpoint,
+        loss=ready.loss,
+        on_epoch=lambda progress: place.write_history(progress.history),
+        narrow=cache.narrow,
+    )
+    progress = trainer.fit(ready.training, callbacks, verbose=verbose)
+    return _Trained(progress, trainer.selected_epoch(), trainer.predict)
+
+
+def _search(
+    config: RunConfig, ready: Prepared, cache: Any, place: results.RunDirectory, callbacks: Sequence[Any], verbose: int
+) -> _Trained:
+    """Train the heads of `--grid`; Keras callbacks are of one training and are not called."""
+    from tl_keras.grid.search import FILE, search
+
+    progress, selected_epoch = search(config, ready, cache, place.path)
+    place.write_history(progress.history)
+    if verbose:
+        grid = progress.phases[0]["grid"]
+        best = ", ".join(f"{name} {grid['winner'][name]:g}" for name in grid["varied"])
+        accuracy = 100 * progress.best["accuracy"]
+        print(f"grid      {grid['heads']} heads; best on validation, with {accuracy:.2f} %: {best}. All in {place.path / FILE}", flush=True)
+    return _Trained(progress, selected_epoch)
+
+
+def _finished_model(ready: Prepared, place: results.RunDirectory) -> Any:
+    """The model that is tested and kept: adapters are written to a file of their own and merged."""
+    from tl_keras import freezing, lora
+
+    if not lora.adapters_of(ready.model):
+        return ready.model
+    lora.save(place.path / lora.FILE, ready.model, freezing.expected_to_move(ready.stages, ready.plan.phases[-1]))
+    with ready.machine.scope():
+        return lora.merge(ready.model)
+
+
+def _model_record(config: RunConfig, ready: Prepared, model: Any) -> dict[str, Any]:
+    return {
+        "backbone": config.model.backbone,
+        "parameters": model.count_params(),
+        "image_size": ready.plan.image_size,
+        "crop_fraction": crop_fraction(config.data, ready.source),
+        "normalization": ready.plan.normalization,
+        "weights": config.model.weights,
+        "weights_account": ready.account,
     }
 
-    def training(epoch: int) -> Any:
-        return pipeline.training_batches(splits.train, augmentation=config.data.augmentation, seed=config.seed, epoch=epoch, **settings)
 
-    num_train = len(splits.train) - len(splits.train) % replicas
-    validation = pipeline.evaluation_batches(splits.validation, **settings) if splits.validation else None
-    return _RunBatches(Batches(training, num_train, validation), pipeline.evaluation_batches(splits.test, **settings))
-
-
-def _crop_fraction(config: DataConfig, source: data.Source) -> float:
-    return config.crop_fraction or source.crop_fraction
+def _headline(config: RunConfig, ready: Prepared) -> str:
+    """What is about to be trained, on what, with what: as it really is."""
+    planned, source, splits = ready.plan, ready.source, ready.splits
+    num_validation = len(splits.validation) if splits.validation else 0
+    images = f"{len(splits.train):,} training, {num_validation:,} validation, {len(splits.test):,} test images"
+    network = f"{config.model.backbone}, {planned.image_size} px, {ready.model.count_params():,} parameters"
+    network += f", weights {config.model.weights}, normalisation {planned.normalization}"
+    phases = "; ".join(f"{phase.name}: {phase.epochs} epochs, trains {', '.join(phase.trainable)}" for phase in planned.phases)
+    facts = [f"data      {source.name}: {images}", f"model     {network}", f"phases    {phases}", f"runtime   {ready.machine}"]
+    return "\n".join([*facts, *(f"note      {note}" for note in source.notes)])
 
 
 def _data_record(config: DataConfig, source: data.Source, splits: data.Splits) -> dict[str, Any]:
@@ -215,8 +168,18 @@ def _data_record(config: DataConfig, source: data.Source, splits: data.Splits) -
         "num_test": len(splits.test),
         "embedded": source.embedded,
         "limited": bool(config.limit_train or config.limit_test),
-        "notes": list(source.notes),
+        "notes": [*source.notes, *_data_notes(config, source, splits)],
     }
+
+
+def _data_notes(config: DataConfig, source: data.Source, splits: data.Splits) -> list[str]:
+    """What a reader would not expect of the data as it is trained on."""
+    num_epoch, num_train = data.epoch_size(splits.train, config.sampling), len(splits.train)
+    empty = [name for label, name in enumerate(source.class_names) if label not in source.train.class_counts]
+    return [
+        *([f"an epoch has {num_epoch} images: those of smaller classes more than once"] if num_epoch > num_train else []),
+        *([f"{len(empty)} of {len(source.class_names)} classes have no images: {', '.join(empty)}"] if empty else []),
+    ]
 
 
 def evaluate_run(run_dir: Path, data_settings: dict[str, Any]) -> dict[str, Any]:
@@ -237,12 +200,25 @@ def evaluate_run(run_dir: Path, data_settings: dict[str, Any]) -> dict[str, Any]
             f"The model knows the classes {', '.join(result['data']['class_names'])}; {source.name} has {', '.join(source.class_names)}. "
             "Choose a data set with the same classes."
         )
+    from tl_keras import evaluation
+
+    machine = start(config, planned)
+    with machine.scope():
+        model = load_model(run_dir)
+    test = data.make_splits(source, config.data, config.seed).test
+    batches = evaluation_batches(config, planned, source, test, machine.replicas)
+    return evaluation.metrics(*evaluation.predict_logits(evaluation.make_predict(model, machine), machine, batches))
+
+
+def load_model(run_dir: Path) -> Any:
+    """The tested model of the finished run in `run_dir`.
+
+    Raises:
+        ConfigError: the run did not keep it.
+    """
     import keras
 
-    from tl_keras import evaluation, runtime
-
-    machine = runtime.start(config.runtime, seed=config.seed, batch_size=config.train.batch_size, depthwise=planned.backbone.depthwise)
-    with machine.scope():
-        model = keras.models.load_model(run_dir / "model.keras", compile=False)
-    batches = _batches(config, planned, source, data.make_splits(source, config.data, config.seed), machine.replicas)
-    return evaluation.metrics(*evaluation.predict_logits(evaluation.make_predict(model, machine), machine, batches.test))
+    path = run_dir / results.MODEL
+    if not path.exists():
+        raise ConfigError(f"{run_dir} has no {results.MODEL}: it was run with --save_model=false. Run it again with --save_model.")
+    return keras.models.load_model(path, compile=False)

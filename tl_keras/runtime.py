@@ -44,7 +44,7 @@ class Runtime:
             "precision": self.precision,
             "xla": self.xla,
             "replicas": self.replicas,
-            "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+            "versions": versions(),
             "git_revision": _git_revision(),
         }
 
@@ -115,6 +115,11 @@ def _device_name(gpus: list[Any]) -> str:
         return "CPU"
     details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
     return f"{len(gpus)} x {details.get('device_name', 'GPU')}"
+
+
+def versions() -> dict[str, str]:
+    """Of Python and of the packages that decide what a run computes."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
 
 
 def _version(package: str) -> str:

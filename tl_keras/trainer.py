@@ -3,23 +3,26 @@
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
-from keras import ops
 
-from tl_keras import checkpoint, freezing
+from tl_keras import checkpoint, collapse, freezing
 from tl_keras.config import TrainConfig
+from tl_keras.ema import MovingAverage
 from tl_keras.evaluation import make_predict, metrics, predict_logits
+from tl_keras.losses import Loss
 from tl_keras.meter import EpochMeter
-from tl_keras.optimizers import Schedule, build_optimizer
+from tl_keras.optimizers import build_optimizer, is_decayed
 from tl_keras.runtime import Runtime
-from tl_keras.strategies import Phase
-
-LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")
+from tl_keras.schedules import Schedule
+from tl_keras.steps import Batch, make_step, numbered
+from tl_keras.strategies import HEAD, Phase
 
 
 @dataclass(frozen=True)
@@ -27,14 +30,29 @@ class Batches:
     """What the trainer reads.
 
     Attributes:
-        training: epoch, from 0 -> batches (images float32 (b, h, w, 3), labels int32 (b,)); the same for the same epoch.
+        training: epoch, from 0 -> batches (images float32 (b, h, w, 3), targets float32 (b, classes)); the same for the same epoch.
         num_train: examples in an epoch.
-        validation: batches (images, labels, weights), or None.
+        validation: batches (images, labels int32 (b,), weights float32 (b,)), or None.
     """
 
     training: Callable[[int], tf.data.Dataset]
     num_train: int
     validation: tf.data.Dataset | None
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a phase trains: a network with the model's own weights, and what it reads.
+
+    Attributes:
+        network: the model, or what is left of it behind a cut.
+        batches: as the model's, of the network's inputs instead of images.
+        cache: what the phase's record says of the cut.
+    """
+
+    network: keras.Model
+    batches: Batches
+    cache: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -50,6 +68,8 @@ class Progress:
         rate_factor: the factor of the schedule that the learning rate was last set to.
         best: epoch, accuracy and loss of the best epoch on validation; empty without validation.
         stopped: whether a callback ended the training.
+        moved: which weight the current phase's first epoch moved most; see `collapse.message`.
+        collapse: what was said of a collapse in the current phase, or empty.
     """
 
     epoch: int = 0
@@ -60,6 +80,8 @@ class Progress:
     rate_factor: float = math.nan
     best: dict[str, float] = field(default_factory=dict)
     stopped: bool = False
+    moved: dict[str, Any] = field(default_factory=dict)
+    collapse: str = ""
 
 
 class Trainer:
@@ -69,8 +91,10 @@ class Trainer:
         model: maps images (b, h, w, 3) to float32 logits (b, classes); built under `runtime.scope()`.
         stages: stage -> layers, covering every weight of `model`.
         phases: the plan; the optimizer is built on every variable that any of them trains.
+        loss: the loss of each example from targets and logits, as `losses.build_loss` makes it.
         directory: where `latest.npz` and `best.npz` lie; a checkpoint found there is resumed.
         on_epoch: called with the progress after each epoch, before its checkpoint.
+        narrow: (phase, its first epoch to run, from 0, batches of images) -> what is trained; None: the whole model.
     """
 
     def __init__(
@@ -81,13 +105,16 @@ class Trainer:
         config: TrainConfig,
         runtime: Runtime,
         directory: Path,
+        *,
+        loss: Loss,
         on_epoch: Callable[[Progress], None] = lambda progress: None,
+        narrow: Callable[[Phase, int, Batches], Part] | None = None,
     ):
         self.model, self.stages, self.phases, self.config, self.runtime = model, stages, phases, config, runtime
         self.progress = Progress()
         self.predict = make_predict(model, runtime)
         self._latest, self._best = directory / "latest.npz", directory / "best.npz"
-        self._on_epoch = on_epoch
+        self._loss, self._on_epoch, self._narrow = loss, on_epoch, narrow
         for phase in phases:
             freezing.require_weights(stages, phase)
         self._trained = list({v.path: v for phase in phases for v in freezing.trained_variables(stages, phase)}.values())
@@ -96,6 +123,8 @@ class Trainer:
             # Float16 underflows without a scaled loss; bfloat16 has the range of float32.
             self._updater = keras.optimizers.LossScaleOptimizer(self.optimizer) if runtime.precision == "mixed_float16" else self.optimizer
             self._updater.build(self._trained)
+        changing = {path for phase in phases for path in freezing.expected_to_move(stages, phase)} if config.ema else set()
+        self._average = MovingAverage([v for v in model.variables if v.path in changing], config.ema, runtime)
 
     def fit(self, batches: Batches, callbacks: Sequence[keras.callbacks.Callback] = (), *, verbose: int = 0) -> Progress:
         """Train what is left to train, and leave the model with the selected weights.
@@ -107,13 +136,15 @@ class Trainer:
             TrainingError: a loss was not finite, or the audit of a phase failed.
         """
         self._steps_per_epoch = math.ceil(batches.num_train / self.config.batch_size)
+        self._updates_per_epoch = math.ceil(self._steps_per_epoch / self.config.accumulate_steps)
         self._schedule = Schedule(
             self.config.schedule,
-            steps_per_epoch=self._steps_per_epoch,
+            steps_per_epoch=self._updates_per_epoch,
             epochs=self.config.epochs,
             warmup_epochs=self.config.warmup_epochs,
         )
         self._resume()
+        self._verbose = verbose
         if verbose and self.progress.epoch:
             print(f"resuming after epoch {self.progress.epoch}", flush=True)
         listeners = keras.callbacks.CallbackList(
@@ -140,12 +171,14 @@ class Trainer:
             self._schedule.state |= self.progress.schedule
 
     def _variables(self) -> list[keras.Variable]:
-        return [*self.model.variables, *self._updater.variables]
+        return [*self.model.variables, *self._updater.variables, *self._average.variables]
 
     def _select(self) -> None:
-        """Put back the weights of the best epoch on validation, where that is asked for."""
+        """Leave the model with what is tested: the weights of the selected epoch, or their averages."""
         if self.selected_epoch() != self.progress.epoch:
             checkpoint.restore(self._best, self.model.variables)
+        else:
+            self._average.put_in()
 
     def selected_epoch(self) -> int:
         """The epoch, from 1, whose weights are tested."""
@@ -162,14 +195,17 @@ class Trainer:
 
     def _run_phase(self, phase: Phase, epochs: range, batches: Batches, listeners: keras.callbacks.CallbackList) -> None:
         variables = freezing.trained_variables(self.stages, phase)
-        scales = freezing.rate_scales(self.stages, phase)
-        self.optimizer.rate_scales = [scales.get(variable.path, 0.0) for variable in self._trained]
         self.progress.before_phase = self.progress.before_phase or freezing.fingerprints(self.stages)
-        with freezing.follow(self.stages, phase):
-            step = self._make_step(variables)
+        self._start = self._kernels(phase) if self.progress.epoch == epochs.start else {}
+        started, part = time.perf_counter(), Part(self.model, batches)
+        if self._narrow and self.progress.epoch < epochs.stop and not self.progress.stopped:
+            part = self._narrow(phase, max(epochs.start, self.progress.epoch), batches)
+        narrowing = time.perf_counter() - started
+        predict = self.predict if part.network is self.model else make_predict(part.network, self.runtime)
+        with self.following(phase, part.network) as step:
             for epoch in epochs:
                 if epoch >= self.progress.epoch and not self.progress.stopped:
-                    self._run_epoch(epoch, phase.name, step, batches, listeners)
+                    self._run_epoch(epoch, phase.name, step, predict, part.batches, listeners)
         rows = self.progress.history[epochs.start : epochs.stop]
         record = {
             "name": phase.name,
@@ -177,76 +213,82 @@ class Trainer:
             "trainable_parameters": sum(math.prod(variable.shape) for variable in variables),
             "trainable_stages": list(phase.trainable),
             "frozen_mode": phase.frozen_mode,
-            "seconds": sum(row["seconds"] for row in rows),
-            "audit": freezing.audit(self.stages, phase, self.progress.before_phase),
+            "seconds": narrowing + sum(row["seconds"] for row in rows),
+            "cache": dict(part.cache),
+            "audit": freezing.audit(self.stages, phase, self.progress.before_phase, self.config.learning_rate),
+            "collapse": self.progress.collapse,
         }
         self.progress.phases.append(record)
-        self.progress.before_phase = {}
+        self.progress.before_phase, self.progress.moved, self.progress.collapse = {}, {}, ""
 
-    def _make_step(self, variables: Sequence[keras.Variable]) -> Callable[..., Any]:
-        """A compiled step: (images, labels, examples in the global batch) -> summed loss and number right, over all replicas."""
-        model, updater, strategy = self.model, self._updater, self.runtime.strategy
-        sources = [variable.value for variable in variables]
+    def _kernels(self, phase: Phase) -> dict[str, np.ndarray]:
+        """Path -> value of the kernels that `phase` trains, without those of the head, which is new."""
+        head = {variable.path for layer in self.stages[HEAD] for variable in layer.weights}
+        variables = freezing.trained_variables(self.stages, phase)
+        return {variable.path: variable.numpy() for variable in variables if is_decayed(variable) and variable.path not in head}
 
-        # XLA compiles the forward and backward pass alone: around strategy.run it breaks on several replicas.
-        @tf.function(jit_compile=self.runtime.xla or None, reduce_retracing=True)
-        def differentiate(images: tf.Tensor, labels: tf.Tensor, num_examples: tf.Tensor) -> Any:
-            with tf.GradientTape(watch_accessed_variables=False) as tape:
-                tape.watch(sources)
-                logits = model(images, training=True)
-                loss = ops.sum(LOSS(labels, logits))
-                objective = updater.scale_loss(loss / num_examples)
-            right = ops.sum(ops.cast(ops.equal(ops.argmax(logits, axis=-1), ops.cast(labels, "int32")), "float32"))
-            return loss, right, tape.gradient(objective, sources)
+    @contextmanager
+    def following(self, phase: Phase, network: keras.Model | None = None) -> Iterator[Callable[..., Any]]:
+        """The compiled step of `phase`, for `take_step`: of the model, or of a `network` that is part of it.
 
-        def replica_step(images: tf.Tensor, labels: tf.Tensor, num_examples: tf.Tensor) -> Any:
-            loss, right, gradients = differentiate(images, labels, num_examples)
-            updater.apply(gradients, variables)
-            return loss, right
+        In this block layers have the modes, and variables the rates, that the phase asks for.
+        """
+        variables = freezing.trained_variables(self.stages, phase)
+        scales = freezing.rate_scales(self.stages, phase)
+        self.optimizer.rate_scales = [scales.get(variable.path, 0.0) for variable in self._trained]
+        with freezing.follow(self.stages, phase):
+            yield self._make_step(network or self.model, variables)
 
-        @tf.function(reduce_retracing=True)
-        def step(images: Any, labels: Any, num_examples: tf.Tensor) -> Any:
-            loss, right = strategy.run(replica_step, (images, labels, num_examples))
-            return strategy.reduce("SUM", loss, axis=None), strategy.reduce("SUM", right, axis=None)
+    def take_step(self, step: Callable[..., Any], batch: Batch) -> tuple[Any, Any]:
+        """Summed loss and number right of a batch, still on the device; the weights move where it completes an update."""
+        return step(*batch.content, tf.constant(batch.num_in_update, tf.float32), batch.completes)
 
-        return step
+    def _make_step(self, network: keras.Model, variables: Sequence[keras.Variable]) -> Callable[..., Any]:
+        accumulates = self.config.accumulate_steps > 1
+        return make_step(network, self._updater, variables, self._loss, self.runtime, accumulates=accumulates)
 
     def _run_epoch(
-        self, epoch: int, phase_name: str, step: Callable[..., Any], batches: Batches, listeners: keras.callbacks.CallbackList
+        self,
+        epoch: int,
+        phase_name: str,
+        step: Callable[..., Any],
+        predict: Callable[[Any], Any],
+        batches: Batches,
+        listeners: keras.callbacks.CallbackList,
     ) -> None:
         listeners.on_epoch_begin(epoch)
         started = time.perf_counter()
-        first_step = epoch * self._steps_per_epoch
-        meter = EpochMeter(epoch + 1, first_step)
-        for index, num_examples, (images, labels) in self._distributed(batches, epoch):
-            self._set_rate(first_step + index)
-            listeners.on_train_batch_begin(index)
-            meter.add(num_examples, *step(images, labels, tf.constant(num_examples, tf.float32)))
-            listeners.on_train_batch_end(index, meter.logs())
+        meter = EpochMeter(epoch + 1, epoch * self._steps_per_epoch)
+        for batch in self.batches(batches, epoch):
+            self._set_rate(batch.update)
+            listeners.on_train_batch_begin(batch.index)
+            meter.add(batch.num_examples, *self.take_step(step, batch))
+            if batch.completes:
+                self._average.update(batch.update)
+            listeners.on_train_batch_end(batch.index, meter.logs())
         logs = meter.finish()
         seconds = time.perf_counter() - started
-        logs |= self._validate(batches.validation) | {"learning_rate": float(self.optimizer.learning_rate.numpy())}
+        logs |= self._validate(predict, batches.validation) | {"learning_rate": float(self.optimizer.learning_rate.numpy())}
         listeners.on_epoch_end(epoch, logs)
         self._end_epoch({"epoch": epoch + 1, "phase": phase_name, **logs, "seconds": seconds})
 
-    def _distributed(self, batches: Batches, epoch: int) -> Iterator[tuple[int, int, Any]]:
-        """(index, examples in the global batch, batch on the replicas) of each step of an epoch."""
-        left = batches.num_train
-        for index, batch in enumerate(self.runtime.strategy.experimental_distribute_dataset(batches.training(epoch))):
-            yield index, min(self.config.batch_size, left), batch
-            left -= self.config.batch_size
+    def batches(self, batches: Batches, epoch: int) -> Iterator[Batch]:
+        """The batches of an epoch on the replicas, with their places in the run."""
+        contents = self.runtime.strategy.experimental_distribute_dataset(batches.training(epoch))
+        return numbered(contents, epoch, batches.num_train, self.config)
 
-    def _set_rate(self, step: int) -> None:
+    def _set_rate(self, update: int) -> None:
         """Set the rate where the schedule changes it; where it does not, one that a callback has set stays."""
-        factor = self._schedule.factor(step)
+        factor = self._schedule.factor(update)
         if factor != self.progress.rate_factor:
             self.progress.rate_factor = factor
             self.optimizer.learning_rate = self.config.learning_rate * factor
 
-    def _validate(self, validation: tf.data.Dataset | None) -> dict[str, float]:
+    def _validate(self, predict: Callable[[Any], Any], validation: tf.data.Dataset | None) -> dict[str, float]:
         if validation is None:
             return {}
-        scores = metrics(*predict_logits(self.predict, self.runtime, validation))
+        with self._average.swapped_in():
+            scores = metrics(*predict_logits(predict, self.runtime, validation))
         return {"val_loss": scores["loss"], "val_accuracy": scores["accuracy"]}
 
     def _end_epoch(self, row: dict[str, Any]) -> None:
@@ -259,6 +301,21 @@ class Trainer:
         if "val_loss" in row and (row["val_accuracy"], -row["val_loss"]) > (best.get("accuracy", -1.0), -best.get("loss", math.inf)):
             progress.best = {"epoch": row["epoch"], "accuracy": row["val_accuracy"], "loss": row["val_loss"]}
             if self.config.selection == "best":
-                checkpoint.save(self._best, self.model.variables, {})
+                with self._average.swapped_in():
+                    checkpoint.save(self._best, self.model.variables, {})
+        self._watch()
         self._on_epoch(progress)
         checkpoint.save(self._latest, self._variables(), asdict(progress))
+
+    def _watch(self) -> None:
+        """Say once a phase where the last epoch is a collapse."""
+        progress = self.progress
+        if self._start:
+            now = {variable.path: variable.numpy() for variable in self._trained if variable.path in self._start}
+            progress.moved = collapse.largest_change(self._start, now) | {"updates": self._updates_per_epoch}
+            self._start = {}
+        what = "" if progress.collapse else collapse.symptom(progress.history, self.model.output_shape[-1])
+        if what:
+            progress.collapse = collapse.message(what, progress.epoch, self.config, progress.moved)
+            if self._verbose:
+                print(progress.collapse, flush=True)

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from tl_keras import quiet
 from tl_keras.backbones import LOGITS, Backbone, build_classifier, check_settings, get_backbone
 from tl_keras.errors import ConfigError, DamagedError, MissingError, UserError, unknown
-from tl_keras.flags import CommandFlags
+from tl_keras.flags import CommandFlags, dispatch
 from tl_keras.weights.contents import Entry, list_tensors
 from tl_keras.weights.lookup import found_files, locate, weights_directories
 from tl_keras.weights.names import FLAX, TORCHVISION
@@ -22,13 +22,7 @@ NAME_HELP = "NAME is a backbone, for its default weights, or backbone:variant."
 
 def weights(arguments: Sequence[str]) -> None:
     """List, fetch, verify, convert and inspect files of pre-trained weights."""
-    if not arguments or arguments[0] in ("--help", "-h", "help"):
-        print(USAGE)
-        return
-    action, *rest = arguments
-    if action not in ACTIONS:
-        raise unknown("action of weights", action, ACTIONS)
-    ACTIONS[action](rest)
+    dispatch(arguments, ACTIONS, USAGE, "action of weights")
 
 
 class _Action:

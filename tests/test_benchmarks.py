@@ -1,0 +1,241 @@
+"""The benchmark: every kind of row runs at toy size, the plain networks are torchvision's, and figures are summed up rightly."""
+
+import builtins
+import json
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks import arrays, measure, rows, startup, table, work
+from benchmarks.measure import Measured, Side
+from benchmarks.rows import KERAS, OURS, TORCH
+from tl_keras.backbones import BACKBONES
+from tl_keras.errors import ConfigError
+from tl_keras.prepare import plan
+from tl_keras.strategies import Phase
+
+
+def smoke_rows():
+    """One row for each job that differs at smoke size: all backbones are the narrow AlexNet there."""
+    found = {}
+    for row in rows.rows(rows.SMOKE):
+        found.setdefault((row.kind.title, row.work.strategy == "gradual"), row)
+    slow = {"startup", "gradual"}
+    return [
+        pytest.param(row, id=name, marks=pytest.mark.slow if slow & {*name.split("-")} else ())
+        for row in found.values()
+        for name in [row.name]
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", smoke_rows())
+def test_every_kind_of_row_runs(row):
+    row = replace(row, rounds=1)
+    measured = measure.measure(row, arrays.random(10, 10))
+    if row.name in measured.skipped:
+        pytest.skip(measured.skipped[row.name])
+    assert {*measured.sides, *measured.skipped} == {*row.jobs} and OURS in measured.sides
+    for side in measured.sides:
+        assert len(measured.sides[side].seconds) == 1 and measured.figure(side).median > 0
+
+
+def record_of(measured):
+    machine = {
+        "device": "CPU", "cpu": "A Processor, 2 cores", "versions": {"keras": "3"}, "torch_threads": 2, "matrix_size": 2048,
+        "peaks": {"tensorflow": {"float32": 1e11}}, "import_seconds": {OURS: 5.0},
+    }  # fmt: skip
+    return table.Report("quick", "2030-01-01T00:00+00:00", machine, "random", [measured])
+
+
+@pytest.fixture
+def measured():
+    (row,) = rows.rows(rows.QUICK, ["alexnet-step"])
+    sides = {OURS: Side((1.0, 2.0, 4.0), 2**20), KERAS: Side((2.0, 6.0, 8.0), 2**21), TORCH: Side((4.0, 8.0, 20.0), 0)}
+    return Measured(row, sides, {}, {OURS: 0.25})
+
+
+def test_ratios_are_those_of_the_same_round(measured):
+    ratio = measured.ratio(TORCH)
+    assert (ratio.median, ratio.low, ratio.high) == (4.0, 4.0, 5.0)
+    assert measured.figure(OURS).median == measured.row.num_images / 2 and measured.row.num_images == 64
+
+
+def test_the_table_says_whether_a_target_is_reached(measured, capsys):
+    report = record_of(measured)
+    lines = table.markdown(report).splitlines()
+    assert [line.split(" | ")[3] for line in lines if "alexnet-step" in line] == [KERAS, TORCH]
+    against = {line.split(" | ")[3]: line for line in lines if "alexnet-step" in line}
+    assert "| 2 [2, 3] | 2.5 MISSED | 1 / 2 | 25 % / - |" in against[KERAS]
+    assert "| 4 [4, 5] | 3 reached | 1 / - |" in against[TORCH]
+    table.print_table(report)
+    assert "MISSED" in capsys.readouterr().out
+
+
+def test_both_files_are_named_after_the_processor(measured, tmp_path):
+    paths = table.write(record_of(measured), tmp_path)
+    assert [path.name for path in paths] == ["a-processor-2-cores-quick.md", "a-processor-2-cores-quick.json"]
+    record = json.loads(paths[1].read_text())
+    assert record["rows"][0]["ratios"][TORCH] == {"median": 4.0, "low": 4.0, "high": 5.0, "target": 3}
+    assert record["rows"][0]["sides"][KERAS]["seconds"] == [2.0, 6.0, 8.0]
+
+
+def test_a_command_measures_prints_and_writes(tmp_path, capsys):
+    assert command.main(["--profile=smoke", "--rows=alexnet-predict", f"--results_dir={tmp_path}"]) == 0
+    assert "times faster" in capsys.readouterr().out
+    (record,) = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
+    shares = [side["peak_share"] for side in record["rows"][0]["sides"].values()]
+    assert shares and all(0 < share < 1 for share in shares)
+    assert record["machine"]["peaks"]["tensorflow"]["float32"] > 0 and record["images"] == "random"
+
+
+@pytest.mark.parametrize("flags, said", [("--rows=alexnet-hed", "alexnet-head"), ("--profile=small", "full, quick, smoke")])
+def test_mistaken_flags_are_one_message(flags, said, capsys):
+    assert command.main([flags]) == ConfigError.exit_code
+    assert said in capsys.readouterr().err
+
+
+def test_without_torch_its_rows_are_skipped_and_say_so(monkeypatch):
+    original = measure.find_job
+
+    def without_torch(path):
+        if "torch" in path:
+            raise ImportError("No module named 'torch'", name="torch")
+        return original(path)
+
+    monkeypatch.setattr(measure, "find_job", without_torch)
+    (row,) = rows.rows(rows.SMOKE, ["input"])
+    measured = measure.measure(row, arrays.random(10, 10))
+    assert measured.skipped == {TORCH: "torch is not importable"} and set(measured.sides) == {OURS, KERAS}
+    assert f"Not run: {TORCH}: torch is not importable." in table.notes(record_of(measured))
+
+
+def test_torch_is_imported_by_its_own_side_alone(monkeypatch):
+    """A machine without torch imports everything else."""
+    real = builtins.__import__
+
+    def refuse(name, *arguments, **options):
+        if name.partition(".")[0] == "torch":
+            raise ImportError("No module named 'torch'", name="torch")
+        return real(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    monkeypatch.delitem(__import__("sys").modules, "benchmarks.plain_torch", raising=False)
+    with pytest.raises(ImportError) as error:
+        measure.find_job("plain_torch:train")
+    assert error.value.name == "torch"
+    assert measure.find_job("ours:train") and measure.find_job("plain_keras:train") and measure.find_job("startup:plain_torch")
+
+
+def test_epochs_that_are_left_out_count_as_the_last_one(monkeypatch):
+    ticks = iter([0.0, 10.0, 13.0, 13.0, 15.0, 16.0])  # start; two epochs of 3 and 2 seconds; the end
+    monkeypatch.setattr(work, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
+    clock = work.Clock(work.Work("alexnet", epochs=10, measured_epochs=2))
+    assert list(clock.epochs(Phase("full", 10, {}))) == [0, 1]
+    assert clock.seconds() == 16.0 + 8 * 2.0
+
+
+def test_what_is_scaled_is_said():
+    (row,) = rows.rows(rows.FULL, ["alexnet-head"])
+    assert "measured 2 of 10 epochs, scaled" in row.title and "5,000 + 10,000 images" in row.title
+    (row,) = rows.rows(rows.FULL, ["resnet18-gradual"])
+    assert row.work.measured() == 10 and "scaled" not in row.title
+
+
+@pytest.mark.parametrize("profile", rows.PROFILES)
+def test_every_row_is_possible(profile):
+    """The plan of every row fits its backbone, in every profile, and every target has a side."""
+    from benchmarks import ours
+
+    for row in rows.rows(profile):
+        assert plan(ours.configure(row.work)).phases == row.work.phases()
+        assert set(row.targets) <= set(row.jobs) and OURS in row.jobs
+        assert row.kind.counts != "steps" or row.work.num_train >= row.work.batch_size
+
+
+def test_quick_rows_and_targets_are_those_of_full():
+    full, quick = ({row.name: row for row in rows.rows(profile)} for profile in (rows.FULL, rows.QUICK))
+    assert set(quick) < set(full) and {name for name, row in full.items() if row.targets} - {"resnet18-loop"} <= set(quick)
+    assert all(row.work.epochs == full[name].work.epochs and row.targets == full[name].targets for name, row in quick.items())
+
+
+def test_nothing_is_found_computed_before():
+    images = arrays.random(4, 2)
+    assert images.source().fingerprint != images.source().fingerprint
+    np.testing.assert_array_equal(images.source().test.stack([0, 1]), images.test)
+
+
+def test_cifar10_stands_in_for_noise(shared):
+    images = arrays.cifar10(str(shared / "data" / "tfds"), 5, 3)
+    assert images.train.shape == (5, 32, 32, 3) and images.test.shape == (3, 32, 32, 3) and images.train.dtype == np.uint8
+    assert images.origin == "CIFAR-10" and len(set(images.train_labels.tolist())) > 1
+
+
+def test_a_step_is_three_passes_less_one_of_the_first_stage():
+    from benchmarks import ours
+
+    forward, step = ours.multiply_adds("alexnet", 224)
+    first = 55 * 55 * 64 * 11 * 11 * 3
+    assert forward == pytest.approx(714e6, rel=0.01) and step == 3 * forward - first
+
+
+def test_imports_count_for_whole_commands_alone(monkeypatch):
+    monkeypatch.setattr(measure, "import_seconds", lambda side: 100.0)
+    (row,) = rows.rows(rows.SMOKE, ["input"])
+    for whole in (True, False):
+        measured = measure.measure(replace(row, whole_command=whole, rounds=1), arrays.random(10, 10))
+        assert (measured.sides[OURS].seconds[0] > 100) is whole
+
+
+class TestPlainTorch:
+    """The networks written by hand against torchvision's."""
+
+    @pytest.fixture
+    def plain_torch(self):
+        pytest.importorskip("torch")
+        from benchmarks import plain_torch
+
+        return plain_torch
+
+    @pytest.mark.parametrize("name, expected", [("alexnet", 61_100_840), ("resnet18", 11_689_512)])
+    def test_parameters_are_torchvisions(self, plain_torch, name, expected):
+        assert sum(weight.numel() for weight in plain_torch.NETWORKS[name](1000).parameters()) == expected
+
+    @pytest.mark.parametrize("case, name", [("alexnet_64", "alexnet"), ("alexnet_224", "alexnet"), ("resnet18_224", "resnet18")])
+    def test_logits_are_torchvisions(self, plain_torch, shared, case, name):
+        import torch
+        from test_parity import by_formula
+
+        network = plain_torch.NETWORKS[name](1000).eval()
+        weights = {key: torch.from_numpy(np.asarray(by_formula(key, tuple(value.shape)))) for key, value in network.state_dict().items()}
+        network.load_state_dict(weights)
+        size = int(case.rpartition("_")[2])
+        images = np.random.default_rng(0).standard_normal((2, size, size, 3)).astype("float32")
+        with np.load(shared / "parity" / "torchvision_logits.npz") as file, torch.no_grad():
+            found, expected = network(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy(), file[case]
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * expected.std())
+
+    @pytest.mark.parametrize("name", ["alexnet", "resnet18"])
+    def test_stages_are_ours_and_cover_every_weight(self, plain_torch, name):
+        network = plain_torch.NETWORKS[name](10)
+        stages = network.stages()
+        assert [*stages] == [*(stage for stage, _ in BACKBONES[name].stages), "head"]
+        covered = [id(weight) for modules in stages.values() for module in modules for weight in module.parameters()]
+        assert sorted(covered) == sorted(id(weight) for weight in network.parameters())
+
+    def test_frozen_weights_stay(self, plain_torch):
+        import torch
+
+        job = work.Work("alexnet_narrow", 64, "head", batch_size=5)
+        network = plain_torch.NETWORKS[job.backbone](10)
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        images = arrays.random(5, 0)
+        plain_torch._train(network, plain_torch._optimizer(network, job.phases()[0]), [plain_torch._batch(job, images)])
+        moved = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+        assert moved == {"classifier.6.weight", "classifier.6.bias"}
+
+    def test_a_fresh_process_is_timed(self, plain_torch):
+        assert 0 < startup.import_seconds("plain_torch") < 600
