@@ -1,0 +1,54 @@
+"""The images of the benchmark, as uint8 arrays in memory: random, or CIFAR-10 where it is at hand."""
+
+from dataclasses import dataclass
+from uuid import uuid4
+
+import numpy as np
+
+from tl_keras import data
+from tl_keras.config import DataConfig
+
+SIZE, CLASSES = 32, 10
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Images uint8 (n, 32, 32, 3) and labels int64 (n,) of both splits, and where they are from."""
+
+    train: np.ndarray
+    train_labels: np.ndarray
+    test: np.ndarray
+    test_labels: np.ndarray
+    origin: str
+
+    def take(self, num_train: int, num_test: int) -> "Arrays":
+        """The first of both splits."""
+        return Arrays(
+            self.train[:num_train], self.train_labels[:num_train], self.test[:num_test], self.test_labels[:num_test], self.origin
+        )  # fmt: skip
+
+    def source(self) -> data.Source:
+        """The same images for tl_keras, with a fingerprint that no other call gives: nothing is found computed before."""
+        return data.Source(
+            name="benchmark",
+            class_names=tuple("0123456789"),
+            train=data.make_examples(data.Images(self.train), self.train_labels),
+            validation=None,
+            test=data.make_examples(data.Images(self.test), self.test_labels),
+            fingerprint=uuid4().hex,
+        )
+
+
+def random(num_train: int, num_test: int) -> Arrays:
+    """Noise: how long a network takes does not depend on what it sees."""
+    numbers = np.random.default_rng(0)
+    parts = [(numbers.integers(0, 256, (n, SIZE, SIZE, 3), np.uint8), np.arange(n) % CLASSES) for n in (num_train, num_test)]
+    return Arrays(*parts[0], *parts[1], origin="random")
+
+
+def cifar10(data_dir: str, num_train: int, num_test: int) -> Arrays:
+    """The first images of both splits of CIFAR-10; MissingError where it is not prepared in `data_dir` and cannot be fetched."""
+    source = data.load_source(DataConfig(dataset="cifar10", data_dir=data_dir))
+    splits = ((source.train, num_train), (source.test, num_test))
+    parts = [(examples.stack(np.arange(n)), examples.labels[:n]) for examples, n in splits]
+    return Arrays(*parts[0], *parts[1], origin="CIFAR-10")

@@ -1,0 +1,176 @@
+"""The same work through tl_keras, with its automatic settings."""
+
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import keras
+import tensorflow as tf
+
+from benchmarks import plain_keras
+from benchmarks.arrays import Arrays
+from benchmarks.work import CLASSES, LEARNING_RATE, MOMENTUM, Work, timed
+from tl_keras import backbones, data, evaluation, losses, runtime
+from tl_keras.config import RunConfig
+from tl_keras.data import pipeline
+from tl_keras.multiply_adds import stage_costs
+from tl_keras.prepare import plan, start
+from tl_keras.run import run
+from tl_keras.steps import Batch
+from tl_keras.trainer import Batches, Trainer
+
+
+def configure(work: Work) -> RunConfig:
+    """The configuration of `work`: what the plain scripts do, and all else as it is by default."""
+    return RunConfig().replace(
+        backbone=work.backbone,
+        weights="none",
+        image_size=work.image_size,
+        strategy=work.strategy,
+        optimizer="sgd",
+        learning_rate=LEARNING_RATE,
+        momentum=MOMENTUM,
+        epochs=work.epochs,
+        batch_size=work.batch_size,
+        validation_fraction=0.0,
+        selection="last",
+    )
+
+
+def _machine(work: Work) -> runtime.Runtime:
+    config = configure(work)
+    return start(config, plan(config))
+
+
+def precision(work: Work) -> str:
+    """What `--precision=auto` comes to here."""
+    return _machine(work).precision
+
+
+def _model(work: Work) -> tuple[keras.Model, runtime.Runtime]:
+    machine = _machine(work)
+    with machine.scope():
+        return backbones.build_classifier(work.backbone, CLASSES, image_size=work.image_size), machine
+
+
+def _run(config: RunConfig, source: data.Source, callbacks: tuple[keras.callbacks.Callback, ...] = ()) -> dict[str, Any]:
+    """A run on `source`, which is kept from no other: what was loaded from another `data_dir` does not count."""
+    with tempfile.TemporaryDirectory() as directory, patch("tl_keras.data.load_source", lambda config: source):
+        return run(config.replace(data_dir=directory), Path(directory) / "run", callbacks=callbacks)
+
+
+@contextmanager
+def train(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
+    """The whole job as `tl-keras train` does it, up to the files of a finished run."""
+    yield lambda: timed(lambda: _run(configure(work), arrays.source()))()
+
+
+def _training_batches(work: Work, examples: data.Examples) -> tf.data.Dataset:
+    return pipeline.training_batches(
+        examples,
+        num_classes=CLASSES,
+        image_size=work.image_size,
+        crop_fraction=1.0,
+        augmentation="none",
+        batch_size=work.batch_size,
+        seed=0,
+        epoch=0,
+    )
+
+
+def _batch(work: Work, arrays: Arrays) -> tuple[tf.Tensor, tf.Tensor]:
+    return next(iter(_training_batches(work, arrays.source().train)))
+
+
+def _trainer(work: Work, model: keras.Model, machine: runtime.Runtime, directory: str) -> Trainer:
+    config = configure(work)
+    stages = backbones.stage_layers(model, work.backbone)
+    loss = losses.build_loss(config.train, {}, CLASSES)
+    return Trainer(model, stages, plan(config).phases, config.train, machine, Path(directory), loss=loss)
+
+
+@contextmanager
+def step(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
+    """Training steps on a prepared batch: the trainer's own, without its loop."""
+    content, size = _batch(work, arrays), work.batch_size
+    batch = Batch(index=0, content=content, num_examples=size, num_in_update=size, update=0, completes=True)
+    with tempfile.TemporaryDirectory() as directory:
+        trainer = _trainer(work, *_model(work), directory)
+        with trainer.following(trainer.phases[0]) as compiled:
+            yield timed(lambda: [float(loss) for loss, _ in [trainer.take_step(compiled, batch) for _ in range(work.steps)]])
+
+
+@contextmanager
+def loop(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
+    """The second epoch of the training loop over a prepared batch; the first one compiles. Checkpoints are left out."""
+    # Setting the global seed, as starting a runtime does, makes TensorFlow forget what it compiled for any side: once, before.
+    network = _model(work)
+    repeated = tf.data.Dataset.from_tensors(_batch(work, arrays)).repeat(work.steps)
+    batches = Batches(lambda epoch: repeated, work.steps * work.batch_size, None)
+
+    def job() -> float:
+        with tempfile.TemporaryDirectory() as directory, patch("tl_keras.checkpoint.save"):
+            progress = _trainer(replace(work, epochs=2), *network, directory).fit(batches)
+        return progress.history[-1]["seconds"]
+
+    yield job
+
+
+@contextmanager
+def train_on_batch(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
+    """What `loop` is held against: Keras's own step on the same network, batch and precision."""
+    machine = _machine(work)
+    with plain_keras.train_on_batch(work, arrays, machine.precision, machine.xla) as job:
+        yield job
+
+
+@contextmanager
+def predict(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
+    """Inference on a prepared batch."""
+    model, machine = _model(work)
+    compiled, images = evaluation.make_predict(model, machine), _batch(work, arrays)[0]
+    yield timed(lambda: [compiled(images).numpy() for _ in range(work.steps)])
+
+
+@contextmanager
+def feed(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
+    """The batches of an epoch, and nothing done with them; making the pipeline, which each epoch does, is part of it."""
+    examples = arrays.source().train
+    yield timed(lambda: sum(len(targets) for _, targets in _training_batches(work, examples)))
+
+
+class _FirstStep(keras.callbacks.Callback):
+    """Leaves the run after its first step."""
+
+    class Done(Exception):
+        pass
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        raise self.Done
+
+
+def first_step(work: Work, arrays: Arrays) -> None:
+    """From nothing to the end of the first training step."""
+    try:
+        _run(configure(work), arrays.source(), (_FirstStep(),))
+    except _FirstStep.Done:
+        pass
+
+
+@cache
+def multiply_adds(backbone: str, image_size: int) -> tuple[int, int]:
+    """Multiply-adds of an image's forward pass, and of a training step on it.
+
+    A step is the forward pass, the gradients of all weights and those of all inputs, which cost as much each; but the inputs of the
+    first stage need none, which leaves out a little too much where it has several layers.
+    """
+    keras.config.set_dtype_policy("float32")
+    costs = [
+        cost.multiply_adds for cost in stage_costs(backbones.build_classifier(backbone, CLASSES, image_size=image_size), backbone).values()
+    ]
+    return sum(costs), 3 * sum(costs) - costs[0]

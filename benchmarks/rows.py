@@ -1,0 +1,191 @@
+"""The table of rows: what each measures, its size in each profile, and by how much ours is to be ahead."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from benchmarks.work import Work
+from tl_keras.errors import unknown
+
+OURS, KERAS, TORCH = "ours", "plain Keras", "plain torch"
+TRAIN_ON_BATCH, ONE_HEAD = "train_on_batch", "one head"
+FULL, QUICK, SMOKE = PROFILES = ("full", "quick", "smoke")
+EPOCHS = 10  # of a whole job
+MODULES = {OURS: "ours", KERAS: "plain_keras", TORCH: "plain_torch"}
+PLAIN_TORCH_HAS = ("alexnet", "resnet18")
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What rows of a kind have in common.
+
+    Attributes:
+        title: with the fields of `Work`.
+        jobs: side -> `module:function` of its job.
+        counts: what the figure counts images of: `steps`, `train`, or nothing, and then it is seconds.
+        warm_up: whether every side does the work once before it counts.
+        passes: what an image costs, for the share of the matrix-product peak: `forward`, `step` or nothing.
+    """
+
+    title: str
+    jobs: Mapping[str, str]
+    counts: str = ""
+    warm_up: bool = True
+    passes: str = ""
+
+
+def _three(job: str) -> dict[str, str]:
+    """The function of this name in the module of every side."""
+    return {side: f"{module}:{job}" for side, module in MODULES.items()}
+
+
+KINDS: Mapping[str, Kind] = {
+    "whole": Kind("{strategy}, {epochs} epochs, {num_train:,} + {num_test:,} images", _three("train"), warm_up=False),
+    "step": Kind("full fine-tuning, steps of {batch_size}", _three("step"), counts="steps", passes="step"),
+    "predict": Kind("inference, batches of {batch_size}", _three("predict"), counts="steps", passes="forward"),
+    "feed": Kind("input alone, to {image_size} px, batches of {batch_size}", _three("feed"), counts="train"),
+    "startup": Kind(
+        "command to first step of {batch_size}", {side: f"startup:{module}" for side, module in MODULES.items()}, warm_up=False
+    ),
+    "loop": Kind(
+        "training loop, steps of {batch_size}, same precision",
+        {OURS: "ours:loop", TRAIN_ON_BATCH: "ours:train_on_batch"},
+        counts="steps",
+    ),
+    "heads": Kind(
+        "21 heads, the last 9 of {epochs} epochs on {num_train:,} features",
+        {OURS: "heads:grid", ONE_HEAD: "heads:one"},
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of a row's work a profile does; see `Work`."""
+
+    rounds: int
+    num_train: int = 0
+    num_test: int = 0
+    measured_epochs: int = 0
+    batch_size: int = 64
+    steps: int = 1
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A row before its profile is chosen.
+
+    Attributes:
+        targets: side -> how many times faster than it ours is to be, at least.
+        full: its size in the profile `full`, the task's own.
+        quick: its size in `quick`, where it has one: all rows of it together take five minutes on two cores.
+    """
+
+    name: str
+    kind: str
+    backbone: str
+    targets: Mapping[str, float]
+    full: Size
+    quick: Size | None = None
+    strategy: str = "full"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row as it is measured.
+
+    Attributes:
+        whole_command: whether the imports of each side, measured in fresh processes, are added to its seconds.
+    """
+
+    name: str
+    kind: Kind
+    work: Work
+    jobs: Mapping[str, str]
+    targets: Mapping[str, float]
+    rounds: int
+    whole_command: bool
+
+    @property
+    def title(self) -> str:
+        """What is measured, with its sizes."""
+        title = f"{self.work.backbone}: {self.kind.title.format(**vars(self.work))}"
+        return f"{title}{self.scaled}"
+
+    @property
+    def scaled(self) -> str:
+        """What the plain sides really ran, where that is less than the row says."""
+        measured = self.work.measured() if self.work.measured_epochs else self.work.epochs
+        return f" (plain sides: measured {measured} of {self.work.epochs} epochs, scaled)" if measured < self.work.epochs else ""
+
+    @property
+    def num_images(self) -> int:
+        """Images in a sample of a row that counts them; 0 where its figure is seconds."""
+        return {"steps": self.work.steps * self.work.batch_size, "train": self.work.num_train, "": 0}[self.kind.counts]
+
+
+SAME_LOOP = 1 / 1.03  # 3 % slower
+TWICE_THE_TIME = 1 / 2
+
+# Every image of a whole job is one of an epoch or of the test. A step that takes a second or more is long enough for a sample.
+SPECS = (
+    Spec("alexnet-head", "whole", "alexnet", {TORCH: 10, KERAS: 10}, Size(2, 5000, 10_000, 2), Size(1, 512, 1024, 2), "head"),
+    Spec("resnet18-head", "whole", "resnet18", {TORCH: 12, KERAS: 8}, Size(2, 5000, 10_000, 2), Size(1, 128, 256, 2), "head"),
+    Spec("resnet50-head", "whole", "resnet50", {}, Size(2, 500, 500, 2), strategy="head"),
+    Spec("vgg16-head", "whole", "vgg16", {}, Size(2, 200, 200, 2), strategy="head"),
+    Spec("vit_b16-head", "whole", "vit_b16", {}, Size(2, 200, 200, 2), strategy="head"),
+    Spec("mobilenet-head", "whole", "mobilenet", {}, Size(2, 1000, 1000, 2), strategy="head"),
+    Spec("alexnet-last2", "whole", "alexnet", {}, Size(2, 2000, 2000, 2), Size(1, 256, 256, 2), "last:2"),
+    Spec("resnet18-last2", "whole", "resnet18", {}, Size(2, 500, 500, 2), strategy="last:2"),
+    Spec("resnet18-gradual", "whole", "resnet18", {TORCH: 2, KERAS: 2}, Size(2, 500, 500), Size(1, 32, 32), "gradual"),
+    Spec("alexnet-step", "step", "alexnet", {TORCH: 3, KERAS: 2.5}, Size(5, steps=3), Size(3, batch_size=32, steps=2)),
+    Spec("resnet18-step", "step", "resnet18", {TORCH: 1.7, KERAS: 1.7}, Size(5, steps=2), Size(3, batch_size=32)),
+    Spec("resnet50-step", "step", "resnet50", {}, Size(5, batch_size=32)),
+    Spec("vgg16-step", "step", "vgg16", {}, Size(5, batch_size=16)),
+    Spec("vit_b16-step", "step", "vit_b16", {}, Size(5, batch_size=16)),
+    Spec("mobilenet-step", "step", "mobilenet", {}, Size(5, steps=2), Size(3, batch_size=32)),
+    Spec("alexnet-predict", "predict", "alexnet", {}, Size(5, steps=5), Size(3, steps=2)),
+    Spec("resnet18-predict", "predict", "resnet18", {}, Size(5, steps=3), Size(3)),
+    Spec("resnet50-predict", "predict", "resnet50", {}, Size(5)),
+    Spec("vgg16-predict", "predict", "vgg16", {}, Size(5, batch_size=32)),
+    Spec("vit_b16-predict", "predict", "vit_b16", {}, Size(5, batch_size=32)),
+    Spec("mobilenet-predict", "predict", "mobilenet", {}, Size(5, steps=3), Size(3)),
+    Spec("input", "feed", "alexnet", {}, Size(5, 10_000), Size(3, 2000)),
+    Spec("alexnet-startup", "startup", "alexnet", {}, Size(5), Size(1)),
+    Spec("alexnet-loop", "loop", "alexnet", {TRAIN_ON_BATCH: SAME_LOOP}, Size(5, steps=5), Size(3, batch_size=32, steps=3)),
+    Spec("resnet18-loop", "loop", "resnet18", {TRAIN_ON_BATCH: SAME_LOOP}, Size(5, steps=3)),
+    Spec("alexnet-heads", "heads", "alexnet", {ONE_HEAD: TWICE_THE_TIME}, Size(3, 2000, 500), Size(1, 500, 64), "head"),
+)  # fmt: skip
+
+# Of everything a little, in seconds: whether it runs, not how well.
+SMOKE_SIZE = Size(2, 10, 10, measured_epochs=1, batch_size=5)
+SMOKE_NETWORK = {"backbone": "alexnet_narrow", "image_size": 64}
+
+
+def rows(profile: str, names: Sequence[str] = ()) -> list[Row]:
+    """The rows of `profile`, or those of them with these names; ConfigError where it has no such row."""
+    found = {spec.name: _row(spec, profile) for spec in SPECS if _size(spec, profile)}
+    for name in names:
+        if name not in found:
+            raise unknown(f"row of the profile {profile}", name, found)
+    return [row for name, row in found.items() if name in names or not names]
+
+
+def _size(spec: Spec, profile: str) -> Size | None:
+    return {FULL: spec.full, QUICK: spec.quick, SMOKE: SMOKE_SIZE}[profile]
+
+
+def _row(spec: Spec, profile: str) -> Row:
+    size, kind = vars(_size(spec, profile)).copy(), KINDS[spec.kind]
+    rounds, network = size.pop("rounds"), SMOKE_NETWORK if profile == SMOKE else {"backbone": spec.backbone}
+    # A row that counts in steps needs the images of one batch, and start-up those of one and of a test split.
+    size |= {name: size[name] or size["batch_size"] for name in ("num_train", "num_test")}
+    epochs = EPOCHS if spec.strategy != "full" else 1
+    return Row(
+        name=spec.name,
+        kind=kind,
+        work=Work(strategy=spec.strategy, epochs=epochs, **size, **network),
+        jobs={side: job for side, job in kind.jobs.items() if side != TORCH or spec.backbone in PLAIN_TORCH_HAS},
+        targets=spec.targets,
+        rounds=rounds,
+        whole_command=spec.kind == "whole" and profile == FULL,
+    )

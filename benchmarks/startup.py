@@ -1,0 +1,58 @@
+"""Start-up, in fresh processes: from command to the end of the first training step, and the imports alone."""
+
+import importlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cache, partial
+from pathlib import Path
+from statistics import median
+
+from benchmarks import arrays
+from benchmarks.work import Work
+from tl_keras import quiet
+
+ROOT = Path(__file__).parents[1]
+IMPORTS = 3  # how many times the imports are measured
+
+
+def _seconds(arguments: Sequence[str]) -> float:
+    """Seconds from the start of `python -m benchmarks.startup ARGUMENTS` to the time that it prints."""
+    started = time.time()
+    command = [sys.executable, "-m", "benchmarks.startup", *arguments]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout.split()[-1]) - started
+
+
+@contextmanager
+def _fresh(side: str, work: Work, given: arrays.Arrays) -> Iterator[Callable[[], float]]:
+    importlib.import_module(f"benchmarks.{side}")
+    yield lambda: _seconds([side, json.dumps(asdict(work))])
+
+
+ours, plain_keras, plain_torch = (partial(_fresh, side) for side in ("ours", "plain_keras", "plain_torch"))
+
+
+@cache
+def import_seconds(side: str) -> float:
+    """Seconds that a fresh process takes to import what a side needs."""
+    return median(_seconds([side]) for _ in range(IMPORTS))
+
+
+def main(side: str, work: str = "") -> None:
+    """Print the time at which imports, and the first step of `work` where it is given, are done."""
+    if side != "plain_torch":
+        quiet.import_tensorflow()
+    module = importlib.import_module(f"benchmarks.{side}")
+    if work:
+        given = Work(**json.loads(work))
+        module.first_step(given, arrays.random(given.num_train, given.num_test))
+    print(time.time())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,89 @@
+"""What a row of the benchmark does, the same for every side; and clocks. No TensorFlow and no torch here."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.arrays import Arrays
+from tl_keras import strategies
+from tl_keras.backbones.table import BACKBONES
+from tl_keras.config import TrainConfig
+from tl_keras.strategies import Phase
+
+CLASSES = 10
+LEARNING_RATE, MOMENTUM = 1e-3, 0.9
+
+
+@dataclass(frozen=True)
+class Work:
+    """One job.
+
+    Attributes:
+        backbone: a key of BACKBONES, with new weights: speed does not depend on them.
+        image_size: side of what the network sees, in pixels; the images come as uint8 of 32.
+        strategy: what is trained, in the grammar of `--strategy`.
+        epochs: over all phases of the strategy.
+        num_train, num_test: images.
+        steps: how many batches a sample of a row that counts in steps takes.
+        measured_epochs: how many epochs of each phase a plain side really runs; the last of them stands for the rest, which are the
+            same work. 0: all. Ours always runs all.
+    """
+
+    backbone: str
+    image_size: int = 224
+    strategy: str = "full"
+    epochs: int = 1
+    batch_size: int = 64
+    num_train: int = 0
+    num_test: int = 0
+    steps: int = 1
+    measured_epochs: int = 0
+
+    def phases(self) -> tuple[Phase, ...]:
+        """What is trained, and for how many epochs: the same plan for every side."""
+        stages = [name for name, _ in BACKBONES[self.backbone].stages]
+        return strategies.plan(stages, TrainConfig(strategy=self.strategy, epochs=self.epochs))
+
+    def measured(self) -> int:
+        """How many of all epochs a plain side runs."""
+        return sum(self._measured(phase.epochs) for phase in self.phases())
+
+    def _measured(self, epochs: int) -> int:
+        return min(self.measured_epochs or epochs, epochs)
+
+
+# A job is prepared, which is not measured, and then gives a function that does it once and returns the seconds it took.
+Job = Callable[[Work, Arrays], AbstractContextManager[Callable[[], float]]]
+
+
+class Clock:
+    """Seconds of a whole job, from when it is made, of which some epochs are not run but counted as long as the one before them."""
+
+    def __init__(self, work: Work):
+        self._work, self._started, self._left_out = work, time.perf_counter(), 0.0
+
+    def epochs(self, phase: Phase) -> Iterator[int]:
+        """The epochs of `phase` to run."""
+        count = self._work._measured(phase.epochs)
+        for epoch in range(count):
+            began = time.perf_counter()
+            yield epoch
+            last = time.perf_counter() - began
+        self._left_out += (phase.epochs - count) * last
+
+    def seconds(self) -> float:
+        """Seconds up to now, with those of the epochs that were left out."""
+        return time.perf_counter() - self._started + self._left_out
+
+
+def timed(function: Callable[[], Any]) -> Callable[[], float]:
+    """A function that calls `function`, which waits for its own results, and returns the seconds it took."""
+
+    def run() -> float:
+        started = time.perf_counter()
+        function()
+        return time.perf_counter() - started
+
+    return run
