@@ -14,10 +14,14 @@ export KERAS_HOME
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help setup test test-slow fuzz coverage lint format embedded clean exp-part-a
+EXPERIMENTS := part-b part-c adaptation scratch-stem table1 lora pets-binary pets-last-l pets-factors pets-gradual pets-imbalance \
+	pets-resnet50 pets-batchnorm resnet50
+.PHONY: help setup test test-slow fuzz coverage lint format embedded clean bench bench-quick report exp-part-a exp-all $(EXPERIMENTS:%=exp-%)
 
 help: ## list the targets and variables
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+	@echo
+	@echo 'Experiments, each exp-NAME: part-a $(EXPERIMENTS) all'
 	@echo
 	@echo 'Variables: DATA_DIR (prepared TFDS sets)  KERAS_HOME (Keras weights cache)  RUNS_DIR (results; runs)'
 	@echo '           ON_MISSING (embedded or error)  ARGS (further flags)  PYTHON (3.11 to 3.13; python3)'
@@ -33,6 +37,21 @@ setup: .venv/installed ## create .venv and install the package
 
 exp-part-a: setup ## report A, Part A: pre-trained against from-scratch AlexNet, 10 / 20 / 50 % of the data
 	$(RUN) -m experiments.part_a $(EXPERIMENT_FLAGS)
+
+$(EXPERIMENTS:%=exp-%): exp-%: setup
+	$(RUN) -m experiments.$(subst -,_,$*) $(EXPERIMENT_FLAGS)
+
+exp-all: setup ## every experiment, and a page that joins them; ARGS=--profile=smoke runs each row in seconds
+	$(RUN) -m experiments.all $(EXPERIMENT_FLAGS)
+
+bench: setup ## speed beside plain Keras, and plain torch where it is installed (two hours)
+	$(RUN) -m benchmarks --profile=full $(if $(DATA_DIR),--data_dir="$(DATA_DIR)") $(ARGS)
+
+bench-quick: setup ## the same on fewer images (minutes)
+	$(RUN) -m benchmarks --profile=quick $(if $(DATA_DIR),--data_dir="$(DATA_DIR)") $(ARGS)
+
+report: setup ## write the reports of all experiments anew, and the page that joins them
+	$(BIN)/tl-keras report --runs_dir="$(RUNS_DIR)"
 
 test: setup ## the tests (minutes, no network)
 	$(RUN) -m pytest -q $(ARGS)
