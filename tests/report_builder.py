@@ -41,7 +41,8 @@ def make_history(final, seed):
     reached = [0.1 + (final - 0.1) * (1 - math.exp(-(epoch + 0.3 * seed) / 2.5)) for epoch in range(1, 11)]
     return [
         {"epoch": epoch, "phase": "full", "loss": -math.log(max(1e-3, min(0.99, share + 0.02))), "accuracy": min(1, share + 0.02),
-         "images/s": 100.0, "val_loss": -math.log(max(1e-3, share)), "val_accuracy": share, "learning_rate": 1e-3, "seconds": 30.0}
+         "images/s": 100.0, "input_wait": 0.02,
+         "val_loss": -math.log(max(1e-3, share)), "val_accuracy": share, "learning_rate": 1e-3, "seconds": 30.0}
         for epoch, share in enumerate(reached, start=1)
     ]  # fmt: skip
 

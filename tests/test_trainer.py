@@ -11,8 +11,9 @@ from test_freezing import tiny_classifier
 
 from tl_keras import runtime
 from tl_keras.config import RuntimeConfig, TrainConfig
-from tl_keras.errors import ConfigError, TrainingError
+from tl_keras.errors import ConfigError, DamagedError, TrainingError
 from tl_keras.losses import build_loss
+from tl_keras.meter import EpochMeter
 from tl_keras.strategies import Phase, plan
 from tl_keras.trainer import Batches, Trainer
 
@@ -44,7 +45,7 @@ def make_trainer(directory, *, phases=None, settings=None, on_epoch=lambda progr
 
 
 def values(trainer: Trainer) -> list[np.ndarray]:
-    return [variable.numpy() for variable in trainer._variables()]
+    return [variable.numpy() for variable in [*trainer.model.variables, *trainer._variables()]]
 
 
 class Killed(Exception):
@@ -91,6 +92,43 @@ def test_a_killed_run_resumes_to_the_bit(tmp_path, kill_after, chosen):
     assert timeless == [{key: row[key] for key in timeless[0]} for row in expected.history]
     assert [record["audit"] for record in progress.phases] == [record["audit"] for record in expected.phases]
     assert [record["epochs"] for record in progress.phases] == [2, 1, 2]
+
+
+HEAD_ONLY = (Phase("head", 3, {"head": "all"}),)
+
+
+def killed_head(directory):
+    """A run of the head alone, killed after its second epoch."""
+    kill = {2: Killed}
+
+    def on_epoch(progress):
+        if progress.epoch in kill:
+            raise kill[progress.epoch]
+
+    with pytest.raises(Killed):
+        make_trainer(directory, phases=HEAD_ONLY, on_epoch=on_epoch).fit(make_batches())
+
+
+def test_a_checkpoint_holds_what_training_changes_alone(tmp_path):
+    killed_head(tmp_path / "killed")
+    resumed, straight = (make_trainer(tmp_path / name, phases=HEAD_ONLY) for name in ("killed", "straight"))
+    with np.load(tmp_path / "killed" / "latest.npz") as arrays:
+        shapes = sorted(arrays[name].shape for name in arrays.files if arrays[name].ndim > 1)
+    head = tuple(resumed.model.get_layer("logits").kernel.shape)
+    assert shapes == [head, head]  # the kernel and its momentum
+    for trainer in (resumed, straight):
+        trainer.fit(make_batches())
+    for one, other in zip(values(resumed), values(straight), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_a_run_is_not_resumed_on_other_frozen_weights(tmp_path):
+    killed_head(tmp_path)
+    resumed = make_trainer(tmp_path, phases=HEAD_ONLY)
+    kernel = resumed.model.get_layer("stem_conv").kernel
+    kernel.assign(kernel + 1e-3)
+    with pytest.raises(DamagedError, match=r"1 weights \(.*conv/kernel\) differ"):
+        resumed.fit(make_batches())
 
 
 def without_norm(trainer: Trainer) -> None:
@@ -235,6 +273,22 @@ def test_nan_stops_with_the_step(tmp_path):
     with pytest.raises(TrainingError, match=r"loss became nan at step [123] \(epoch 1\); the last finite"):
         make_trainer(tmp_path).fit(make_batches(images))
     assert not (tmp_path / "latest.npz").exists()
+
+
+def test_the_meter_tells_computing_from_waiting_and_leaves_the_first_step_out(monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("tl_keras.meter.time.perf_counter", lambda: clock[0])
+
+    def batches(seconds=(9.0, 1.0, 1.0)):
+        for waiting in seconds:
+            clock[0] += waiting
+            yield
+
+    meter = EpochMeter(1, 0)
+    for _ in meter.timing(batches()):
+        clock[0] += 3.0
+        meter.add(8, tf.constant(16.0), tf.constant(4.0))
+    assert meter.finish() == {"loss": 2.0, "accuracy": 0.5, "images/s": 2.0, "input_wait": 0.25}  # 16 images and 2 s of waiting in 8 s
 
 
 def test_keras_callbacks_work(tmp_path):

@@ -110,10 +110,19 @@ def require_weights(stages: Stages, phase: Phase) -> None:
             )
 
 
+def weight_paths(stages: Stages) -> set[str]:
+    """The path of every weight of the model."""
+    return {weight.path for weight in _weights(stages)}
+
+
 def fingerprints(stages: Stages) -> dict[str, str]:
     """Variable path -> hash of its value, for every weight of the model."""
-    weights = (weight for layers in stages.values() for layer in layers for weight in layer.weights)
-    return {weight.path: hashlib.blake2b(np.ascontiguousarray(weight.numpy()), digest_size=16).hexdigest() for weight in weights}
+    hashed = {weight.path: hashlib.blake2b(np.ascontiguousarray(weight.numpy()), digest_size=16) for weight in _weights(stages)}
+    return {path: digest.hexdigest() for path, digest in hashed.items()}
+
+
+def _weights(stages: Stages) -> list[keras.Variable]:
+    return [weight for layers in stages.values() for layer in layers for weight in layer.weights]
 
 
 def audit(stages: Stages, phase: Phase, before: Mapping[str, str], learning_rate: float = 1.0) -> dict[str, int]:
@@ -135,11 +144,11 @@ def audit(stages: Stages, phase: Phase, before: Mapping[str, str], learning_rate
     strays, stuck = sorted(moved - expected), sorted(expected - moved - lost)
     if strays:
         raise TrainingError(
-            f"Phase {phase.name!r}: {_listing(strays)} moved although the strategy freezes them. This is a defect of tl_keras: report it."
+            f"Phase {phase.name!r}: {listing(strays)} moved although the strategy freezes them. This is a defect of tl_keras: report it."
         )
     if stuck:
         raise TrainingError(
-            f"Phase {phase.name!r}: {_listing(stuck)} did not move although the strategy trains them. They got no gradient (dead units "
+            f"Phase {phase.name!r}: {listing(stuck)} did not move although the strategy trains them. They got no gradient (dead units "
             "before them) or a rate too small for float32. Try another --learning_rate or other weights."
         )
     return {"moved": len(moved), "unmoved": len(after) - len(moved), "rounded_away": len(lost)}
@@ -152,6 +161,7 @@ def expected_to_move(stages: Stages, phase: Phase) -> set[str]:
     return statistics | {variable.path for variable in trained_variables(stages, phase)}
 
 
-def _listing(paths: Sequence[str]) -> str:
+def listing(paths: Sequence[str]) -> str:
+    """How many weights, and the first of them, for a message."""
     more = f" and {len(paths) - LISTED} more" if len(paths) > LISTED else ""
     return f"{len(paths)} weights ({', '.join(paths[:LISTED])}{more})"

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from tl_keras.errors import TrainingError
@@ -23,7 +24,19 @@ class EpochMeter:
         self._steps = self._examples = self._timed_examples = 0
         self._loss = self._right = 0.0
         self._last_finite = math.nan
-        self._first_read = self._last_read = 0.0
+        self._first_read = self._last_read = self._waited = 0.0
+
+    def timing(self, batches: Iterable[Any]) -> Iterator[Any]:
+        """`batches`, with the time that the loop waits for each counted; the first, which starts the pipeline, is left out."""
+        iterator = iter(batches)
+        while True:
+            began = time.perf_counter()
+            try:
+                batch = next(iterator)
+            except StopIteration:
+                return
+            self._waited += time.perf_counter() - began if self._first_read else 0.0
+            yield batch
 
     def add(self, num_examples: int, loss: Any, right: Any) -> None:
         """Take the summed loss and the number right of a step over `num_examples`, still on the device.
@@ -36,11 +49,13 @@ class EpochMeter:
             self._read()
 
     def logs(self) -> dict[str, float]:
-        """Mean loss, accuracy and images per second so far; the first step, which compiles, is left out of the rate."""
+        """Mean loss and accuracy so far, and, without the first step, which compiles: images per second, and the share of the time that
+        went by waiting for input."""
         seen = max(1, self._examples)
         logs = {"loss": self._loss / seen, "accuracy": self._right / seen}
         if self._timed_examples:
-            logs["images/s"] = round(self._timed_examples / max(self._last_read - self._first_read, 1e-9), 1)
+            seconds = max(self._last_read - self._first_read, 1e-9)
+            logs |= {"images/s": round(self._timed_examples / seconds, 1), "input_wait": round(min(1.0, self._waited / seconds), 3)}
         return logs
 
     def finish(self) -> dict[str, float]:

@@ -15,6 +15,7 @@ import tensorflow as tf
 from tl_keras import checkpoint, collapse, freezing
 from tl_keras.config import TrainConfig
 from tl_keras.ema import MovingAverage
+from tl_keras.errors import DamagedError
 from tl_keras.evaluation import make_predict, metrics, predict_logits
 from tl_keras.losses import Loss
 from tl_keras.meter import EpochMeter
@@ -123,8 +124,10 @@ class Trainer:
             # Float16 underflows without a scaled loss; bfloat16 has the range of float32.
             self._updater = keras.optimizers.LossScaleOptimizer(self.optimizer) if runtime.precision == "mixed_float16" else self.optimizer
             self._updater.build(self._trained)
-        changing = {path for phase in phases for path in freezing.expected_to_move(stages, phase)} if config.ema else set()
-        self._average = MovingAverage([v for v in model.variables if v.path in changing], config.ema, runtime)
+        moving = {path for phase in phases for path in freezing.expected_to_move(stages, phase)}
+        self._constant = freezing.weight_paths(stages) - moving
+        self._changing = [variable for variable in model.variables if variable.path not in self._constant]  # also seeds of dropout
+        self._average = MovingAverage([v for v in model.variables if v.path in moving] if config.ema else [], config.ema, runtime)
 
     def fit(self, batches: Batches, callbacks: Sequence[keras.callbacks.Callback] = (), *, verbose: int = 0) -> Progress:
         """Train what is left to train, and leave the model with the selected weights.
@@ -134,6 +137,7 @@ class Trainer:
 
         Raises:
             TrainingError: a loss was not finite, or the audit of a phase failed.
+            DamagedError: the checkpoint to resume is damaged, or belongs to other frozen weights.
         """
         self._steps_per_epoch = math.ceil(batches.num_train / self.config.batch_size)
         self._updates_per_epoch = math.ceil(self._steps_per_epoch / self.config.accumulate_steps)
@@ -169,14 +173,25 @@ class Trainer:
         if self._latest.exists():
             self.progress = Progress(**checkpoint.restore(self._latest, self._variables()))
             self._schedule.state |= self.progress.schedule
+            self._require_constant()
+
+    def _require_constant(self) -> None:
+        """A checkpoint leaves out the weights that no phase changes: they must be those that the interrupted run had."""
+        now, before = freezing.fingerprints(self.stages), self.progress.before_phase
+        if changed := sorted(path for path in self._constant if now[path] != before.get(path)):
+            raise DamagedError(
+                f"{self._latest} was written with other frozen weights: {freezing.listing(changed)} differ. Expected those that the run "
+                "began with; was the file of --weights replaced? Put it back, or delete the run's directory to train it anew."
+            )
 
     def _variables(self) -> list[keras.Variable]:
-        return [*self.model.variables, *self._updater.variables, *self._average.variables]
+        """All that training changes."""
+        return [*self._changing, *self._updater.variables, *self._average.variables]
 
     def _select(self) -> None:
         """Leave the model with what is tested: the weights of the selected epoch, or their averages."""
         if self.selected_epoch() != self.progress.epoch:
-            checkpoint.restore(self._best, self.model.variables)
+            checkpoint.restore(self._best, self._changing)
         else:
             self._average.put_in()
 
@@ -259,7 +274,7 @@ class Trainer:
         listeners.on_epoch_begin(epoch)
         started = time.perf_counter()
         meter = EpochMeter(epoch + 1, epoch * self._steps_per_epoch)
-        for batch in self.batches(batches, epoch):
+        for batch in meter.timing(self.batches(batches, epoch)):
             self._set_rate(batch.update)
             listeners.on_train_batch_begin(batch.index)
             meter.add(batch.num_examples, *self.take_step(step, batch))
@@ -302,7 +317,7 @@ class Trainer:
             progress.best = {"epoch": row["epoch"], "accuracy": row["val_accuracy"], "loss": row["val_loss"]}
             if self.config.selection == "best":
                 with self._average.swapped_in():
-                    checkpoint.save(self._best, self.model.variables, {})
+                    checkpoint.save(self._best, self._changing, {})
         self._watch()
         self._on_epoch(progress)
         checkpoint.save(self._latest, self._variables(), asdict(progress))
