@@ -15,7 +15,7 @@ endif
 
 .DEFAULT_GOAL := help
 EXPERIMENTS := part-b part-c adaptation scratch-stem table1 lora pets-binary pets-last-l pets-factors pets-gradual pets-imbalance \
-	pets-resnet50 pets-batchnorm resnet50
+	pets-resnet50 pets-batchnorm resnet50 precision
 .PHONY: help setup test test-slow fuzz coverage lint format embedded clean bench bench-quick report exp-part-a exp-all $(EXPERIMENTS:%=exp-%)
 
 help: ## list the targets and variables

@@ -14,7 +14,7 @@ from statistics import median
 from benchmarks.arrays import Arrays
 from benchmarks.rows import OURS, Row
 from benchmarks.startup import import_seconds
-from benchmarks.work import Job
+from benchmarks.work import Job, Outcome
 
 SAMPLING_SECONDS = 0.01
 
@@ -37,12 +37,13 @@ class Side:
     """What was measured of one side of a row.
 
     Attributes:
-        seconds: of each round.
+        seconds, accuracies: of each round; an accuracy is None where it is not measured.
         num_bytes: the most that the process grew while the job was prepared, warmed up or done; 0 where it is not known.
     """
 
     seconds: tuple[float, ...]
     num_bytes: int
+    accuracies: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class Measured:
         pairs = zip(self.sides[other].seconds, self.sides[OURS].seconds, strict=True)
         return Spread.of([theirs / ours for theirs, ours in pairs])
 
+    def accuracy(self, side: str) -> Spread | None:
+        """On the test images, in per cent, over the rounds; None where it was not measured."""
+        known = [100 * accuracy for accuracy in self.sides[side].accuracies if accuracy is not None]
+        return Spread.of(known) if known else None
+
     def figure(self, side: str) -> Spread:
         """Seconds, or images per second where the row counts those."""
         seconds = self.sides[side].seconds
@@ -83,15 +89,18 @@ def measure(row: Row, arrays: Arrays) -> Measured:
                         jobs[side]()
             except ImportError as error:
                 skipped[side] = f"{error.name} is not importable"
-        seconds: dict[str, list[float]] = {side: [] for side in jobs}
+        outcomes: dict[str, list[Outcome]] = {side: [] for side in jobs}
         for _ in range(row.rounds):
             for side, job in jobs.items():
                 with _memory() as growth_now:
-                    seconds[side].append(job())
+                    outcomes[side].append(job())
                 growth[side] = max(growth[side], growth_now, key=lambda memory: memory.growth)
-    extra = {side: import_seconds(row.jobs[side].partition(":")[0]) if row.whole_command else 0.0 for side in jobs}
-    sides = {side: Side(tuple(value + extra[side] for value in values), growth[side].growth) for side, values in seconds.items()}
-    return Measured(row, sides, skipped)
+    return Measured(row, {side: _side(row, side, outcomes[side], growth[side].growth) for side in jobs}, skipped)
+
+
+def _side(row: Row, side: str, outcomes: Sequence[Outcome], num_bytes: int) -> Side:
+    imports = import_seconds(row.jobs[side].partition(":")[0]) if row.whole_command else 0.0
+    return Side(tuple(outcome.seconds + imports for outcome in outcomes), num_bytes, tuple(outcome.accuracy for outcome in outcomes))
 
 
 def find_job(path: str) -> Job:
@@ -126,9 +135,10 @@ def _memory() -> Iterator[_Memory]:
 
 
 def _resident() -> int:
-    """Bytes of this process in memory; 0 where the system does not say so."""
+    """Bytes of this process in memory, without those that are files' and can be read again; 0 where the system does not say so."""
     try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        _, resident, files, *_ = Path("/proc/self/statm").read_text().split()
+        return (int(resident) - int(files)) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 0
 

@@ -1,7 +1,8 @@
 """The same work through tl_keras, with its automatic settings."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 from benchmarks import plain_keras
 from benchmarks.arrays import Arrays
-from benchmarks.work import CLASSES, LEARNING_RATE, MOMENTUM, Work, timed
+from benchmarks.work import CLASSES, LEARNING_RATE, MOMENTUM, Once, Outcome, Work, timed
 from tl_keras import backbones, data, evaluation, losses, runtime
 from tl_keras.config import RunConfig
 from tl_keras.data import pipeline
@@ -23,6 +24,8 @@ from tl_keras.prepare import plan, start
 from tl_keras.run import run
 from tl_keras.steps import Batch
 from tl_keras.trainer import Batches, Trainer
+
+LITTLE_MEMORY = 200  # MB
 
 
 def configure(work: Work) -> RunConfig:
@@ -65,9 +68,24 @@ def _run(config: RunConfig, source: data.Source, callbacks: tuple[keras.callback
 
 
 @contextmanager
-def train(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
+def train(work: Work, arrays: Arrays) -> Iterator[Once]:
     """The whole job as `tl-keras train` does it, up to the files of a finished run."""
-    yield lambda: timed(lambda: _run(configure(work), arrays.source()))()
+    yield lambda: whole(configure(work), arrays.source())
+
+
+@contextmanager
+def train_in_little_memory(work: Work, arrays: Arrays) -> Iterator[Once]:
+    """The same with a cache of `LITTLE_MEMORY`, in an empty directory: what does not fit goes to disk."""
+    with tempfile.TemporaryDirectory() as directory:
+        config = configure(work).replace(cache_budget=LITTLE_MEMORY, cache_dir=directory)
+        yield lambda: whole(config, arrays.source())
+
+
+def whole(config: RunConfig, source: data.Source) -> Outcome:
+    """A run from its configuration to its files."""
+    started = time.perf_counter()
+    result = _run(config, source)
+    return Outcome(time.perf_counter() - started, result["metrics"]["test"]["accuracy"])
 
 
 def _training_batches(work: Work, examples: data.Examples) -> tf.data.Dataset:
@@ -95,7 +113,7 @@ def _trainer(work: Work, model: keras.Model, machine: runtime.Runtime, directory
 
 
 @contextmanager
-def step(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
+def step(work: Work, arrays: Arrays) -> Iterator[Once]:
     """Training steps on a prepared batch: the trainer's own, without its loop."""
     content, size = _batch(work, arrays), work.batch_size
     batch = Batch(index=0, content=content, num_examples=size, num_in_update=size, update=0, completes=True)
@@ -106,23 +124,23 @@ def step(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
 
 
 @contextmanager
-def loop(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
+def loop(work: Work, arrays: Arrays) -> Iterator[Once]:
     """The second epoch of the training loop over a prepared batch; the first one compiles. Checkpoints are left out."""
     # Setting the global seed, as starting a runtime does, makes TensorFlow forget what it compiled for any side: once, before.
     network = _model(work)
     repeated = tf.data.Dataset.from_tensors(_batch(work, arrays)).repeat(work.steps)
     batches = Batches(lambda epoch: repeated, work.steps * work.batch_size, None)
 
-    def job() -> float:
+    def job() -> Outcome:
         with tempfile.TemporaryDirectory() as directory, patch("tl_keras.checkpoint.save"):
             progress = _trainer(replace(work, epochs=2), *network, directory).fit(batches)
-        return progress.history[-1]["seconds"]
+        return Outcome(progress.history[-1]["seconds"])
 
     yield job
 
 
 @contextmanager
-def train_on_batch(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
+def train_on_batch(work: Work, arrays: Arrays) -> Iterator[Once]:
     """What `loop` is held against: Keras's own step on the same network, batch and precision."""
     machine = _machine(work)
     with plain_keras.train_on_batch(work, arrays, machine.precision, machine.xla) as job:
@@ -130,7 +148,7 @@ def train_on_batch(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
 
 
 @contextmanager
-def predict(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
+def predict(work: Work, arrays: Arrays) -> Iterator[Once]:
     """Inference on a prepared batch."""
     model, machine = _model(work)
     compiled, images = evaluation.make_predict(model, machine), _batch(work, arrays)[0]
@@ -138,7 +156,7 @@ def predict(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
 
 
 @contextmanager
-def feed(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
+def feed(work: Work, arrays: Arrays) -> Iterator[Once]:
     """The batches of an epoch, and nothing done with them; making the pipeline, which each epoch does, is part of it."""
     examples = arrays.source().train
     yield timed(lambda: sum(len(targets) for _, targets in _training_batches(work, examples)))

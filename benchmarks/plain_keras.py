@@ -4,7 +4,7 @@ The network is ours (`build_classifier`), so both compute the same: what differs
 `trainable = False`, which Keras also takes to mean that their batch norm uses its running statistics.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import keras
@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from benchmarks.arrays import Arrays
-from benchmarks.work import CLASSES, LEARNING_RATE, MOMENTUM, Clock, Work, timed
+from benchmarks.work import CLASSES, LEARNING_RATE, MOMENTUM, Clock, Once, Outcome, Work, timed
 from tl_keras.backbones import build_classifier, stage_layers
 from tl_keras.strategies import Phase
 
@@ -45,10 +45,10 @@ def _dataset(images: np.ndarray, labels: np.ndarray, work: Work, *, shuffle: boo
 
 
 @contextmanager
-def train(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
+def train(work: Work, arrays: Arrays) -> Iterator[Once]:
     """The whole job: build, train through all phases, test."""
 
-    def job() -> float:
+    def job() -> Outcome:
         clock = Clock(work)
         model = _model(work)
         training = _dataset(arrays.train, arrays.train_labels, work, shuffle=True)
@@ -56,8 +56,8 @@ def train(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
             _compile(model, work, phase)
             for _ in clock.epochs(phase):
                 model.fit(training, shuffle=False, verbose=0)
-        model.evaluate(_dataset(arrays.test, arrays.test_labels, work, shuffle=False), verbose=0)
-        return clock.seconds()
+        _, accuracy = model.evaluate(_dataset(arrays.test, arrays.test_labels, work, shuffle=False), verbose=0)
+        return clock.outcome(accuracy)
 
     yield job
 
@@ -69,14 +69,14 @@ def _repeated_batch(work: Work, arrays: Arrays) -> tf.data.Dataset:
 
 
 @contextmanager
-def step(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
+def step(work: Work, arrays: Arrays) -> Iterator[Once]:
     """Training steps on a prepared batch."""
     model, batches = _compile(_model(work), work, work.phases()[0]), _repeated_batch(work, arrays)
     yield timed(lambda: model.fit(batches, shuffle=False, verbose=0))
 
 
 @contextmanager
-def train_on_batch(work: Work, arrays: Arrays, precision: str, jit_compile: bool) -> Iterator[Callable[[], float]]:
+def train_on_batch(work: Work, arrays: Arrays, precision: str, jit_compile: bool) -> Iterator[Once]:
     """Training steps on a prepared batch, by nothing but `train_on_batch`, in the precision that our own loop has."""
     model, batches = _model(work, precision), _repeated_batch(work, arrays)
     _compile(model, work, work.phases()[0], jit_compile)
@@ -84,14 +84,14 @@ def train_on_batch(work: Work, arrays: Arrays, precision: str, jit_compile: bool
 
 
 @contextmanager
-def predict(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
+def predict(work: Work, arrays: Arrays) -> Iterator[Once]:
     """Inference on a prepared batch."""
     model, images = _model(work), _repeated_batch(work, arrays).map(lambda images, labels: images)
     yield timed(lambda: model.predict(images, verbose=0))
 
 
 @contextmanager
-def feed(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
+def feed(work: Work, arrays: Arrays) -> Iterator[Once]:
     """The batches of an epoch, and nothing done with them."""
     dataset = _dataset(arrays.train, arrays.train_labels, work, shuffle=True)
     yield timed(lambda: sum(len(labels) for _, labels in dataset))

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.arrays import Arrays
-from benchmarks.work import CLASSES, LEARNING_RATE, MOMENTUM, Clock, Work, timed
+from benchmarks.work import CLASSES, LEARNING_RATE, MOMENTUM, Clock, Once, Outcome, Work, timed
 from tl_keras.strategies import HEAD, Phase
 
 MEAN = torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1)
@@ -150,10 +150,10 @@ def _prepared(loader: DataLoader, image_size: int) -> Iterator[tuple[torch.Tenso
 
 
 @contextmanager
-def train(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
+def train(work: Work, arrays: Arrays) -> Iterator[Once]:
     """The whole job: build, train through all phases, test."""
 
-    def job() -> float:
+    def job() -> Outcome:
         clock = Clock(work)
         network = NETWORKS[work.backbone](CLASSES)
         training = _loader(arrays.train, arrays.train_labels, work.batch_size, shuffle=True)
@@ -162,8 +162,8 @@ def train(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
             for _ in clock.epochs(phase):
                 _train(network, optimizer, _prepared(training, work.image_size))
         testing = _loader(arrays.test, arrays.test_labels, work.batch_size, shuffle=False)
-        _test(network, _prepared(testing, work.image_size))
-        return clock.seconds()
+        right = _test(network, _prepared(testing, work.image_size))
+        return clock.outcome(right / len(arrays.test))
 
     yield job
 
@@ -174,7 +174,7 @@ def _batch(work: Work, arrays: Arrays) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 @contextmanager
-def step(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
+def step(work: Work, arrays: Arrays) -> Iterator[Once]:
     """Training steps on a prepared batch."""
     network = NETWORKS[work.backbone](CLASSES)
     optimizer, batches = _optimizer(network, work.phases()[0]), [_batch(work, arrays)] * work.steps
@@ -182,14 +182,14 @@ def step(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
 
 
 @contextmanager
-def predict(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
+def predict(work: Work, arrays: Arrays) -> Iterator[Once]:
     """Inference on a prepared batch."""
     network, batches = NETWORKS[work.backbone](CLASSES), [_batch(work, arrays)] * work.steps
     yield timed(lambda: _test(network, batches))
 
 
 @contextmanager
-def feed(work: Work, arrays: Arrays) -> Iterator[Callable[[], float]]:
+def feed(work: Work, arrays: Arrays) -> Iterator[Once]:
     """The batches of an epoch, and nothing done with them."""
     loader = _loader(arrays.train, arrays.train_labels, work.batch_size, shuffle=True)
     yield timed(lambda: sum(len(labels) for _, labels in _prepared(loader, work.image_size)))

@@ -8,6 +8,7 @@ from tl_keras.errors import unknown
 
 OURS, KERAS, TORCH = "ours", "plain Keras", "plain torch"
 TRAIN_ON_BATCH, ONE_HEAD = "train_on_batch", "one head"
+IN_MEMORY, LIVE = "all in memory", "new views"
 FULL, QUICK, SMOKE = PROFILES = ("full", "quick", "smoke")
 EPOCHS = 10  # of a whole job
 MODULES = {OURS: "ours", KERAS: "plain_keras", TORCH: "plain_torch"}
@@ -55,6 +56,16 @@ KINDS: Mapping[str, Kind] = {
         "21 heads, the last 9 of {epochs} epochs on {num_train:,} features",
         {OURS: "heads:grid", ONE_HEAD: "heads:one"},
     ),
+    "budget": Kind(
+        "{strategy}, {epochs} epochs, {num_train:,} + {num_test:,} images, a cache of 200 MB and the rest on disk",
+        {OURS: "ours:train_in_little_memory", IN_MEMORY: "ours:train"},
+        warm_up=False,
+    ),
+    "views": Kind(
+        "{strategy}, {epochs} epochs of randaugment, digits: 4 views of an image, made once",
+        {OURS: "views:kept", LIVE: "views:live"},
+        warm_up=False,
+    ),
 }
 
 
@@ -76,6 +87,7 @@ class Spec:
 
     Attributes:
         targets: side -> how many times faster than it ours is to be, at least.
+        seconds: what ours is to take at most; 0: there is no such limit.
         full: its size in the profile `full`, the task's own.
         quick: its size in `quick`, where it has one: all rows of it together take five minutes on two cores.
     """
@@ -87,6 +99,7 @@ class Spec:
     full: Size
     quick: Size | None = None
     strategy: str = "full"
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -102,6 +115,7 @@ class Row:
     work: Work
     jobs: Mapping[str, str]
     targets: Mapping[str, float]
+    seconds: float
     rounds: int
     whole_command: bool
 
@@ -150,10 +164,12 @@ SPECS = (
     Spec("vit_b16-predict", "predict", "vit_b16", {}, Size(5, batch_size=32)),
     Spec("mobilenet-predict", "predict", "mobilenet", {}, Size(5, steps=3), Size(3)),
     Spec("input", "feed", "alexnet", {}, Size(5, 10_000), Size(3, 2000)),
-    Spec("alexnet-startup", "startup", "alexnet", {}, Size(5), Size(1)),
+    Spec("alexnet-startup", "startup", "alexnet", {}, Size(5), Size(1), seconds=8.0),
     Spec("alexnet-loop", "loop", "alexnet", {TRAIN_ON_BATCH: SAME_LOOP}, Size(5, steps=5), Size(3, batch_size=32, steps=3)),
     Spec("resnet18-loop", "loop", "resnet18", {TRAIN_ON_BATCH: SAME_LOOP}, Size(5, steps=3)),
     Spec("alexnet-heads", "heads", "alexnet", {ONE_HEAD: TWICE_THE_TIME}, Size(3, 2000, 500), Size(1, 500, 64), "head"),
+    Spec("alexnet-budget", "budget", "alexnet", {}, Size(1, 5000, 10_000), strategy="last:3"),
+    Spec("views", "views", "alexnet_narrow", {}, Size(5), Size(1), "head"),
 )  # fmt: skip
 
 # Of everything a little, in seconds: whether it runs, not how well.
@@ -186,6 +202,7 @@ def _row(spec: Spec, profile: str) -> Row:
         work=Work(strategy=spec.strategy, epochs=epochs, **size, **network),
         jobs={side: job for side, job in kind.jobs.items() if side != TORCH or spec.backbone in PLAIN_TORCH_HAS},
         targets=spec.targets,
+        seconds=spec.seconds,
         rounds=rounds,
         whole_command=spec.kind == "whole" and profile == FULL,
     )

@@ -5,7 +5,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache, partial
@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks import arrays
-from benchmarks.work import Work
+from benchmarks.work import Once, Outcome, Work
 from tl_keras import quiet
 
 ROOT = Path(__file__).parents[1]
@@ -29,9 +29,9 @@ def _seconds(arguments: Sequence[str]) -> float:
 
 
 @contextmanager
-def _fresh(side: str, work: Work, given: arrays.Arrays) -> Iterator[Callable[[], float]]:
+def _fresh(side: str, work: Work, given: arrays.Arrays) -> Iterator[Once]:
     importlib.import_module(f"benchmarks.{side}")
-    yield lambda: _seconds([side, json.dumps(asdict(work))])
+    yield lambda: Outcome(_seconds([side, json.dumps(asdict(work))]))
 
 
 ours, plain_keras, plain_torch = (partial(_fresh, side) for side in ("ours", "plain_keras", "plain_torch"))

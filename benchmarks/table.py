@@ -53,10 +53,19 @@ def _figure(measured: Measured, side: str) -> str:
 
 
 def _target(measured: Measured, side: str) -> str:
-    least = measured.row.targets.get(side)
-    if least is None:
-        return NOTHING
-    return f"{least:.3g} {'reached' if measured.ratio(side).median >= least else 'MISSED'}"
+    row, least = measured.row, measured.row.targets.get(side)
+    ratio = [f"{least:.3g} {_reached(measured.ratio(side).median >= least)}"] if least else []
+    limit = [f"in {row.seconds:.3g} s {_reached(measured.figure(OURS).median <= row.seconds)}"] if row.seconds else []
+    return ", ".join(ratio + limit) or NOTHING
+
+
+def _reached(holds: bool) -> str:
+    return "reached" if holds else "MISSED"
+
+
+def _accuracy(measured: Measured, side: str) -> str:
+    found = measured.accuracy(side)
+    return _spread(found) if found else NOTHING
 
 
 def _memory(measured: Measured, side: str) -> str:
@@ -80,16 +89,19 @@ COLUMNS: Mapping[str, Callable[[Measured, str], str]] = {
     "against": lambda measured, side: side,
     "theirs": _figure,
     "times faster": lambda measured, side: _spread(measured.ratio(side)),
-    "at least": _target,
+    "to be reached": _target,
     "memory, MiB": _both(_memory),
     "of peak": _both(_share),
+    "accuracy, %": _both(_accuracy),
 }
 
 MEANING = (
     "Medians [least, largest] of rounds in which the sides take turns in one process; a ratio is that of the same round. "
-    "Memory: the most that the process grew while a side was prepared or at work, sampled every 10 ms; ours / theirs. "
+    "Memory: the most that the process grew while a side was prepared or at work, pages of files left out, sampled every 10 ms; "
+    "ours / theirs. "
     "Of peak: multiply-adds a second, as a share of the library's product of matrices in the same precision; a training step counts "
-    "as three forward passes, less one of the first stage."
+    "as three forward passes, less one of the first stage. Accuracy: on the test images, of whole jobs with no epoch scaled, whose "
+    "networks begin with other random weights on each side."
 )
 
 
@@ -104,7 +116,7 @@ def notes(report: Report) -> list[str]:
         f"{machine['device']}, {machine['cpu']}; {', '.join(f'{name} {version}' for name, version in machine['versions'].items())}; "
         f"torch threads {machine['torch_threads']}; {report.date}.",
         f"Products of matrices of side {machine['matrix_size']}, in 10^9 operations a second: {', '.join(peaks)}.",
-        f"Images: {report.images}; weights: random. Speed depends on neither.",
+        f"Images: {report.images}; weights: random; those of the row of views: embedded. Speed depends on neither.",
         f"Whole jobs include the imports of a fresh process: {', '.join(whole)}."
         if whole
         else "Imports are not in the seconds of whole jobs.",

@@ -54,8 +54,17 @@ class Work:
         return min(self.measured_epochs or epochs, epochs)
 
 
-# A job is prepared, which is not measured, and then gives a function that does it once and returns the seconds it took.
-Job = Callable[[Work, Arrays], AbstractContextManager[Callable[[], float]]]
+@dataclass(frozen=True)
+class Outcome:
+    """What doing a job once gave: the seconds it took, and the accuracy on the test images where it is measured."""
+
+    seconds: float
+    accuracy: float | None = None
+
+
+# A job is prepared, which is not measured, and then gives a function that does it once.
+Once = Callable[[], Outcome]
+Job = Callable[[Work, Arrays], AbstractContextManager[Once]]
 
 
 class Clock:
@@ -73,17 +82,18 @@ class Clock:
             last = time.perf_counter() - began
         self._left_out += (phase.epochs - count) * last
 
-    def seconds(self) -> float:
-        """Seconds up to now, with those of the epochs that were left out."""
-        return time.perf_counter() - self._started + self._left_out
+    def outcome(self, accuracy: float) -> Outcome:
+        """Seconds up to now, with those of the epochs that were left out; the accuracy counts where none were."""
+        seconds = time.perf_counter() - self._started + self._left_out
+        return Outcome(seconds, None if self._left_out else accuracy)
 
 
-def timed(function: Callable[[], Any]) -> Callable[[], float]:
-    """A function that calls `function`, which waits for its own results, and returns the seconds it took."""
+def timed(function: Callable[[], Any]) -> Once:
+    """A function that calls `function`, which waits for its own results, and tells how long it took."""
 
-    def run() -> float:
+    def run() -> Outcome:
         started = time.perf_counter()
         function()
-        return time.perf_counter() - started
+        return Outcome(time.perf_counter() - started)
 
     return run

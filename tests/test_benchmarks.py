@@ -75,6 +75,22 @@ def test_the_table_says_whether_a_target_is_reached(measured, capsys):
     assert "MISSED" in capsys.readouterr().out
 
 
+def test_the_table_says_whether_a_limit_of_seconds_is_kept(capsys):
+    (row,) = rows.rows(rows.QUICK, ["alexnet-startup"])
+    for seconds, said in ((7.9, "in 8 s reached"), (8.1, "in 8 s MISSED")):
+        lines = table.markdown(record_of(Measured(row, {OURS: Side((seconds,), 0), KERAS: Side((9.0,), 0)}, {}))).splitlines()
+        assert [said in line for line in lines if "alexnet-startup" in line] == [True]
+
+
+def test_accuracies_stand_where_they_are_measured():
+    (row,) = rows.rows(rows.FULL, ["views"])
+    sides = {OURS: Side((1.0, 1.0), 0, (0.5, 0.75)), "new views": Side((3.0, 2.0), 0, (None, None))}
+    report = record_of(Measured(row, sides, {}))
+    (line,) = [line for line in table.markdown(report).splitlines() if line.startswith("| views")]
+    assert "62.5 [50, 75] / -" in line
+    assert json.loads(json.dumps(table.record(report)))["rows"][0]["sides"]["new views"]["accuracies"] == [None, None]
+
+
 def test_both_files_are_named_after_the_processor(measured, tmp_path):
     paths = table.write(record_of(measured), tmp_path)
     assert [path.name for path in paths] == ["a-processor-2-cores-quick.md", "a-processor-2-cores-quick.json"]
@@ -135,7 +151,7 @@ def test_epochs_that_are_left_out_count_as_the_last_one(monkeypatch):
     monkeypatch.setattr(work, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     clock = work.Clock(work.Work("alexnet", epochs=10, measured_epochs=2))
     assert list(clock.epochs(Phase("full", 10, {}))) == [0, 1]
-    assert clock.seconds() == 16.0 + 8 * 2.0
+    assert clock.outcome(0.5) == work.Outcome(16.0 + 8 * 2.0, accuracy=None)  # of a network that was trained for two epochs of ten
 
 
 def test_what_is_scaled_is_said():

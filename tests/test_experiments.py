@@ -38,6 +38,7 @@ NUM_ROWS = {
     "pets_resnet50": (6, 7),
     "pets_batchnorm": (2, 1),
     "resnet50": (0, 10),
+    "precision": (0, 2),
 }
 
 # Heading or first words before a table of the reports -> the experiments that its accuracies are rows of.
