@@ -13,6 +13,7 @@ from tl_keras.prepare import Plan, adapt, build, check_strategy, load_source, pl
 from tl_keras.strategies import ALL_WEIGHTS, Phase
 
 if TYPE_CHECKING:
+    from tl_keras.cache.planner import NumImages, Planner
     from tl_keras.freezing import Stages
     from tl_keras.multiply_adds import StageCost
 
@@ -31,6 +32,7 @@ class Facts:
 
     Attributes:
         num_images: of an epoch; PER_IMAGES where `data_note` says that it is not known.
+        planner: of the cache.
         rate: multiply-adds a second that training is expected to do.
     """
 
@@ -41,12 +43,13 @@ class Facts:
     num_parameters: int
     num_images: int
     data_note: str
+    planner: "Planner"
     rate: float
     rate_note: str
 
 
 def explain(config: RunConfig) -> str:
-    """Each phase of the run that `config` names: what is trained, at which rate, how much it costs, what could be cached.
+    """Each phase of the run that `config` names: what is trained, at which rate, how much it costs, what is cached.
 
     Raises:
         ConfigError: the run is impossible, e.g. there is nothing of the kind to train; the message lists what there is.
@@ -64,38 +67,44 @@ def _gather(config: RunConfig) -> Facts:
     check_strategy(config)
     quiet.import_tensorflow()
     from tl_keras import backbones, multiply_adds
+    from tl_keras.cache.planner import Planner
 
-    num_classes, num_images, data_note = _data_facts(config)
+    num_classes, num_epoch, num_images, data_note = _data_facts(config)
     machine = start(config, planned)
     plain = build(config, planned, num_classes)
     model = adapt(plain, config)
     measured = multiply_adds.measured_rate(machine.precision.removeprefix("mixed_"))
+    stages = backbones.stage_layers(model, planned.backbone.name)
     efficiency = DEPTHWISE_EFFICIENCY if planned.backbone.depthwise else EFFICIENCY
     matrices = f"a matrix multiplication in {machine.precision} on {machine.device}"
     return Facts(
         config,
         planned,
-        backbones.stage_layers(model, planned.backbone.name),
+        stages,
         multiply_adds.stage_costs(model, planned.backbone.name),
         plain.count_params(),
-        num_images,
+        num_epoch,
         data_note,
+        Planner(config, model, stages, planned.phases, num_images),
         measured * efficiency,
         f"{_short(measured)} multiply-adds a second of {matrices}, times {efficiency:g}",
     )
 
 
-def _data_facts(config: RunConfig) -> tuple[int, int, str]:
-    """Number of classes, of training images, and what is assumed where the data set is not at hand; nothing is fetched."""
+def _data_facts(config: RunConfig) -> "tuple[int, int, NumImages, str]":
+    """Number of classes, of images in an epoch and in each split, and what is assumed where the data set is not at hand; nothing is
+    fetched."""
+    from tl_keras.cache.planner import NumImages
+
     try:
         if data.find_dataset(config.data).loader == "tfds" and not tfds.is_prepared(config.data):
             raise MissingError("not prepared")
         source = load_source(config.data)
     except (MissingError, DamagedError):
         note = f"{config.data.dataset} is not at hand: {ASSUMED_CLASSES} classes assumed, and figures are for {PER_IMAGES:,} images"
-        return ASSUMED_CLASSES, PER_IMAGES, note
-    train = data.make_splits(source, config.data, config.seed).train
-    return len(source.class_names), data.epoch_size(train, config.data.sampling), ""
+        return ASSUMED_CLASSES, PER_IMAGES, NumImages(PER_IMAGES, 0, 0), note
+    splits = data.make_splits(source, config.data, config.seed)
+    return len(source.class_names), data.epoch_size(splits.train, config.data.sampling), NumImages.of(splits), ""
 
 
 def _head(facts: Facts) -> str:
@@ -142,29 +151,23 @@ def _row(facts: Facts, phase: Phase, stage: str, num_trained: int) -> tuple[str,
 
 
 def _cache(facts: Facts, phase: Phase) -> str:
-    """The longest prefix whose output is the same in every epoch, and the size of that output."""
-    from tl_keras import freezing
+    from tl_keras.cache.planner import described
 
-    prefix = freezing.constant_stages(facts.stages, phase)
-    if not prefix:
-        return "nothing: the first stage is trained, or random"
-    end = facts.costs[prefix[-1]]
-    shape = " x ".join(map(str, end.shape))
-    size = f"{_short(end.num_bytes)}B an image ({shape}), {_short(end.num_bytes * facts.num_images)}B for {facts.num_images:,}"
-    augmentation = facts.config.data.augmentation
-    condition = "" if augmentation == "none" else f"; only with fixed views, as augmentation {augmentation} is random"
-    return f"{' to '.join(dict.fromkeys([prefix[0], prefix[-1]]))}: {size}{condition}"
+    choice, reason = facts.planner.choose(phase)
+    return described(choice) if choice else f"nothing is kept, {reason}"
 
 
 def _seconds(facts: Facts, phase: Phase) -> float:
-    """Forward and backward passes of the training images of all epochs of `phase`, at the expected rate."""
+    """Forward and backward passes of the training images of all epochs of `phase`, at the expected rate; what is kept is computed once."""
     from tl_keras import freezing
 
     prefix, total = len(freezing.constant_stages(facts.stages, phase)), 0
     for index, (stage, cost) in enumerate(facts.costs.items()):
         passes = TRAINED if phase.trainable.get(stage) == ALL_WEIGHTS else PASSED_ON
         total += cost.multiply_adds * (FORWARD if index < prefix else passes)
-    return total * facts.num_images * phase.epochs / facts.rate
+    choice, _ = facts.planner.choose(phase)
+    saved = choice.cut.multiply_adds * (phase.epochs - min(phase.epochs, facts.planner.num_views)) if choice else 0
+    return (total * phase.epochs - saved) * facts.num_images / facts.rate
 
 
 def _notes(facts: Facts) -> list[str]:
