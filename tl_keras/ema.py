@@ -26,7 +26,7 @@ class MovingAverage:
                 keras.Variable(source.numpy(), trainable=False, dtype=source.dtype, name=f"average_{index}")
                 for index, source in enumerate(self._sources)
             ]
-        self._move = tf.function(self._move_all)
+        self._move = tf.function(self._move_all, autograph=False)
 
     def update(self, number: int) -> None:
         """Move the averages towards the weights after update `number` of the run, from 0."""

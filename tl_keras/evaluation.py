@@ -14,9 +14,12 @@ from tl_keras.runtime import Runtime
 
 def make_predict(model: Any, runtime: Runtime) -> Callable[[Any], Any]:
     """A compiled function from a (distributed) batch of images to float32 logits, on every replica."""
-    forward = tf.function(lambda images: model(images, training=False), jit_compile=runtime.xla or None, reduce_retracing=True)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(jit_compile=runtime.xla or None, reduce_retracing=True, autograph=False)
+    def forward(images: Any) -> Any:
+        return model(images, training=False)
+
+    @tf.function(reduce_retracing=True, autograph=False)
     def predict(images: Any) -> Any:
         return runtime.strategy.run(forward, (images,))
 

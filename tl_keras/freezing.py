@@ -117,8 +117,13 @@ def weight_paths(stages: Stages) -> set[str]:
 
 def fingerprints(stages: Stages) -> dict[str, str]:
     """Variable path -> hash of its value, for every weight of the model."""
-    hashed = {weight.path: hashlib.blake2b(np.ascontiguousarray(weight.numpy()), digest_size=16) for weight in _weights(stages)}
+    hashed = {weight.path: hashlib.blake2b(content(weight), digest_size=16) for weight in _weights(stages)}
     return {path: digest.hexdigest() for path, digest in hashed.items()}
+
+
+def content(weight: keras.Variable) -> np.ndarray:
+    """The value of `weight`, not copied where it lies on a CPU: to be read before it changes."""
+    return np.asarray(memoryview(weight.value.read_value()))
 
 
 def _weights(stages: Stages) -> list[keras.Variable]:

@@ -33,7 +33,7 @@ def make_step(
         gathered = [_local_zeros(source) for source in sources] if accumulates else []
 
     # XLA compiles the forward and backward pass alone: around strategy.run it breaks on several replicas.
-    @tf.function(jit_compile=runtime.xla or None, reduce_retracing=True)
+    @tf.function(jit_compile=runtime.xla or None, reduce_retracing=True, autograph=False)
     def differentiate(images: tf.Tensor, targets: tf.Tensor, num_examples: tf.Tensor) -> Any:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
             tape.watch(sources)
@@ -53,7 +53,7 @@ def make_step(
                 accumulator.assign(tf.zeros_like(accumulator))
         return total, right
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def step(images: Any, targets: Any, num_examples: tf.Tensor, completes: bool) -> Any:
         total, right = strategy.run(replica_step, (images, targets, num_examples, completes))
         return strategy.reduce("SUM", total, axis=None), strategy.reduce("SUM", right, axis=None)

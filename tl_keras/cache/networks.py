@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import keras
@@ -12,6 +13,7 @@ import tensorflow as tf
 
 from tl_keras.backbones import LOGITS, get_backbone
 from tl_keras.cache.plan import FEATURES
+from tl_keras.freezing import content
 from tl_keras.runtime import Runtime
 
 FOLDED_TYPES = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
@@ -47,9 +49,9 @@ def fingerprint(network: keras.Model) -> str:
     names = {layer["config"]["name"]: f"#{number}" for number, layer in enumerate(config["layers"])}
     digest = hashlib.sha256(json.dumps(_renamed(config["layers"], names), sort_keys=True, default=str).encode())
     for weight in network.weights:
-        value = np.ascontiguousarray(weight.numpy())
+        value = content(weight)
         digest.update(f"{value.dtype} {value.shape}".encode())
-        digest.update(value.view(np.uint8).data)
+        digest.update(value)
     return digest.hexdigest()
 
 
@@ -72,7 +74,8 @@ def compiled(prefix: keras.Model, runtime: Runtime) -> Callable[[tf.Tensor], tf.
     """
     depthwise = any(isinstance(layer, keras.layers.DepthwiseConv2D) for layer in prefix.layers)
     network = fold(prefix) if depthwise or "16" in runtime.precision else prefix
-    return tf.function(lambda images: network(images, training=False), jit_compile=runtime.xla or None, reduce_retracing=True)
+    call = partial(network, training=False)
+    return tf.function(call, jit_compile=runtime.xla or None, reduce_retracing=True, autograph=False)
 
 
 def fold(network: keras.Model) -> keras.Model:

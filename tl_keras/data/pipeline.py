@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
 
 import keras
 import numpy as np
@@ -85,7 +86,12 @@ def row_batches(
         return rows, *rest
 
     batches = tf.data.Dataset.from_tensor_slices((ids, *rest)).batch(batch_size)
-    return batches.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(tf.data.AUTOTUNE)
+    return _map(batches, load).prefetch(tf.data.AUTOTUNE)
+
+
+def _map(batches: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
+    """`function` of all elements, in parallel and in order. It is taken as it is: looking for Python loops to convert takes a second."""
+    return batches.map(tf.autograph.experimental.do_not_convert(function), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
 
 
 def evaluation_batches(examples: Examples, *, image_size: int, crop_fraction: float, batch_size: int, replicas: int = 1) -> tf.data.Dataset:
@@ -132,7 +138,7 @@ def resize(images: tf.Tensor, image_size: int, crop_fraction: float) -> tf.Tenso
 @lru_cache(maxsize=8)
 def _altering(augmentation: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """The function of an augmentation, traced once and not once for each epoch, which can take a second."""
-    return tf.function(augment(augmentation), reduce_retracing=True)
+    return tf.function(augment(augmentation), reduce_retracing=True, autograph=False)
 
 
 @lru_cache(maxsize=8)
@@ -169,6 +175,6 @@ def _batches(
         return prepare(images, *rest)
 
     rows = tf.data.Dataset.from_tensor_slices((positions, *rest)).batch(batch_size if one_size else 1)
-    batches = rows.map(load, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    batches = _map(rows, load)
     batches = batches if one_size else batches.unbatch().batch(batch_size)
-    return (batches.map(finish) if finish else batches).prefetch(tf.data.AUTOTUNE)
+    return (_map(batches, finish) if finish else batches).prefetch(tf.data.AUTOTUNE)
