@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from test_freezing import tiny_classifier
 
-from tl_keras import runtime
+from tl_keras import checkpoint, runtime
 from tl_keras.config import RuntimeConfig, TrainConfig
 from tl_keras.errors import ConfigError, DamagedError, TrainingError
 from tl_keras.losses import build_loss
@@ -64,6 +64,7 @@ GRADUAL = (
     [
         (1, {"optimizer": "sgd"}),
         (2, {"optimizer": "adamw", "ema": 0.9}),
+        (3, {"optimizer": "sgd", "learning_rate": 1.0, "selection": "best"}),
         (3, {"optimizer": "sgd", "accumulate_steps": 2, "schedule": "one_cycle"}),
         (4, {"optimizer": "adamw", "clip_norm": 0.1, "ema": 0.9, "accumulate_steps": 2}),
     ],
@@ -94,6 +95,32 @@ def test_a_killed_run_resumes_to_the_bit(tmp_path, kill_after, chosen):
     assert [record["epochs"] for record in progress.phases] == [2, 1, 2]
 
 
+def test_the_best_epoch_is_found_again_after_an_interruption(tmp_path, monkeypatch):
+    """Every epoch is written, and the last is not the best: what is tested comes from the file alone."""
+    monkeypatch.setattr(checkpoint.Pace, "is_due", True)
+    settings = {"epochs": 4, "selection": "best"}
+    straight = make_trainer(tmp_path, **settings)
+    best = straight.fit(make_batches()).best
+    if best["epoch"] == 4:
+        pytest.fail("choose settings whose best epoch is not the last")
+    resumed = make_trainer(tmp_path, **settings)
+    assert resumed.fit(make_batches()).best == best
+    for one, other in zip(straight.model.variables, resumed.model.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_writing_takes_a_tenth_of_the_time_at_most(monkeypatch):
+    clock = [50.0]
+    monkeypatch.setattr("tl_keras.checkpoint.time.perf_counter", lambda: clock[0])
+    pace = checkpoint.Pace()
+    assert pace.is_due
+    with pace.writing():
+        clock[0] += 2.0
+    for later, due in ((0.0, False), (19.0, False), (1.0, True)):
+        clock[0] += later
+        assert pace.is_due is due
+
+
 HEAD_ONLY = (Phase("head", 3, {"head": "all"}),)
 
 
@@ -115,7 +142,7 @@ def test_a_checkpoint_holds_what_training_changes_alone(tmp_path):
     with np.load(tmp_path / "killed" / "latest.npz") as arrays:
         shapes = sorted(arrays[name].shape for name in arrays.files if arrays[name].ndim > 1)
     head = tuple(resumed.model.get_layer("logits").kernel.shape)
-    assert shapes == [head, head]  # the kernel and its momentum
+    assert shapes == [head] * 3  # the kernel, its momentum, and the kernel in the best epoch
     for trainer in (resumed, straight):
         trainer.fit(make_batches())
     for one, other in zip(values(resumed), values(straight), strict=True):
@@ -179,8 +206,9 @@ def test_batches_accumulate_to_a_larger_one(tmp_path, chosen):
         assert [row[key] for row in histories[1]] == pytest.approx([row[key] for row in histories[0]], rel=1e-4)
 
 
-def test_the_moving_average_is_what_is_validated_and_tested(tmp_path):
+def test_the_moving_average_is_what_is_validated_and_tested(tmp_path, monkeypatch):
     """Of the trained weights and the running statistics, by its formula, with the raw ones kept for training."""
+    monkeypatch.setattr(checkpoint.Pace, "is_due", True)
     seen = []
 
     class Record(keras.callbacks.Callback):

@@ -93,7 +93,7 @@ class Trainer:
         stages: stage -> layers, covering every weight of `model`.
         phases: the plan; the optimizer is built on every variable that any of them trains.
         loss: the loss of each example from targets and logits, as `losses.build_loss` makes it.
-        directory: where `latest.npz` and `best.npz` lie; a checkpoint found there is resumed.
+        directory: where `latest.npz` lies; a checkpoint found there is resumed.
         on_epoch: called with the progress after each epoch, before its checkpoint.
         narrow: (phase, its first epoch to run, from 0, batches of images) -> what is trained; None: the whole model.
     """
@@ -114,7 +114,8 @@ class Trainer:
         self.model, self.stages, self.phases, self.config, self.runtime = model, stages, phases, config, runtime
         self.progress = Progress()
         self.predict = make_predict(model, runtime)
-        self._latest, self._best = directory / "latest.npz", directory / "best.npz"
+        self._latest, self._pace = directory / "latest.npz", checkpoint.Pace()
+        self._best: list[np.ndarray] = []  # of what changes, in the best epoch, if that is to be tested
         self._loss, self._on_epoch, self._narrow = loss, on_epoch, narrow
         for phase in phases:
             freezing.require_weights(stages, phase)
@@ -171,7 +172,8 @@ class Trainer:
 
     def _resume(self) -> None:
         if self._latest.exists():
-            self.progress = Progress(**checkpoint.restore(self._latest, self._variables()))
+            self._best, state = checkpoint.restore(self._latest, self._variables(), self._changing)
+            self.progress = Progress(**state)
             self._schedule.state |= self.progress.schedule
             self._require_constant()
 
@@ -191,7 +193,8 @@ class Trainer:
     def _select(self) -> None:
         """Leave the model with what is tested: the weights of the selected epoch, or their averages."""
         if self.selected_epoch() != self.progress.epoch:
-            checkpoint.restore(self._best, self._changing)
+            for variable, value in zip(self._changing, self._best, strict=True):
+                variable.assign(value)
         else:
             self._average.put_in()
 
@@ -317,10 +320,12 @@ class Trainer:
             progress.best = {"epoch": row["epoch"], "accuracy": row["val_accuracy"], "loss": row["val_loss"]}
             if self.config.selection == "best":
                 with self._average.swapped_in():
-                    checkpoint.save(self._best, self._changing, {})
+                    self._best = [variable.numpy() for variable in self._changing]
         self._watch()
         self._on_epoch(progress)
-        checkpoint.save(self._latest, self._variables(), asdict(progress))
+        if self._pace.is_due:
+            with self._pace.writing():
+                checkpoint.save(self._latest, self._variables(), self._best, asdict(progress))
 
     def _watch(self) -> None:
         """Say once a phase where the last epoch is a collapse."""
