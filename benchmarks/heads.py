@@ -1,40 +1,60 @@
-"""Training heads on features that are there already: a grid of 21, and one."""
+"""Training heads on features that are there already: a grid of 21, one by the same loop, and one as a run with `--strategy=head` does."""
 
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+import keras
 import numpy as np
+import tensorflow as tf
 
 from benchmarks import ours
 from benchmarks.arrays import Arrays
 from benchmarks.work import CLASSES, Once, Outcome, Work
-from tl_keras import backbones
+from tl_keras import backbones, losses, runtime
+from tl_keras.config import RunConfig
+from tl_keras.data import pipeline
 from tl_keras.grid import grammar
 from tl_keras.grid.heads import train_heads
+from tl_keras.strategies import HEAD, Phase
+from tl_keras.trainer import Batches, Trainer
 
 GRID, ONE = "learning_rate=1e-4:1e-1:7,l2=0:1e-2:3", "learning_rate=1e-2"
 
+Split = tuple[np.ndarray, np.ndarray]
 
-def _seconds(text: str, work: Work, arrays: Arrays) -> Iterator[Once]:
-    """Yields the job that trains the heads of `--grid=text`: seconds of all epochs after the first, which compiles."""
-    config = ours.configure(work).replace(validation_fraction=0.1)
-    initial = backbones.build_classifier(work.backbone, CLASSES, image_size=work.image_size).get_layer("logits").get_weights()
+
+def _settings(work: Work) -> RunConfig:
+    return ours.configure(work).replace(validation_fraction=0.1)
+
+
+def _splits(work: Work, arrays: Arrays) -> tuple[Split, Split]:
+    """Training and validation: random features float32 (n, f), as wide as those of the backbone, and labels (n,)."""
+    width = backbones.build_classifier(work.backbone, CLASSES, image_size=work.image_size).get_layer("logits").input.shape[-1]
     numbers = np.random.default_rng(0)
-    splits = [
-        (numbers.standard_normal((len(labels), len(initial[0])), np.float32), labels)
-        for labels in (arrays.train_labels, arrays.test_labels)
-    ]
+    labels = (arrays.train_labels, arrays.test_labels)
+    return tuple((numbers.standard_normal((len(part), width), np.float32), part) for part in labels)
+
+
+def _order(work: Work) -> Callable[[int], np.ndarray]:
+    return lambda epoch: np.random.default_rng(epoch).permutation(work.num_train)
+
+
+def _after_the_first(history: list[dict[str, Any]]) -> Outcome:
+    """The seconds of all epochs but the first, which compiles."""
+    return Outcome(sum(row["seconds"] for row in history[1:]))
+
+
+def _by_grid(text: str, work: Work, arrays: Arrays) -> Iterator[Once]:
+    config, splits = _settings(work), _splits(work, arrays)
+    start = (np.zeros((splits[0][0].shape[1], CLASSES), np.float32), np.zeros(CLASSES, np.float32))
+    heads = grammar.parse(text, config)
 
     def job() -> Outcome:
-        result = train_heads(
-            *splits,
-            grammar.parse(text, config),
-            config.train,
-            num_classes=CLASSES,
-            order=lambda epoch: np.random.default_rng(epoch).permutation(work.num_train),
-            initial=lambda seed: initial,
-        )
-        return Outcome(sum(row["seconds"] for row in result.history[1:]))
+        result = train_heads(*splits, heads, config.train, num_classes=CLASSES, order=_order(work), initial=lambda seed: start)
+        return _after_the_first(result.history)
 
     yield job
 
@@ -42,10 +62,40 @@ def _seconds(text: str, work: Work, arrays: Arrays) -> Iterator[Once]:
 @contextmanager
 def grid(work: Work, arrays: Arrays) -> Iterator[Once]:
     """21 heads at once."""
-    yield from _seconds(GRID, work, arrays)
+    yield from _by_grid(GRID, work, arrays)
 
 
 @contextmanager
 def one(work: Work, arrays: Arrays) -> Iterator[Once]:
     """One head, by the same loop."""
-    yield from _seconds(ONE, work, arrays)
+    yield from _by_grid(ONE, work, arrays)
+
+
+@contextmanager
+def run(work: Work, arrays: Arrays) -> Iterator[Once]:
+    """One head, as the trainer trains it behind a cut."""
+    config, (training, validation) = _settings(work), _splits(work, arrays)
+    machine = runtime.start(config.runtime, seed=0, batch_size=work.batch_size, depthwise=False)
+    weights = np.ones(len(validation[1]), np.float32)
+    batches = Batches(
+        lambda epoch: _rows(training, _order(work)(epoch), (), work).map(lambda rows, labels: (rows, tf.one_hot(labels, CLASSES))),
+        work.num_train,
+        _rows(validation, np.arange(len(weights)), (weights,), work),
+    )
+
+    def job() -> Outcome:
+        inputs = keras.Input(training[0].shape[1:])
+        model = keras.Model(inputs, keras.layers.Dense(CLASSES, dtype="float32", name="logits")(inputs))
+        phases = (Phase(HEAD, work.epochs, {HEAD: "all"}),)
+        loss = losses.build_loss(config.train, {}, CLASSES)
+        with tempfile.TemporaryDirectory() as directory:
+            trainer = Trainer(model, {HEAD: model.layers}, phases, config.train, machine, Path(directory), loss=loss)
+            return _after_the_first(trainer.fit(batches).history)
+
+    yield job
+
+
+def _rows(split: Split, order: np.ndarray, rest: tuple[np.ndarray, ...], work: Work) -> tf.data.Dataset:
+    features, labels = split
+    spec = tf.TensorSpec(features.shape[1:], features.dtype)
+    return pipeline.row_batches(features.__getitem__, order, (labels[order].astype(np.int32), *rest), spec, work.batch_size)

@@ -137,10 +137,15 @@ class Reader:
             views,
             augmentation=self._config.data.augmentation if augmented else NONE,
             seed=self._config.seed,
-            **self._geometry,
+            **self._geometry | {"batch_size": self._geometry["batch_size"] * self._batches_at_once},
         )
         for (pixels,) in batches:
             yield self._through(pixels).numpy()
+
+    @property
+    def _batches_at_once(self) -> int:
+        """How many training batches of float32 go into the prefix at once: as many as have its memory, where rounding may differ anyway."""
+        return 4 // tf.as_dtype(self._prefix.compute_dtype).size
 
     def _through(self, pixels: tf.Tensor) -> tf.Tensor:
         if self._run_prefix is None:
