@@ -128,7 +128,7 @@ class Row:
     @property
     def scaled(self) -> str:
         """What the plain sides really ran, where that is less than the row says."""
-        measured = self.work.measured() if self.work.measured_epochs else self.work.epochs
+        measured = self.work.measured() if self.work.measured_epochs and self.kind is KINDS["whole"] else self.work.epochs
         return f" (plain sides: measured {measured} of {self.work.epochs} epochs, scaled)" if measured < self.work.epochs else ""
 
     @property
@@ -157,13 +157,13 @@ SPECS = (
     Spec("resnet50-step", "step", "resnet50", {}, Size(5, batch_size=32)),
     Spec("vgg16-step", "step", "vgg16", {}, Size(5, batch_size=16)),
     Spec("vit_b16-step", "step", "vit_b16", {}, Size(5, batch_size=16)),
-    Spec("mobilenet-step", "step", "mobilenet", {}, Size(5, steps=2), Size(3, batch_size=32)),
+    Spec("mobilenet-step", "step", "mobilenet", {}, Size(5, steps=2)),
     Spec("alexnet-predict", "predict", "alexnet", {}, Size(5, steps=5), Size(3, steps=2)),
     Spec("resnet18-predict", "predict", "resnet18", {}, Size(5, steps=3), Size(3)),
     Spec("resnet50-predict", "predict", "resnet50", {}, Size(5)),
     Spec("vgg16-predict", "predict", "vgg16", {}, Size(5, batch_size=32)),
     Spec("vit_b16-predict", "predict", "vit_b16", {}, Size(5, batch_size=32)),
-    Spec("mobilenet-predict", "predict", "mobilenet", {}, Size(5, steps=3), Size(3)),
+    Spec("mobilenet-predict", "predict", "mobilenet", {}, Size(5, steps=3)),
     Spec("input", "feed", "alexnet", {}, Size(5, 10_000), Size(3, 2000)),
     Spec("alexnet-startup", "startup", "alexnet", {}, Size(5), Size(1), seconds=8.0),
     Spec("alexnet-loop", "loop", "alexnet", {TRAIN_ON_BATCH: SAME_LOOP}, Size(5, steps=5), Size(3, batch_size=32, steps=3)),
@@ -171,7 +171,7 @@ SPECS = (
     Spec("alexnet-heads", "heads", "alexnet", AT_MOST_TWICE, Size(5, 5000, 500), Size(1, 500, 64), "head"),
     Spec("resnet18-heads", "heads", "resnet18", AT_MOST_TWICE, Size(5, 5000, 500), strategy="head"),
     Spec("alexnet-budget", "budget", "alexnet", {}, Size(1, 5000, 10_000), strategy="last:3"),
-    Spec("views", "views", "alexnet_narrow", {}, Size(5), Size(1), "head"),
+    Spec("views", "views", "alexnet_narrow", {}, Size(5), strategy="head"),
 )  # fmt: skip
 
 # Of everything a little, in seconds: whether it runs, not how well.

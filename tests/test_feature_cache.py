@@ -308,6 +308,17 @@ def test_in_bfloat16_a_folded_network_is_the_same_to_its_rounding():
     assert 0 < np.abs(folded - plain).max() <= 2e-2 * np.abs(plain).max()
 
 
+def test_kernels_are_cast_once_and_without_a_norm_nothing_else_changes():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    prefix = networks.cut(classifier("alexnet_narrow"), "alexnet_narrow", "features").prefix
+    folded = networks.fold(prefix)
+    kernels = {weight.dtype for weight in folded.weights}
+    assert kernels == {"bfloat16"} and {weight.dtype for weight in prefix.weights} == {"float32"}
+    images = np.random.default_rng(0).uniform(0, 255, (3, 64, 64, 3)).astype("float32")
+    plain, fast = (np.asarray(network(images, training=False), np.float32) for network in (prefix, folded))
+    np.testing.assert_array_equal(plain, fast)
+
+
 @pytest.mark.parametrize(("name", "settings"), NETWORKS)
 def test_a_fingerprint_names_what_a_network_computes(name, settings):
     model, again = classifier(name, **settings), classifier(name, **settings)
