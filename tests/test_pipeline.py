@@ -48,6 +48,20 @@ def test_evaluation_scores_every_example_once_in_order(pixels, replicas, batch_s
     np.testing.assert_allclose(images[weights == 1], expected, atol=1e-3)
 
 
+@pytest.mark.parametrize("augmentation", ["none", "crop_flip", "mixup"])
+def test_a_device_enlarges_as_the_pipeline_does(augmentation):
+    settings = {"augmentation": augmentation, "crop_fraction": 0.9}
+    (resized, targets), (left, same) = (collect(training(SQUARE, resized=flag, **settings)) for flag in (True, False))
+    assert left.shape == (NUM, 8, 8, 3) and (left.dtype == np.uint8 or augmentation == "mixup")
+    np.testing.assert_array_equal(pipeline.enlarging((8, 8), 12, 0.9)(tf.constant(left)).numpy(), resized)
+    np.testing.assert_array_equal(same, targets)
+
+
+@pytest.mark.parametrize("size", [None, (20, 20), (14, 30)])
+def test_what_does_not_grow_is_left_to_the_pipeline(size):
+    assert pipeline.enlarging(size, 12, 1.0) is None and pipeline.enlarging((12, 30), 12, 1.0) is not None
+
+
 @pytest.mark.parametrize("pixels", SIZES.values(), ids=SIZES)
 def test_an_epoch_has_every_example_once_and_is_trimmed_to_the_replicas(pixels):
     images, targets = collect(training(pixels))

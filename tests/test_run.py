@@ -12,9 +12,10 @@ import pytest
 
 from experiments import part_a
 from tl_keras import cli, evaluation, experiment_cli, results
+from tl_keras.cache import store
 from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError, MissingError
-from tl_keras.prepare import plan, require
+from tl_keras.prepare import plan, prepare, require
 from tl_keras.run import evaluate_run, run
 from tl_keras.stand_ins import EMBEDDED_SETTINGS
 
@@ -50,6 +51,21 @@ def test_the_metrics_are_those_of_the_predictions_and_of_the_saved_model(finishe
     assert again["accuracy"] == result["metrics"]["test"]["accuracy"]
     assert again["loss"] == pytest.approx(result["metrics"]["test"]["loss"], rel=1e-6)
     assert evaluate_run(directory, {"limit_test": 0})["num"] == 500
+
+
+@pytest.mark.parametrize("settings", [{}, {"xla": "on"}, {"strategy": "head", "cache": "memory"}], ids=str)
+def test_where_images_are_enlarged_changes_nothing(tmp_path, monkeypatch, settings):
+    config = SMALL.replace(**{"epochs": 2, "augmentation": "flip", "cache_views": 2, **settings})
+    spec = prepare(config, plan(config)).training.training(0).element_spec[0]
+    assert spec.dtype == "uint8" and spec.shape[1:] == (8, 8, 3)  # digits as they are, for the device to enlarge
+    found = []
+    for place in ("device", "pipeline"):
+        run(config, tmp_path / place)
+        with np.load(tmp_path / place / "predictions.npz") as predictions:
+            found.append(predictions["logits"])
+        store.store_at.cache_clear()
+        monkeypatch.setattr("tl_keras.data.pipeline.enlarging", lambda *arguments: None)
+    np.testing.assert_allclose(*found, rtol=0, atol=1e-5)
 
 
 def test_a_finished_run_is_not_trained_again(finished, monkeypatch):

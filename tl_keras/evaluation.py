@@ -12,8 +12,9 @@ from tl_keras.predictions import MAX_MISTAKES, MAX_THUMBNAIL, Mistakes
 from tl_keras.runtime import Runtime
 
 
-def make_predict(model: Any, runtime: Runtime) -> Callable[[Any], Any]:
-    """A compiled function from a (distributed) batch of images to float32 logits, on every replica."""
+def make_predict(model: Callable[..., Any], runtime: Runtime) -> Callable[[Any], Any]:
+    """A compiled function from a (distributed) batch of images to the float32 logits of `model(images, training=False)`, on every
+    replica."""
 
     @tf.function(jit_compile=runtime.xla or None, reduce_retracing=True, autograph=False)
     def forward(images: Any) -> Any:

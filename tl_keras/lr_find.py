@@ -89,7 +89,8 @@ def find(config: RunConfig) -> Curve:
     config = config.replace(accumulate_steps=1, ema=0.0)
     ready = prepare(config, plan(config))
     with tempfile.TemporaryDirectory() as directory:
-        trainer = Trainer(ready.model, ready.stages, ready.plan.phases, config.train, ready.machine, Path(directory), loss=ready.loss)
+        phases, network = ready.plan.phases, ready.seeing(ready.model)
+        trainer = Trainer(ready.model, ready.stages, phases, config.train, ready.machine, Path(directory), loss=ready.loss, network=network)
         with trainer.following(ready.plan.phases[0]) as step:
             return range_test(_step(trainer, step), _endless(trainer, ready.training))
 

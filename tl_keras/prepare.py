@@ -130,9 +130,10 @@ class Prepared:
     Attributes:
         machine: what it runs on, resolved; the model's variables are made in its scope.
         model, stages: the classifier with its weights and adapters, and the layers of each stage.
+        enlarge: what the device does to the images of `training` and `test` before the model; None: they are resized already.
         account: what was made of the weights file; empty for new weights.
         training: what the trainer reads: training and validation batches.
-        test: batches of the test split; `test_at` gives those of the test examples at some positions.
+        test: batches of the test split; `test_at` gives those of the test examples at some positions, as the model sees them.
         loss: (targets, logits) -> loss of each example.
     """
 
@@ -142,11 +143,18 @@ class Prepared:
     machine: "Runtime"
     model: Any
     stages: Any
+    enlarge: Callable[[Any], Any] | None
     account: dict[str, Any]
     training: Any
     test: Any
     test_at: Callable[[Any], Any]
     loss: Callable[[Any, Any], Any]
+
+    def seeing(self, model: Any) -> Callable[..., Any]:
+        """(images of `training` or `test`, training=...) -> outputs of `model`, which sees them enlarged."""
+        from tl_keras.data import pipeline
+
+        return pipeline.behind(self.enlarge, model)
 
 
 def prepare(config: RunConfig, planned: Plan) -> Prepared:
@@ -169,11 +177,12 @@ def prepare(config: RunConfig, planned: Plan) -> Prepared:
     training = training_batches(config, planned, source, splits, machine.replicas)
 
     def test_at(positions: Any) -> Any:
-        return evaluation_batches(config, planned, source, splits.test.take(positions), machine.replicas)
+        return evaluation_batches(config, planned, source, splits.test.take(positions), machine.replicas, resized=True)
 
     test = evaluation_batches(config, planned, source, splits.test, machine.replicas)
     loss = losses.build_loss(config.train, splits.train.class_counts, len(source.class_names))
-    return Prepared(planned, source, splits, machine, model, stages, account, training, test, test_at, loss)
+    enlarge = enlarging(config, planned, source)
+    return Prepared(planned, source, splits, machine, model, stages, enlarge, account, training, test, test_at, loss)
 
 
 def start(config: RunConfig, planned: Plan) -> "Runtime":
@@ -197,6 +206,7 @@ def training_batches(config: RunConfig, planned: Plan, source: data.Source, spli
             num_views=config.data.cache_views,
             seed=config.seed,
             epoch=epoch,
+            resized=enlarging(config, planned, source) is None,
             **_geometry(config, planned, source, replicas),
         )
 
@@ -205,11 +215,22 @@ def training_batches(config: RunConfig, planned: Plan, source: data.Source, spli
     return Batches(training, num_epoch - num_epoch % replicas, validation)
 
 
-def evaluation_batches(config: RunConfig, planned: Plan, source: data.Source, examples: data.Examples, replicas: int) -> Any:
-    """Batches that hold each of `examples` once, as the model of `config` sees them."""
+def evaluation_batches(
+    config: RunConfig, planned: Plan, source: data.Source, examples: data.Examples, replicas: int, *, resized: bool = False
+) -> Any:
+    """Batches that hold each of `examples` once: as the model of `config` sees them if `resized`, else as `enlarging` takes them."""
     from tl_keras.data import pipeline
 
-    return pipeline.evaluation_batches(examples, **_geometry(config, planned, source, replicas))
+    resized = resized or enlarging(config, planned, source) is None
+    return pipeline.evaluation_batches(examples, resized=resized, **_geometry(config, planned, source, replicas))
+
+
+def enlarging(config: RunConfig, planned: Plan, source: data.Source) -> Callable[[Any], Any] | None:
+    """What the device does to the images of `source` before the model; None where tf.data resizes them."""
+    from tl_keras.data import pipeline
+
+    sizes = {split.size for split in (source.train, source.validation, source.test) if split is not None}
+    return pipeline.enlarging(sizes.pop(), planned.image_size, crop_fraction(config.data, source)) if len(sizes) == 1 else None
 
 
 def _geometry(config: RunConfig, planned: Plan, source: data.Source, replicas: int) -> dict[str, Any]:

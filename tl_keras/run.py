@@ -51,8 +51,10 @@ def _run(
     progress = trained.progress
     tested = time.perf_counter()
     model = _finished_model(ready, place)
-    network, test, test_cache = cache.test(ready.test) if model is ready.model else (model, ready.test, {})
-    predict = trained.predict if trained.predict and network is ready.model else evaluation.make_predict(network, ready.machine)
+    is_merged = model is not ready.model
+    network, test, test_cache = (None, ready.test, {}) if is_merged else cache.test(ready.test)
+    predict = None if is_merged or network else trained.predict
+    predict = predict or evaluation.make_predict(network or ready.seeing(model), ready.machine)
     logits, labels = evaluation.predict_logits(predict, ready.machine, test)
     place.write_predictions(logits, labels)
     place.write_mistakes(evaluation.confident_mistakes(logits, labels, ready.test_at))
@@ -102,6 +104,7 @@ def _train(config: RunConfig, ready: Prepared, cache: Any, place: results.RunDir
         loss=ready.loss,
         on_epoch=lambda progress: place.write_history(progress.history),
         narrow=cache.narrow,
+        network=ready.seeing(ready.model),
     )
     progress = trainer.fit(ready.training, callbacks, verbose=verbose)
     return _Trained(progress, trainer.selected_epoch(), trainer.predict)
@@ -206,7 +209,7 @@ def evaluate_run(run_dir: Path, data_settings: dict[str, Any]) -> dict[str, Any]
     with machine.scope():
         model = load_model(run_dir)
     test = data.make_splits(source, config.data, config.seed).test
-    batches = evaluation_batches(config, planned, source, test, machine.replicas)
+    batches = evaluation_batches(config, planned, source, test, machine.replicas, resized=True)
     return evaluation.metrics(*evaluation.predict_logits(evaluation.make_predict(model, machine), machine, batches))
 
 

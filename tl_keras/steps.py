@@ -15,11 +15,12 @@ from tl_keras.runtime import Runtime
 
 
 def make_step(
-    model: keras.Model, updater: Any, variables: Sequence[keras.Variable], loss: Loss, runtime: Runtime, *, accumulates: bool
+    model: Callable[..., Any], updater: Any, variables: Sequence[keras.Variable], loss: Loss, runtime: Runtime, *, accumulates: bool
 ) -> Callable[..., Any]:
     """A step that trains `variables` of `model` with `updater`, an optimizer built on them.
 
     Args:
+        model: (images, training=...) -> logits.
         accumulates: whether an update may take several batches.
 
     Returns:

@@ -46,12 +46,12 @@ class Part:
     """What a phase trains: a network with the model's own weights, and what it reads.
 
     Attributes:
-        network: the model, or what is left of it behind a cut.
+        network: (what `batches` hold, training=...) -> logits: the whole, or what is left of the model behind a cut; None: the whole.
         batches: as the model's, of the network's inputs instead of images.
         cache: what the phase's record says of the cut.
     """
 
-    network: keras.Model
+    network: Callable[..., Any] | None
     batches: Batches
     cache: dict[str, Any] = field(default_factory=dict)
 
@@ -96,6 +96,7 @@ class Trainer:
         directory: where `latest.npz` lies; a checkpoint found there is resumed.
         on_epoch: called with the progress after each epoch, before its checkpoint.
         narrow: (phase, its first epoch to run, from 0, batches of images) -> what is trained; None: the whole model.
+        network: (images of the batches, training=...) -> logits, where it is not `model` itself but what resizes images before it.
     """
 
     def __init__(
@@ -110,10 +111,12 @@ class Trainer:
         loss: Loss,
         on_epoch: Callable[[Progress], None] = lambda progress: None,
         narrow: Callable[[Phase, int, Batches], Part] | None = None,
+        network: Callable[..., Any] | None = None,
     ):
         self.model, self.stages, self.phases, self.config, self.runtime = model, stages, phases, config, runtime
         self.progress = Progress()
-        self.predict = make_predict(model, runtime)
+        self._network = network or model
+        self.predict = make_predict(self._network, runtime)
         self._latest, self._pace = directory / "latest.npz", checkpoint.Pace()
         self._best: list[np.ndarray] = []  # of what changes, in the best epoch, if that is to be tested
         self._loss, self._on_epoch, self._narrow = loss, on_epoch, narrow
@@ -215,11 +218,11 @@ class Trainer:
         variables = freezing.trained_variables(self.stages, phase)
         self.progress.before_phase = self.progress.before_phase or freezing.fingerprints(self.stages)
         self._start = self._kernels(phase) if self.progress.epoch == epochs.start else {}
-        started, part = time.perf_counter(), Part(self.model, batches)
+        started, part = time.perf_counter(), Part(None, batches)
         if self._narrow and self.progress.epoch < epochs.stop and not self.progress.stopped:
             part = self._narrow(phase, max(epochs.start, self.progress.epoch), batches)
         narrowing = time.perf_counter() - started
-        predict = self.predict if part.network is self.model else make_predict(part.network, self.runtime)
+        predict = make_predict(part.network, self.runtime) if part.network else self.predict
         with self.following(phase, part.network) as step:
             for epoch in epochs:
                 if epoch >= self.progress.epoch and not self.progress.stopped:
@@ -246,8 +249,8 @@ class Trainer:
         return {variable.path: variable.numpy() for variable in variables if is_decayed(variable) and variable.path not in head}
 
     @contextmanager
-    def following(self, phase: Phase, network: keras.Model | None = None) -> Iterator[Callable[..., Any]]:
-        """The compiled step of `phase`, for `take_step`: of the model, or of a `network` that is part of it.
+    def following(self, phase: Phase, network: Callable[..., Any] | None = None) -> Iterator[Callable[..., Any]]:
+        """The compiled step of `phase`, for `take_step`: of the whole, or of a `network` that is part of it.
 
         In this block layers have the modes, and variables the rates, that the phase asks for.
         """
@@ -255,13 +258,13 @@ class Trainer:
         scales = freezing.rate_scales(self.stages, phase)
         self.optimizer.rate_scales = [scales.get(variable.path, 0.0) for variable in self._trained]
         with freezing.follow(self.stages, phase):
-            yield self._make_step(network or self.model, variables)
+            yield self._make_step(network or self._network, variables)
 
     def take_step(self, step: Callable[..., Any], batch: Batch) -> tuple[Any, Any]:
         """Summed loss and number right of a batch, still on the device; the weights move where it completes an update."""
         return step(*batch.content, tf.constant(batch.num_in_update, tf.float32), batch.completes)
 
-    def _make_step(self, network: keras.Model, variables: Sequence[keras.Variable]) -> Callable[..., Any]:
+    def _make_step(self, network: Callable[..., Any], variables: Sequence[keras.Variable]) -> Callable[..., Any]:
         accumulates = self.config.accumulate_steps > 1
         return make_step(network, self._updater, variables, self._loss, self.runtime, accumulates=accumulates)
 

@@ -33,7 +33,7 @@ class FeatureCache:
     def __init__(self, config: RunConfig, ready: Prepared, *, verbose: int = 0):
         self._config, self._verbose = config, verbose
         self._model, self._phases, self._splits = ready.model, ready.plan.phases, ready.splits
-        self._source, self._runtime = ready.source, ready.machine
+        self._source, self._runtime, self._enlarge = ready.source, ready.machine, ready.enlarge
         self._planner = Planner(config, ready.model, ready.stages, ready.plan.phases, NumImages.of(ready.splits))
         self._geometry = {
             "image_size": ready.plan.image_size,
@@ -48,7 +48,7 @@ class FeatureCache:
         choice, reason = self._planner.choose(phase)
         if choice is None:
             self._say(f"cache     {phase.name}: nothing is kept, {reason}\n")
-            return Part(self._model, batches, {"cut": "", "reason": reason})
+            return Part(None, batches, {"cut": "", "reason": reason})
         halves, reader = self._cut(choice)
         train, validation = self._splits.train, self._splits.validation
         self._say(f"cache     {phase.name}: {described(choice)}; ")
@@ -61,16 +61,16 @@ class FeatureCache:
         self._say("{rows_computed:,} rows computed in {seconds:.1f} s, {rows_reused:,} reused\n".format(**reader.record))
         return Part(halves.suffix, narrowed, reader.record)
 
-    def test(self, batches: tf.data.Dataset) -> tuple[keras.Model, tf.data.Dataset, Mapping[str, Any]]:
+    def test(self, batches: tf.data.Dataset) -> tuple[keras.Model | None, tf.data.Dataset, Mapping[str, Any]]:
         """What scores the test split with the weights that the network has now, through the cut of the last phase where it has one.
 
         Returns:
-            A network, batches (its input, labels, weights), and what the result says of the cache.
+            The network behind the cut, or None for the whole; batches (its input, labels, weights); what the result says of the cache.
         """
         self._store.release()
         choice, reason = self._planner.choose(self._phases[-1])
         if choice is None:
-            return self._model, batches, {"cut": "", "reason": reason}
+            return None, batches, {"cut": "", "reason": reason}
         halves, reader = self._cut(choice)
         return halves.suffix, reader.evaluation(self._splits.test, batches), reader.record
 
@@ -82,7 +82,17 @@ class FeatureCache:
 
     def _cut(self, choice: plan.Choice) -> tuple[networks.Halves, Reader]:
         halves = networks.cut(self._model, self._config.model.backbone, choice.cut.name)
-        reader = Reader(halves.prefix, choice, self._config, self._source, self._geometry, self._runtime, self._store, self._planner.limits)
+        reader = Reader(
+            halves.prefix,
+            choice,
+            self._config,
+            self._source,
+            self._geometry,
+            self._enlarge,
+            self._runtime,
+            self._store,
+            self._planner.limits,
+        )
         return halves, reader
 
     def _say(self, text: str) -> None:

@@ -29,6 +29,7 @@ class Reader:
 
     Args:
         geometry: image_size, crop_fraction and batch_size, as the pipeline takes them.
+        enlarge: what the device does to images before `prefix`; None: the pipeline does it.
 
     Attributes:
         record: what the result says of it; counts and seconds grow while it reads.
@@ -41,12 +42,13 @@ class Reader:
         config: RunConfig,
         source: data.Source,
         geometry: dict[str, Any],
+        enlarge: Callable[[tf.Tensor], tf.Tensor] | None,
         runtime: Runtime,
         store: Store,
         limits: Budget,
     ):
         self._prefix, self._choice, self._config, self._source = prefix, choice, config, source
-        self._geometry, self._runtime, self._store, self._limits = geometry, runtime, store, limits
+        self._geometry, self._enlarge, self._runtime, self._store, self._limits = geometry, enlarge, runtime, store, limits
         self._kind = RowType(choice.cut.shape, prefix.output.dtype)
         self._fingerprint = networks.fingerprint(prefix)
         self._run_prefix: Callable[[tf.Tensor], tf.Tensor] | None = None
@@ -137,6 +139,7 @@ class Reader:
             views,
             augmentation=self._config.data.augmentation if augmented else NONE,
             seed=self._config.seed,
+            resized=self._enlarge is None,
             **self._geometry | {"batch_size": self._geometry["batch_size"] * self._batches_at_once},
         )
         for (pixels,) in batches:
@@ -149,7 +152,7 @@ class Reader:
 
     def _through(self, pixels: tf.Tensor) -> tf.Tensor:
         if self._run_prefix is None:
-            self._run_prefix = networks.compiled(self._prefix, self._runtime)
+            self._run_prefix = networks.compiled(self._prefix, self._runtime, self._enlarge)
         return self._run_prefix(pixels)
 
     def _like(self) -> tf.TensorSpec:
