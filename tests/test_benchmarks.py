@@ -61,7 +61,7 @@ def measured():
 def test_ratios_are_those_of_the_same_round(measured):
     ratio = measured.ratio(TORCH)
     assert (ratio.median, ratio.low, ratio.high) == (4.0, 4.0, 5.0)
-    assert measured.figure(OURS).median == measured.row.num_images / 2 and measured.row.num_images == 64
+    assert measured.figure(OURS).median == measured.row.num_images / 2 and measured.row.num_images == 128
 
 
 def test_the_table_says_whether_a_target_is_reached(measured, capsys):

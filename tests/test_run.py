@@ -53,7 +53,9 @@ def test_the_metrics_are_those_of_the_predictions_and_of_the_saved_model(finishe
     assert evaluate_run(directory, {"limit_test": 0})["num"] == 500
 
 
-@pytest.mark.parametrize("settings", [{}, {"xla": "on"}, {"strategy": "head", "cache": "memory"}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, pytest.param({"xla": "on"}, marks=pytest.mark.slow), {"strategy": "head", "cache": "memory"}], ids=str
+)
 def test_where_images_are_enlarged_changes_nothing(tmp_path, monkeypatch, settings):
     config = SMALL.replace(**{"epochs": 2, "augmentation": "flip", "cache_views": 2, **settings})
     spec = prepare(config, plan(config)).training.training(0).element_spec[0]
