@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from benchmarks import arrays
 from benchmarks.rows import FULL, MODULES, PROFILES, Row, rows
-from tl_keras import quiet
-from tl_keras.cli import guarded
+from tl_keras.cli.flags import CommandFlags
+from tl_keras.cli.verbs import guarded
 from tl_keras.errors import ConfigError
-from tl_keras.flags import CommandFlags
+from tl_keras.utils import tensorflow_import
 
 if TYPE_CHECKING:
     from benchmarks.table import Report
@@ -42,7 +42,7 @@ def _run(arguments: Sequence[str]) -> None:
     if profile not in PROFILES:
         raise ConfigError(f"flag --profile={profile}: expected one of {', '.join(PROFILES)}.")
     chosen = rows(profile, [name.strip() for name in command.value("rows").split(",") if name.strip()])
-    quiet.import_tensorflow()
+    tensorflow_import.import_tensorflow()
     from benchmarks import table
 
     report = benchmark(profile, chosen, _images(chosen, command.value("data_dir")))

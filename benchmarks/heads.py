@@ -13,13 +13,14 @@ import tensorflow as tf
 from benchmarks import ours
 from benchmarks.arrays import Arrays
 from benchmarks.work import CLASSES, Once, Outcome, Work
-from tl_keras import backbones, losses, runtime
+from tl_keras import backbones
 from tl_keras.config import RunConfig
 from tl_keras.data import pipeline
-from tl_keras.grid import grammar
-from tl_keras.grid.heads import train_heads
 from tl_keras.strategies import HEAD, Phase
-from tl_keras.trainer import Batches, Trainer
+from tl_keras.strategies.grid import parse
+from tl_keras.training import losses, runtime
+from tl_keras.training.head_grid import train_heads
+from tl_keras.training.trainer import Batches, Trainer
 
 GRID, ONE = "learning_rate=1e-4:1e-1:7,l2=0:1e-2:3", "learning_rate=1e-2"
 
@@ -50,7 +51,7 @@ def _after_the_first(history: list[dict[str, Any]]) -> Outcome:
 def _by_grid(text: str, work: Work, arrays: Arrays) -> Iterator[Once]:
     config, splits = _settings(work), _splits(work, arrays)
     start = (np.zeros((splits[0][0].shape[1], CLASSES), np.float32), np.zeros(CLASSES, np.float32))
-    heads = grammar.parse(text, config)
+    heads = parse(text, config)
 
     def job() -> Outcome:
         result = train_heads(*splits, heads, config.train, num_classes=CLASSES, order=_order(work), initial=lambda seed: start)

@@ -8,9 +8,9 @@ from typing import Any
 from benchmarks import ours
 from benchmarks.measure import Measured
 from benchmarks.rows import OURS, TORCH
-from tl_keras import runtime
+from tl_keras.backbones.macs import MATRIX_SIZE, MEASURED_SECONDS, measured_rate
 from tl_keras.config import RuntimeConfig
-from tl_keras.multiply_adds import MATRIX_SIZE, MEASURED_SECONDS, measured_rate
+from tl_keras.training import runtime
 
 DTYPES = ("float32", "bfloat16")
 

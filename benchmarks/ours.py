@@ -16,14 +16,15 @@ import tensorflow as tf
 from benchmarks import plain_keras
 from benchmarks.arrays import Arrays
 from benchmarks.work import CLASSES, LEARNING_RATE, MOMENTUM, Once, Outcome, Work, timed
-from tl_keras import backbones, data, evaluation, losses, runtime
+from tl_keras import backbones, data
+from tl_keras.backbones.macs import stage_costs
 from tl_keras.config import RunConfig
 from tl_keras.data import pipeline
-from tl_keras.multiply_adds import stage_costs
-from tl_keras.prepare import plan, start
-from tl_keras.run import run
-from tl_keras.steps import Batch
-from tl_keras.trainer import Batches, Trainer
+from tl_keras.runs.run import run
+from tl_keras.runs.setup import plan, start
+from tl_keras.training import evaluation, losses, runtime
+from tl_keras.training.train_step import Batch
+from tl_keras.training.trainer import Batches, Trainer
 
 LITTLE_MEMORY = 200  # MB
 
@@ -132,7 +133,7 @@ def loop(work: Work, arrays: Arrays) -> Iterator[Once]:
     batches = Batches(lambda epoch: repeated, work.steps * work.batch_size, None)
 
     def job() -> Outcome:
-        with tempfile.TemporaryDirectory() as directory, patch("tl_keras.checkpoint.save"):
+        with tempfile.TemporaryDirectory() as directory, patch("tl_keras.training.checkpoint.save"):
             progress = _trainer(replace(work, epochs=2), *network, directory).fit(batches)
         return Outcome(progress.history[-1]["seconds"])
 

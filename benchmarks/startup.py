@@ -14,7 +14,7 @@ from statistics import median
 
 from benchmarks import arrays
 from benchmarks.work import Once, Outcome, Work
-from tl_keras import quiet
+from tl_keras.utils import tensorflow_import
 
 ROOT = Path(__file__).parents[1]
 IMPORTS = 3  # how many times the imports are measured
@@ -46,7 +46,7 @@ def import_seconds(side: str) -> float:
 def main(side: str, work: str = "") -> None:
     """Print the time at which imports, and the first step of `work` where it is given, are done."""
     if side != "plain_torch":
-        quiet.import_tensorflow()
+        tensorflow_import.import_tensorflow()
     module = importlib.import_module(f"benchmarks.{side}")
     if work:
         given = Work(**json.loads(work))

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.arrays import Arrays
 from tl_keras import strategies
-from tl_keras.backbones.table import BACKBONES
+from tl_keras.backbones.registry import BACKBONES
 from tl_keras.config import TrainConfig
 from tl_keras.strategies import Phase
 

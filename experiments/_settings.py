@@ -3,7 +3,7 @@
 from types import MappingProxyType
 
 from tl_keras.config import RunConfig
-from tl_keras.experiment import SMOKE_SETTINGS, Profile, like_resnet
+from tl_keras.runs.experiment import SMOKE_SETTINGS, Profile, like_resnet
 
 RESNET_STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 

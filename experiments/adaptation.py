@@ -15,9 +15,9 @@ the test set is scored once.
 import sys
 from types import MappingProxyType
 
+from tl_keras.cli.experiment import experiment_main
 from tl_keras.config import RunConfig
-from tl_keras.experiment import Experiment, Profile, Row
-from tl_keras.experiment_cli import experiment_main
+from tl_keras.runs.experiment import Experiment, Profile, Row
 
 HEAD, FULL = "representation learning", "full fine-tuning"
 SETTINGS = MappingProxyType({HEAD: {"strategy": "head"}, FULL: {"strategy": "full", "normalization": "half"}})

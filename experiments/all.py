@@ -9,9 +9,9 @@ says so at the end, and does not keep the others from running.
 import importlib
 import sys
 
-from tl_keras.experiment import Experiment
-from tl_keras.experiment_cli import all_experiments_main
-from tl_keras.listing import experiment_files
+from tl_keras.cli.experiment import all_experiments_main
+from tl_keras.cli.list_tables import experiment_files
+from tl_keras.runs.experiment import Experiment
 
 
 def experiments() -> list[Experiment]:

@@ -17,9 +17,9 @@ import sys
 from types import MappingProxyType
 
 from experiments._settings import CIFAR_TABLE
+from tl_keras.cli.experiment import experiment_main
 from tl_keras.config import RunConfig
-from tl_keras.experiment import Experiment, Profile, Row
-from tl_keras.experiment_cli import experiment_main
+from tl_keras.runs.experiment import Experiment, Profile, Row
 
 RANKS = (4, 8, 16)
 ADAPTED = MappingProxyType({"optimizer": "adamw", "learning_rate": 1e-3, "weight_decay": 0.01})

@@ -23,9 +23,9 @@ from collections.abc import Sequence
 from types import MappingProxyType
 
 from experiments._settings import COMP5541
+from tl_keras.cli.experiment import experiment_main
 from tl_keras.config import RunConfig
-from tl_keras.experiment import Experiment, Profile, Row
-from tl_keras.experiment_cli import experiment_main
+from tl_keras.runs.experiment import Experiment, Profile, Row
 
 PRE_TRAINED, FROM_SCRATCH = "pre-trained", "from scratch"
 

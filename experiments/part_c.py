@@ -17,9 +17,9 @@ import sys
 from types import MappingProxyType
 
 from experiments._settings import COMP5541
+from tl_keras.cli.experiment import experiment_main
 from tl_keras.config import RunConfig
-from tl_keras.experiment import Experiment, Profile, Row, like_resnet
-from tl_keras.experiment_cli import experiment_main
+from tl_keras.runs.experiment import Experiment, Profile, Row, like_resnet
 
 NOTHING, EARLY, MIDDLE, LAST_ONLY = "none frozen", "early frozen", "middle frozen", "last only trained"
 REPORTED = MappingProxyType(

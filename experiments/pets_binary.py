@@ -14,9 +14,9 @@ import sys
 from types import MappingProxyType
 
 from experiments._settings import PETS, PETS_QUICK
+from tl_keras.cli.experiment import experiment_main
 from tl_keras.config import RunConfig
-from tl_keras.experiment import Experiment, Row
-from tl_keras.experiment_cli import experiment_main
+from tl_keras.runs.experiment import Experiment, Row
 
 
 def rows(base: RunConfig) -> list[Row]:

@@ -14,9 +14,9 @@ import sys
 from types import MappingProxyType
 
 from experiments._settings import PETS, PETS_QUICK, last
+from tl_keras.cli.experiment import experiment_main
 from tl_keras.config import RunConfig
-from tl_keras.experiment import Experiment, Row
-from tl_keras.experiment_cli import experiment_main
+from tl_keras.runs.experiment import Experiment, Row
 
 # Label -> what changes, and the reported test accuracy in per cent.
 FACTORS = MappingProxyType(

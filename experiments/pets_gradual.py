@@ -15,9 +15,9 @@ import sys
 from types import MappingProxyType
 
 from experiments._settings import GRADUAL_SMOKE, PETS, PETS_QUICK
+from tl_keras.cli.experiment import experiment_main
 from tl_keras.config import RunConfig
-from tl_keras.experiment import Experiment, Row
-from tl_keras.experiment_cli import experiment_main
+from tl_keras.runs.experiment import Experiment, Row
 
 # Label -> what changes, the reported test accuracy in per cent, and the seconds on a GTX 1080.
 FACTORS = MappingProxyType(

@@ -17,9 +17,9 @@ import sys
 from types import MappingProxyType
 
 from experiments._settings import PETS, PETS_QUICK, last
+from tl_keras.cli.experiment import experiment_main
 from tl_keras.config import RunConfig
-from tl_keras.experiment import Experiment, Row
-from tl_keras.experiment_cli import experiment_main
+from tl_keras.runs.experiment import Experiment, Row
 
 DOG_MAJORITY, CAT_MAJORITY = "cat:0.25", "dog:0.25"
 # l -> test accuracy in per cent, dog majority.

@@ -13,9 +13,9 @@ backbone, l counts the stages that lie where ResNet's last l do.
 import sys
 
 from experiments._settings import PETS, PETS_QUICK, last
+from tl_keras.cli.experiment import experiment_main
 from tl_keras.config import RunConfig
-from tl_keras.experiment import Experiment, Row
-from tl_keras.experiment_cli import experiment_main
+from tl_keras.runs.experiment import Experiment, Row
 
 # l -> test accuracy in per cent.
 REPORTED = {1: 86.56, 2: 88.33, 3: 88.91, 4: 89.32, 5: 89.07}

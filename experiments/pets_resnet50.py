@@ -22,9 +22,9 @@ import sys
 from types import MappingProxyType
 
 from experiments._settings import PETS, last
+from tl_keras.cli.experiment import experiment_main
 from tl_keras.config import RunConfig
-from tl_keras.experiment import Experiment, Profile, Row
-from tl_keras.experiment_cli import experiment_main
+from tl_keras.runs.experiment import Experiment, Profile, Row
 
 ADAMW = MappingProxyType({"optimizer": "adamw", "nesterov": False, "weight_decay": 0.001})
 OPTIMIZERS = MappingProxyType({"SGD": {}, "SGD with L2": {"l2": 0.01}, "AdamW": ADAMW})

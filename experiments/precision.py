@@ -13,9 +13,9 @@ import sys
 from types import MappingProxyType
 
 from experiments._settings import CIFAR_TABLE
+from tl_keras.cli.experiment import experiment_main
 from tl_keras.config import RunConfig
-from tl_keras.experiment import Experiment, Profile, Row
-from tl_keras.experiment_cli import experiment_main
+from tl_keras.runs.experiment import Experiment, Profile, Row
 
 PRECISIONS = ("float32", "mixed_bfloat16")
 

@@ -17,9 +17,9 @@ from types import MappingProxyType
 
 from experiments._settings import CIFAR_TABLE
 from tl_keras.backbones import get_backbone
+from tl_keras.cli.experiment import experiment_main
 from tl_keras.config import RunConfig
-from tl_keras.experiment import Experiment, Profile, Row, like_resnet
-from tl_keras.experiment_cli import experiment_main
+from tl_keras.runs.experiment import Experiment, Profile, Row, like_resnet
 
 SCHEDULES = ("plateau", "step", "cosine")
 AUGMENTATIONS = ("crop_flip", "mixup", "cutout", "randaugment")

@@ -16,9 +16,9 @@ import sys
 from types import MappingProxyType
 
 from experiments._settings import CIFAR_TABLE
+from tl_keras.cli.experiment import experiment_main
 from tl_keras.config import RunConfig
-from tl_keras.experiment import Experiment, Profile, Row
-from tl_keras.experiment_cli import experiment_main
+from tl_keras.runs.experiment import Experiment, Profile, Row
 
 REPORTED = MappingProxyType({"imagenet": 30.0, "cifar": 91.5})
 LABELS = MappingProxyType({"imagenet": "original stem", "cifar": "CIFAR stem"})

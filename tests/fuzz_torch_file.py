@@ -16,7 +16,7 @@ from torch_builder import pickled, stream_file, tar_file, tensor, zip_file
 
 from tl_keras.errors import DamagedError
 from tl_keras.weights.torch_file import describe, read_tensors
-from tl_keras.weights.torch_pickle import ACTIONS
+from tl_keras.weights.torch_file.pickle_machine import ACTIONS
 
 pytestmark = pytest.mark.fuzz
 FIXTURES = Path(__file__).parent / "fixtures"

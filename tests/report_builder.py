@@ -5,10 +5,11 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from tl_keras import evaluation, report
+from tl_keras import report
 from tl_keras.config import RunConfig
-from tl_keras.predictions import Mistakes
-from tl_keras.results import RunDirectory, read_result
+from tl_keras.results.predictions import Mistakes
+from tl_keras.results.run_directory import RunDirectory, read_result
+from tl_keras.training import evaluation
 
 NUM_TEST = 10_000
 REPORTED = {("pre-trained", 0.1): 82.99, ("pre-trained", 0.2): 87.18, ("pre-trained", 0.5): 89.68,

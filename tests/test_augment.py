@@ -7,10 +7,19 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageOps
 
-from tl_keras.data import augment as augmentations
-from tl_keras.data import mixing, operations, policies
-from tl_keras.data.augment import AUGMENTATIONS, augment, get_augmentation, mix, random_crop, random_cutout, random_flip, random_rotation
-from tl_keras.data.draws import NUM_DRAWS, uniform
+from tl_keras.data import augment_policies, image_ops, mixup
+from tl_keras.data import augmentation as augmentations
+from tl_keras.data.augmentation import (
+    AUGMENTATIONS,
+    augment,
+    get_augmentation,
+    mix,
+    random_crop,
+    random_cutout,
+    random_flip,
+    random_rotation,
+)
+from tl_keras.data.stateless_random import NUM_DRAWS, uniform
 from tl_keras.errors import ConfigError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 10, 14, 3), np.uint8)
@@ -106,15 +115,15 @@ def affine(image, *matrix):
 
 # operation -> (values, what Pillow does, tolerance in grey levels)
 PILLOW = {
-    operations.brightness: ((0.1, 1, 1.9), lambda image, value: ImageEnhance.Brightness(image).enhance(value), 1),
-    operations.contrast: ((0.1, 1, 1.9), lambda image, value: ImageEnhance.Contrast(image).enhance(value), 1),
-    operations.sharpness: ((0.1, 1, 1.9), lambda image, value: ImageEnhance.Sharpness(image).enhance(value), 1),
+    image_ops.brightness: ((0.1, 1, 1.9), lambda image, value: ImageEnhance.Brightness(image).enhance(value), 1),
+    image_ops.contrast: ((0.1, 1, 1.9), lambda image, value: ImageEnhance.Contrast(image).enhance(value), 1),
+    image_ops.sharpness: ((0.1, 1, 1.9), lambda image, value: ImageEnhance.Sharpness(image).enhance(value), 1),
     augmentations.saturate: ((0.1, 1, 1.9), lambda image, value: ImageEnhance.Color(image).enhance(value), 1),
-    operations.posterize: ((4, 6.8, 8), lambda image, value: ImageOps.posterize(image, round(value)), 0),
+    image_ops.posterize: ((4, 6.8, 8), lambda image, value: ImageOps.posterize(image, round(value)), 0),
     augmentations.solarize: ((0, 100.5, 255), lambda image, value: ImageOps.solarize(image, value), 0),
-    operations.equalize: ((0,), lambda image, value: ImageOps.equalize(image), 0),
+    image_ops.equalize: ((0,), lambda image, value: ImageOps.equalize(image), 0),
     augmentations.autocontrast: ((0,), lambda image, value: ImageOps.autocontrast(image), 1),
-    operations.identity: ((0,), lambda image, value: image, 0),
+    image_ops.identity: ((0,), lambda image, value: image, 0),
     augmentations.rotate: ((-30, 0, 12), lambda image, value: image.rotate(value, Image.Resampling.BILINEAR), 3),
     partial(augmentations.shear, axis="x"): ((-0.3, 0.1), lambda image, value: affine(image, 1, value, -value / 2, 0, 1, 0), 3),
     partial(augmentations.shear, axis="y"): ((-0.3, 0.1), lambda image, value: affine(image, 1, 0, 0, value, 1, -value / 2), 3),
@@ -161,31 +170,31 @@ def test_flat_and_tiny_images_survive(operation):
 
 def adding(*numbers):
     """Operations that add a number, so that a sum tells which were drawn."""
-    return tuple(policies.Operation(lambda images, values, number=number: images + np.uint8(number)) for number in numbers)
+    return tuple(augment_policies.Operation(lambda images, values, number=number: images + np.uint8(number)) for number in numbers)
 
 
 def test_randaugment_draws_two_of_its_operations():
     black = np.zeros((4, 3, 3, 3), np.uint8)
     rows = draws([0, 0, 0.4, 0], [0.34, 0, 0.34, 0], [0.999, 0, 0, 0], [0.4, 0, 0.999, 0])
-    done = policies.rand_augment(tf.constant(black), rows, adding(1, 10, 100)).numpy()[:, 0, 0, 0]
+    done = augment_policies.rand_augment(tf.constant(black), rows, adding(1, 10, 100)).numpy()[:, 0, 0, 0]
     np.testing.assert_array_equal(done, [11, 20, 101, 110])
 
 
 def test_strengths_are_drawn_with_their_sign():
     seen = []
-    operation = policies.Operation(lambda images, values: seen.append(values.numpy()) or images, neutral=1.0, span=0.9, signed=True)
-    policies.rand_augment(tf.zeros((2, 3, 3, 3), tf.uint8), draws([0, 0.2, 0, 0.7], [0, 0.7, 0, 0.2]), (operation,))
+    operation = augment_policies.Operation(lambda images, values: seen.append(values.numpy()) or images, neutral=1.0, span=0.9, signed=True)
+    augment_policies.rand_augment(tf.zeros((2, 3, 3, 3), tf.uint8), draws([0, 0.2, 0, 0.7], [0, 0.7, 0, 0.2]), (operation,))
     np.testing.assert_allclose(seen, [[0.73, 1.27], [1.27, 0.73]], rtol=1e-5)
 
 
 def test_augmix_mixes_chains_of_one_to_three_operations_with_the_image():
-    chain = (2 + 3 * policies.AUGMIX_DEPTH) * [0.0]
+    chain = (2 + 3 * augment_policies.AUGMIX_DEPTH) * [0.0]
     depths = [[*chain] for _ in range(3)]
     for row, depth in zip(depths, (0.0, 0.34, 0.99), strict=True):
         row[0], row[1] = depth, 0.5  # equal weights
     row = [value for row in depths for value in row]
     black = tf.zeros((2, 4, 4, 3), tf.uint8)
-    done = policies.augmix(black, draws([*row, 0.0], [*row, 0.75]), adding(60)).numpy()[:, 0, 0, 0]
+    done = augment_policies.augmix(black, draws([*row, 0.0], [*row, 0.75]), adding(60)).numpy()[:, 0, 0, 0]
     np.testing.assert_array_equal(done, [(60 + 120 + 180) / 3, (60 + 120 + 180) / 3 / 4])
 
 
@@ -204,7 +213,7 @@ def test_mixtures_are_the_same_eagerly_and_in_a_map(name):
 
 
 def test_mixup_is_a_weighted_mean_with_the_one_before():
-    images, targets = mixing.mixup(IMAGES[:3], TARGETS[:3], draws([0.25], [0.5], [1.0]))
+    images, targets = mixup.mixup(IMAGES[:3], TARGETS[:3], draws([0.25], [0.5], [1.0]))
     pixels = IMAGES[:3].astype(np.float32)
     np.testing.assert_allclose(images[0], 0.25 * pixels[0] + 0.75 * pixels[2])
     np.testing.assert_allclose(images[1], 0.5 * pixels[1] + 0.5 * pixels[0])
@@ -214,7 +223,7 @@ def test_mixup_is_a_weighted_mean_with_the_one_before():
 
 def test_cutmix_shares_are_those_of_the_pixels():
     plain = np.broadcast_to(np.arange(3, dtype=np.uint8)[:, None, None, None], (3, 8, 16, 3))
-    images, targets = mixing.cutmix(plain, TARGETS[:3], draws([0.25, 0.5, 0.5], [0.25, 0, 0], [0, 0.5, 0.5]))
+    images, targets = mixup.cutmix(plain, TARGETS[:3], draws([0.25, 0.5, 0.5], [0.25, 0, 0], [0, 0.5, 0.5]))
     np.testing.assert_allclose([targets[0, 2], targets[1, 0], targets[2, 1]], [0.25, 0.0625, 0])
     for image, target in zip(images.numpy(), targets.numpy(), strict=True):
         shares = [np.mean(image[..., 0] == label) for label in range(3)]
@@ -261,7 +270,7 @@ def test_combinations_keep_their_order():
     np.testing.assert_array_equal(both, by_hand)
     assert get_augmentation("cutout+flip").steps == get_augmentation("flip+cutout").steps[::-1]
     mixed = get_augmentation("crop_flip+mixup")
-    assert mixed.steps == AUGMENTATIONS["crop_flip"].steps and mixed.mixer is mixing.mixup
+    assert mixed.steps == AUGMENTATIONS["crop_flip"].steps and mixed.mixer is mixup.mixup
 
 
 @pytest.mark.parametrize(

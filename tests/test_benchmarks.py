@@ -14,7 +14,7 @@ from benchmarks.measure import Measured, Side
 from benchmarks.rows import KERAS, OURS, TORCH
 from tl_keras.backbones import BACKBONES
 from tl_keras.errors import ConfigError
-from tl_keras.prepare import plan
+from tl_keras.runs.setup import plan
 from tl_keras.strategies import Phase
 
 

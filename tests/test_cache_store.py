@@ -6,9 +6,9 @@ import os
 import numpy as np
 import pytest
 
-from tl_keras.cache.plan import DISK, MEMORY, Budget, Cut, budget, choose
-from tl_keras.cache.segments import RowType
-from tl_keras.cache.store import Store, directory
+from tl_keras.feature_cache.shards import RowType
+from tl_keras.feature_cache.split_point import DISK, MEMORY, Budget, Cut, budget, choose
+from tl_keras.feature_cache.store import Store, directory
 
 KIND = RowType((4,), "float32")
 ROW_BYTES = 16
@@ -218,7 +218,7 @@ def test_a_full_disk_is_no_error(tmp_path, monkeypatch):
     def full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tl_keras.cache.store.write_rows", full)
+    monkeypatch.setattr("tl_keras.feature_cache.store.write_rows", full)
     assert hold(Store(tmp_path), [1, 2], place=DISK) == (None, 0)
     assert not list(tmp_path.rglob("*.*"))
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from experiments import part_a
-from tl_keras import cli, experiment_cli
+from tl_keras.cli import experiment, verbs
+from tl_keras.cli.flags import CommandFlags
 from tl_keras.config import SETTINGS
 from tl_keras.errors import TrainingError
-from tl_keras.flags import CommandFlags
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,27 +49,27 @@ MISTAKES = [
 
 @pytest.mark.parametrize(("arguments", "words"), MISTAKES, ids=lambda value: value[0])
 def test_each_mistake_is_one_message_before_anything_runs(arguments, words, tmp_path, capsys, offline):
-    code = experiment_cli.experiment_main(part_a.EXPERIMENT, part_a.__doc__, [*arguments, f"--runs_dir={tmp_path / 'runs'}"])
+    code = experiment.experiment_main(part_a.EXPERIMENT, part_a.__doc__, [*arguments, f"--runs_dir={tmp_path / 'runs'}"])
     message = capsys.readouterr().err
     assert code not in (0, None) and message.startswith("error: ") and "Traceback" not in message
     assert all(word in message for word in words), message
     assert not (tmp_path / "runs").exists()
 
 
-@pytest.mark.parametrize("verb", [[], *([verb] for verb in cli.VERBS)], ids=lambda verb: verb[0] if verb else "none")
+@pytest.mark.parametrize("verb", [[], *([verb] for verb in verbs.VERBS)], ids=lambda verb: verb[0] if verb else "none")
 def test_help_of_every_verb(verb, capsys):
-    assert cli.main([*verb, "--help"]) == 0
+    assert verbs.main([*verb, "--help"]) == 0
     assert "tl-keras" in capsys.readouterr().out
 
 
 def test_unknown_verb_lists_the_verbs(capsys):
-    assert cli.main(["fit"]) == 2
-    assert ", ".join(sorted(cli.VERBS)) in capsys.readouterr().err
+    assert verbs.main(["fit"]) == 2
+    assert ", ".join(sorted(verbs.VERBS)) in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("table", ["datasets", "backbones", "strategies", "augmentations", "experiments"])
 def test_list(table, capsys):
-    assert cli.main(["list", table]) == 0
+    assert verbs.main(["list", table]) == 0
     names = {"datasets": "cifar10", "backbones": "vit_b16", "strategies": "last", "augmentations": "flip", "experiments": "part_a"}
     assert names[table] in capsys.readouterr().out
 
@@ -107,13 +107,13 @@ def test_what_the_user_can_mend_is_one_message(error, code, words, capsys):
     def fail():
         raise error
 
-    assert cli.guarded(fail) == code
+    assert verbs.guarded(fail) == code
     assert words in capsys.readouterr().err
 
 
 def test_defects_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
-        cli.guarded(lambda: 1 / 0)
+        verbs.guarded(lambda: 1 / 0)
 
 
 def test_modules_import_one_way():

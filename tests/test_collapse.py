@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from test_trainer import make_batches, make_trainer
 
-from tl_keras import collapse
 from tl_keras.config import TrainConfig
+from tl_keras.training import collapse
 
 
 def rows(losses, val_losses=None, val_accuracies=None) -> list[dict]:

@@ -14,10 +14,10 @@ from test_parity import BOTTLENECK, CASES, resnet, tensors, vit_b_16
 from tl_keras.backbones import build_classifier, features_model, get_backbone
 from tl_keras.errors import ConfigError, DamagedError, MissingError
 from tl_keras.weights import load_weights
-from tl_keras.weights.convert import LaidOut, from_tensors, naming_of
+from tl_keras.weights.from_publisher import LaidOut, from_tensors, naming_of
 from tl_keras.weights.mapped import release
-from tl_keras.weights.names import FLAX, TORCHVISION
-from tl_keras.weights.positions import resize_positions
+from tl_keras.weights.name_maps import FLAX, TORCHVISION
+from tl_keras.weights.position_embedding import resize_positions
 from tl_keras.weights.torch_file import read_tensors
 
 POSITIONS = Path(__file__).parent / "fixtures" / "positions_bicubic.npz"  # made with torch.nn.functional.interpolate, align_corners=True

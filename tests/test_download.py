@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tl_keras.errors import ConfigError, DamagedError, MissingError
-from tl_keras.weights import transfer
+from tl_keras.weights import http
 from tl_keras.weights.download import fetch
-from tl_keras.weights.transfer import Patience
+from tl_keras.weights.http import Patience
 from tl_keras.weights.weights_file import WeightsFile
 
 ROOT = Path(__file__).parents[1]
@@ -273,7 +273,7 @@ def test_slow_server_is_given_up(reply, server, row, tmp_path):
 
 
 def test_endless_file_of_unknown_size_is_bounded(server, row, tmp_path, monkeypatch):
-    monkeypatch.setattr(transfer, "MAX_BYTES", 100_000)
+    monkeypatch.setattr(http, "MAX_BYTES", 100_000)
     server.script = [without_length]
     with pytest.raises(DamagedError, match="more than the 100,000 bytes"):
         fetch(replace(row, size=0), tmp_path, QUICK)

@@ -5,15 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from tl_keras import evaluation
 from tl_keras.config import RunConfig
 from tl_keras.data import pipeline
 from tl_keras.data.examples import Images, make_examples
 from tl_keras.errors import DamagedError
-from tl_keras.predictions import MAX_MISTAKES, MAX_THUMBNAIL, Mistakes, read_mistakes, read_predictions
-from tl_keras.results import MISTAKES, PREDICTIONS, TEST_KEYS, RunDirectory
-from tl_keras.run import run
-from tl_keras.stand_ins import EMBEDDED_SETTINGS
+from tl_keras.results.predictions import MAX_MISTAKES, MAX_THUMBNAIL, Mistakes, read_mistakes, read_predictions
+from tl_keras.results.run_directory import MISTAKES, PREDICTIONS, TEST_KEYS, RunDirectory
+from tl_keras.runs.fallbacks import EMBEDDED_SETTINGS
+from tl_keras.runs.run import run
+from tl_keras.training import evaluation
 
 LABELS = np.array([0, 1, 2, 0, 1])
 LOGITS = np.array([[5, 0, 0], [3, 0, 0], [0, 4, 0], [0, 0, 1], [0, 2, 0]], np.float32)  # wrong: 1, 2 and 3

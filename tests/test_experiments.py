@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from experiments.all import experiments
-from tl_keras import experiment_cli
+from tl_keras.cli import experiment
 from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError, MissingError
-from tl_keras.experiment import PROFILES, SMOKE, Order, available, execute, like_resnet
-from tl_keras.prepare import plan
 from tl_keras.report import load_experiment
+from tl_keras.runs.experiment import PROFILES, SMOKE, Order, available, execute, like_resnet
+from tl_keras.runs.setup import plan
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = {experiment.name: experiment for experiment in experiments()}
@@ -144,7 +144,7 @@ def test_departures_are_what_differs_from_the_report():
 def test_rows_are_chosen_by_label(tmp_path, capsys):
     arguments = [f"--runs_dir={tmp_path}", "--rows=l = 2,l = 9"]
     module = importlib.import_module("experiments.pets_last_l")
-    assert experiment_cli.experiment_main(module.EXPERIMENT, module.__doc__, arguments) == ConfigError.exit_code
+    assert experiment.experiment_main(module.EXPERIMENT, module.__doc__, arguments) == ConfigError.exit_code
     message = capsys.readouterr().err
     assert "l = 9" in message and "l = 3" in message
 

@@ -5,10 +5,13 @@ import re
 import pytest
 from keras import layers
 
-from tl_keras import backbones, cli, explain, multiply_adds
+from tl_keras import backbones
+from tl_keras.backbones import macs
+from tl_keras.cli import verbs
 from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError
-from tl_keras.prepare import adapt, build, check_strategy, plan
+from tl_keras.runs import explain
+from tl_keras.runs.setup import adapt, build, check_strategy, plan
 from tl_keras.strategies import STRATEGIES
 
 RATE = 1e9  # multiply-adds a second, where a test wants to know the estimate
@@ -16,14 +19,14 @@ RATE = 1e9  # multiply-adds a second, where a test wants to know the estimate
 
 @pytest.fixture(autouse=True)
 def known_rate(monkeypatch):
-    monkeypatch.setattr(multiply_adds, "measured_rate", lambda dtype: RATE)
+    monkeypatch.setattr(macs, "measured_rate", lambda dtype: RATE)
 
 
 @pytest.fixture(autouse=True)
 def no_data(tmp_path, monkeypatch):
     """No prepared data set, no weights, and a failure where either is fetched."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    for place in ("tl_keras.prepare.locate_weights", "tl_keras.data.tfds.reachable"):
+    for place in ("tl_keras.runs.setup.locate_weights", "tl_keras.data.tfds.reachable"):
         monkeypatch.setattr(place, lambda *arguments: pytest.fail("asked for what need not be there"))
 
 
@@ -42,17 +45,17 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", [*list(PUBLISHED)[:4], *(pytest.param(name, marks=slow) for name in list(PUBLISHED)[4:])])
 def test_multiply_adds_are_the_published_ones(name):
     model = backbones.build_classifier(name, 1000)
-    costs = multiply_adds.stage_costs(model, name)
+    costs = macs.stage_costs(model, name)
     assert sum(cost.multiply_adds for cost in costs.values()) == pytest.approx(PUBLISHED[name], rel=0.01)
     assert not any(cost.uncounted for cost in costs.values())
 
 
 def test_every_formula_by_hand():
     """conv1 of a ResNet18 at 32 px: 16 x 16 positions, 7 x 7 x 3 inputs, 64 filters; the head: 512 x 10."""
-    costs = multiply_adds.stage_costs(backbones.build_classifier("resnet18", 10, image_size=32), "resnet18")
+    costs = macs.stage_costs(backbones.build_classifier("resnet18", 10, image_size=32), "resnet18")
     assert (costs["stem"].multiply_adds, costs["head"].multiply_adds) == (16 * 16 * 7 * 7 * 3 * 64, 5120)
     assert (costs["stem"].shape, costs["stem"].num_bytes) == ((8, 8, 64), 4 * 8 * 8 * 64)
-    count = multiply_adds.FORMULAS
+    count = macs.FORMULAS
     depthwise = layers.DepthwiseConv2D(3, depth_multiplier=2)
     depthwise.build((None, 8, 8, 4))
     assert count["DepthwiseConv2D"](depthwise, [], (1, 6, 6, 8)) == 6 * 6 * 3 * 3 * 4 * 2
@@ -68,15 +71,15 @@ def test_every_formula_by_hand():
 def test_adapters_cost_what_their_factors_do():
     config = SMALL.replace(strategy="lora:rank=2,targets=fc6")
     model = build(config, plan(config), 10)
-    before = multiply_adds.stage_costs(model, "alexnet_narrow")
-    after = multiply_adds.stage_costs(adapt(model, config), "alexnet_narrow")
+    before = macs.stage_costs(model, "alexnet_narrow")
+    after = macs.stage_costs(adapt(model, config), "alexnet_narrow")
     assert {stage: after[stage].multiply_adds - before[stage].multiply_adds for stage in after} == dict.fromkeys(after, 0) | {
         "fc6": 2 * (6 * 6 * 64 + 384)
     }
 
 
 def test_a_layer_without_a_formula_is_named(monkeypatch):
-    monkeypatch.setattr(multiply_adds, "FORMULAS", {key: value for key, value in multiply_adds.FORMULAS.items() if key != "Conv2D"})
+    monkeypatch.setattr(macs, "FORMULAS", {key: value for key, value in macs.FORMULAS.items() if key != "Conv2D"})
     assert "Counted as 0, as no formula is known: Conv2D." in explain.explain(SMALL)
 
 
@@ -187,7 +190,7 @@ def test_what_is_cached(settings, cache):
 def test_the_estimate_counts_passes_over_each_stage(cache, times):
     """Frozen before all that is trained: once, and once for all epochs where it is kept; passing gradients on: twice; trained: three."""
     config = SMALL.replace(strategy="train:conv2", cache=cache)
-    costs = multiply_adds.stage_costs(build(config, plan(config), 10), "alexnet_narrow")
+    costs = macs.stage_costs(build(config, plan(config), 10), "alexnet_narrow")
     passes = {"conv1": 1 * times, "conv2": 3 * 8, "head": 3 * 8}
     total = sum(cost.multiply_adds * passes.get(stage, 2 * 8) for stage, cost in costs.items())
     facts = explain._gather(config)
@@ -196,7 +199,7 @@ def test_the_estimate_counts_passes_over_each_stage(cache, times):
 
 
 def test_without_the_data_set_it_says_what_is_assumed(capsys):
-    assert cli.main(["train", "--explain", "--dataset=cifar10", "--backbone=alexnet_narrow", "--strategy=head"]) == 0
+    assert verbs.main(["train", "--explain", "--dataset=cifar10", "--backbone=alexnet_narrow", "--strategy=head"]) == 0
     text = capsys.readouterr().out
     assert "cifar10 is not at hand: 10 classes assumed, and figures are for 1,000 images" in text
     assert "for each 1,000 training images" in text
@@ -212,12 +215,12 @@ def test_without_the_data_set_it_says_what_is_assumed(capsys):
     ],
 )
 def test_impossible_runs_are_refused(flags, message, capsys):
-    assert cli.main(["train", "--explain", "--dataset=digits", "--backbone=alexnet_narrow", *flags]) == 2
+    assert verbs.main(["train", "--explain", "--dataset=digits", "--backbone=alexnet_narrow", *flags]) == 2
     assert message in capsys.readouterr().err
 
 
 def test_the_measured_rate_is_of_this_machine(monkeypatch):
     monkeypatch.undo()
-    monkeypatch.setattr(multiply_adds, "MATRIX_SIZE", 64)
-    monkeypatch.setattr(multiply_adds, "MEASURED_SECONDS", 0.01)
-    assert multiply_adds.measured_rate("float32") > 1e6
+    monkeypatch.setattr(macs, "MATRIX_SIZE", 64)
+    monkeypatch.setattr(macs, "MEASURED_SECONDS", 0.01)
+    assert macs.measured_rate("float32") > 1e6

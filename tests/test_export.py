@@ -7,11 +7,12 @@ import sys
 import numpy as np
 import pytest
 
-from tl_keras import cli, export
+from tl_keras.cli import verbs
 from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError
-from tl_keras.run import run
-from tl_keras.stand_ins import EMBEDDED_SETTINGS
+from tl_keras.runs import export
+from tl_keras.runs.fallbacks import EMBEDDED_SETTINGS
+from tl_keras.runs.run import run
 
 # Trained in bfloat16, so that the export is seen to compute in float32.
 CONFIG = RunConfig().replace(**EMBEDDED_SETTINGS, epochs=1, batch_size=32, fraction=0.1, limit_test=50, precision="mixed_bfloat16")
@@ -40,7 +41,7 @@ for shape in [(8, 8), (70, 33), (500, 401)]:
 @pytest.mark.parametrize("format", export.FORMATS)
 def test_an_export_takes_any_size_without_tl_keras(format, run_dir, tmp_path, capsys):
     output = tmp_path / "exported"
-    assert cli.main(["export", f"--run_dir={run_dir}", f"--format={format}", f"--output={output}"]) == 0
+    assert verbs.main(["export", f"--run_dir={run_dir}", f"--format={format}", f"--output={output}"]) == 0
     assert "largest difference in probability" in capsys.readouterr().out
     labels = json.loads((output / "labels.json").read_text())
     assert {path.name for path in output.iterdir()} == {labels["model"], "labels.json"}

@@ -6,13 +6,16 @@ import keras
 import numpy as np
 import pytest
 
-from tl_keras import backbones, data, freezing, results, runtime
-from tl_keras.cache import networks, store
+from tl_keras import backbones, data
 from tl_keras.config import RunConfig, RuntimeConfig
 from tl_keras.data.sampling import training_epoch
-from tl_keras.prepare import build, plan
-from tl_keras.run import run
-from tl_keras.stand_ins import EMBEDDED_SETTINGS
+from tl_keras.feature_cache import split_model, store
+from tl_keras.results import run_directory
+from tl_keras.runs.fallbacks import EMBEDDED_SETTINGS
+from tl_keras.runs.run import run
+from tl_keras.runs.setup import build, plan
+from tl_keras.strategies import freezing
+from tl_keras.training import runtime
 
 SMALL = RunConfig().replace(
     dataset="digits", weights="none", fraction=0.1, limit_test=45, batch_size=32, epochs=3, learning_rate=0.02, precision="float32",
@@ -39,7 +42,7 @@ def run_both(config, directory, **cached):
     for name, settings in (("plain", {"cache": "off"}), ("cached", cached)):
         result = run(config.replace(**settings), directory / name)
         with np.load(directory / name / "predictions.npz") as predictions:
-            outcomes.append((result, results.read_history(directory / name), predictions["logits"]))
+            outcomes.append((result, run_directory.read_history(directory / name), predictions["logits"]))
     return outcomes
 
 
@@ -77,7 +80,7 @@ def cuts(result):
 )
 def test_a_cached_run_is_an_uncached_one(tmp_path, monkeypatch, config, strategy, expected, tolerance):
     if config.model.backbone == "mobilenet_0.25":  # as new it makes nothing of an image unless BatchNorm is in training mode
-        monkeypatch.setattr("tl_keras.prepare.build", lambda *arguments: shaken(build(*arguments)))
+        monkeypatch.setattr("tl_keras.runs.setup.build", lambda *arguments: shaken(build(*arguments)))
     plain, cached = run_both(config.replace(strategy=strategy), tmp_path, cache="memory")
     assert cuts(plain[0]) == [""] * len(expected) and cuts(cached[0]) == expected
     assert_same(plain, cached, tolerance)
@@ -280,10 +283,10 @@ def test_the_halves_of_every_cut_make_up_the_network(name, settings):
     expected = model(images, training=False)
     stages = [stage for stage, _ in backbones.get_backbone(name).stages]
     for cut in dict.fromkeys([stages[0], stages[len(stages) // 2], stages[-1], "features"]):
-        halves = networks.cut(model, name, cut)
+        halves = split_model.cut(model, name, cut)
         rows = halves.prefix(images, training=False)
         np.testing.assert_array_equal(halves.suffix(rows, training=False), expected)
-        folded = networks.fold(halves.prefix)(images, training=False)
+        folded = split_model.fold(halves.prefix)(images, training=False)
         np.testing.assert_allclose(folded, rows, rtol=0, atol=1e-5 * np.abs(rows).max())
         assert {id(weight) for weight in halves.suffix.weights} <= {id(weight) for weight in model.weights}
     assert model.to_json() == before, "a cut leaves no trace"
@@ -291,9 +294,10 @@ def test_the_halves_of_every_cut_make_up_the_network(name, settings):
 
 @pytest.mark.parametrize(("name", "num_norms"), [("resnet18", 20), ("mobilenet_0.25", 27)])
 def test_every_norm_after_a_convolution_is_folded(name, num_norms):
-    prefix = networks.cut(classifier(name, image_size=32), name, "features").prefix
+    prefix = split_model.cut(classifier(name, image_size=32), name, "features").prefix
     norms = [
-        sum(isinstance(layer, keras.layers.BatchNormalization) for layer in network.layers) for network in (prefix, networks.fold(prefix))
+        sum(isinstance(layer, keras.layers.BatchNormalization) for layer in network.layers)
+        for network in (prefix, split_model.fold(prefix))
     ]
     assert norms == [num_norms, 0]
 
@@ -301,17 +305,19 @@ def test_every_norm_after_a_convolution_is_folded(name, num_norms):
 def test_in_bfloat16_a_folded_network_is_the_same_to_its_rounding():
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = classifier("resnet18", stem="cifar", image_size=32)
-    prefix = networks.cut(model, "resnet18", "features").prefix
+    prefix = split_model.cut(model, "resnet18", "features").prefix
     machine = runtime.start(RuntimeConfig(precision="mixed_bfloat16"), seed=0, batch_size=3, depthwise=False)
     images = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3)).astype("float32")
-    plain, folded = (np.asarray(rows, np.float32) for rows in (prefix(images, training=False), networks.compiled(prefix, machine)(images)))
+    plain, folded = (
+        np.asarray(rows, np.float32) for rows in (prefix(images, training=False), split_model.compiled(prefix, machine)(images))
+    )
     assert 0 < np.abs(folded - plain).max() <= 2e-2 * np.abs(plain).max()
 
 
 def test_kernels_are_cast_once_and_without_a_norm_nothing_else_changes():
     keras.config.set_dtype_policy("mixed_bfloat16")
-    prefix = networks.cut(classifier("alexnet_narrow"), "alexnet_narrow", "features").prefix
-    folded = networks.fold(prefix)
+    prefix = split_model.cut(classifier("alexnet_narrow"), "alexnet_narrow", "features").prefix
+    folded = split_model.fold(prefix)
     kernels = {weight.dtype for weight in folded.weights}
     assert kernels == {"bfloat16"} and {weight.dtype for weight in prefix.weights} == {"float32"}
     images = np.random.default_rng(0).uniform(0, 255, (3, 64, 64, 3)).astype("float32")
@@ -322,18 +328,18 @@ def test_kernels_are_cast_once_and_without_a_norm_nothing_else_changes():
 @pytest.mark.parametrize(("name", "settings"), NETWORKS)
 def test_a_fingerprint_names_what_a_network_computes(name, settings):
     model, again = classifier(name, **settings), classifier(name, **settings)
-    prefix, other = (networks.cut(network, name, "features").prefix for network in (model, again))
-    fingerprint = networks.fingerprint(prefix)
-    assert networks.fingerprint(other) == fingerprint, "built again"
+    prefix, other = (split_model.cut(network, name, "features").prefix for network in (model, again))
+    fingerprint = split_model.fingerprint(prefix)
+    assert split_model.fingerprint(other) == fingerprint, "built again"
     model.get_layer("logits").bias.assign([1, 2, 3])
-    assert networks.fingerprint(prefix) == fingerprint, "not part of it"
+    assert split_model.fingerprint(prefix) == fingerprint, "not part of it"
     first_stage = backbones.get_backbone(name).stages[0][0]
-    assert networks.fingerprint(networks.cut(model, name, first_stage).prefix) != fingerprint
+    assert split_model.fingerprint(split_model.cut(model, name, first_stage).prefix) != fingerprint
     weight = prefix.weights[-1]
     weight.assign(weight + 1e-3)
-    assert networks.fingerprint(prefix) != fingerprint
+    assert split_model.fingerprint(prefix) != fingerprint
     keras.config.set_dtype_policy("mixed_bfloat16")
-    assert networks.fingerprint(networks.cut(classifier(name, **settings), name, "features").prefix) != fingerprint
+    assert split_model.fingerprint(split_model.cut(classifier(name, **settings), name, "features").prefix) != fingerprint
 
 
 @pytest.mark.parametrize(

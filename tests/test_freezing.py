@@ -6,10 +6,9 @@ import keras
 import numpy as np
 import pytest
 
-from tl_keras import freezing, lora
 from tl_keras.config import TrainConfig
 from tl_keras.errors import ConfigError, TrainingError
-from tl_keras.strategies import plan
+from tl_keras.strategies import freezing, lora, plan
 
 STRATEGIES = ["full", "head", "last:1", "train:stem", "freeze:body", "batchnorm", "bias"]
 

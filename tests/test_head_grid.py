@@ -12,19 +12,18 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tl_keras import runtime
 from tl_keras.backbones.layers import dense
 from tl_keras.config import RunConfig, RuntimeConfig
 from tl_keras.data.examples import Examples, Images
 from tl_keras.data.sampling import epoch_order
 from tl_keras.errors import ConfigError, TrainingError
-from tl_keras.grid import grammar
-from tl_keras.grid.heads import GridResult, train_heads
-from tl_keras.losses import build_loss
-from tl_keras.run import evaluate_run, run
-from tl_keras.stand_ins import EMBEDDED_SETTINGS
-from tl_keras.strategies import plan
-from tl_keras.trainer import Batches, Trainer
+from tl_keras.runs.fallbacks import EMBEDDED_SETTINGS
+from tl_keras.runs.run import evaluate_run, run
+from tl_keras.strategies import grid, plan
+from tl_keras.training import runtime
+from tl_keras.training.head_grid import GridResult, train_heads
+from tl_keras.training.losses import build_loss
+from tl_keras.training.trainer import Batches, Trainer
 
 NUM_TRAIN, NUM_VALIDATION, FEATURES, CLASSES, BATCH = 45, 30, 12, 4, 8  # neither count divides by the batch
 RANDOM = np.random.default_rng(0)
@@ -57,7 +56,7 @@ def train(heads, config, *, training=TRAINING, validation=VALIDATION, sampling="
     return train_heads(training, validation, heads, config.train, **drawn, **options)
 
 
-def train_alone(head: grammar.Head, config: RunConfig, directory, sampling="natural") -> tuple[Trainer, keras.Model]:
+def train_alone(head: grid.Head, config: RunConfig, directory, sampling="natural") -> tuple[Trainer, keras.Model]:
     """The head as the training loop trains it."""
     chosen = {name: value for name, value in dataclasses.asdict(head).items() if name != "seed"}
     config = dataclasses.replace(config.train, **chosen)
@@ -78,7 +77,7 @@ def train_alone(head: grammar.Head, config: RunConfig, directory, sampling="natu
 
 
 @pytest.mark.parametrize(
-    ("grid", "chosen", "sampling"),
+    ("text", "chosen", "sampling"),
     [
         ("learning_rate=1e-2|0.3,l2=0|0.1", {"optimizer": "sgd", "nesterov": True, "schedule": "cosine", "warmup_epochs": 1.0}, "natural"),
         (
@@ -92,10 +91,10 @@ def train_alone(head: grammar.Head, config: RunConfig, directory, sampling="natu
     ],
     ids=["sgd", "adamw", "adam", "clipped", "plateau"],
 )
-def test_a_head_of_a_grid_is_the_head_of_a_run_of_its_own(tmp_path, grid, chosen, sampling):
+def test_a_head_of_a_grid_is_the_head_of_a_run_of_its_own(tmp_path, text, chosen, sampling):
     """Every row of the table, and the weights, history and best epoch of the winner; the optimizer, schedule and batches are the run's."""
     config = settings(**chosen)
-    heads = grammar.parse(grid, config)
+    heads = grid.parse(text, config)
     result = train(heads, config, sampling=sampling)
     for number, (head, row) in enumerate(zip(heads, result.table, strict=True)):
         trainer, model = train_alone(head, config, tmp_path / str(number), sampling)
@@ -103,7 +102,7 @@ def test_a_head_of_a_grid_is_the_head_of_a_run_of_its_own(tmp_path, grid, chosen
         expected = {name: history[selected - 1][name] for name in ("val_accuracy", "val_loss")} | {"loss": history[-1]["loss"]}
         assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-5)
         assert (row["selected_epoch"], row["diverged"]) == (selected, False)
-        assert {name: row[name] for name in grammar.NAMES} == dataclasses.asdict(head)
+        assert {name: row[name] for name in grid.NAMES} == dataclasses.asdict(head)
         if number != result.winner:
             continue
         for mine, alone in zip((result.kernel, result.bias), model.get_layer("logits").get_weights(), strict=True):
@@ -117,7 +116,7 @@ def test_a_head_of_a_grid_is_the_head_of_a_run_of_its_own(tmp_path, grid, chosen
 
 def test_the_winner_is_the_best_on_validation():
     config = settings()
-    result = train(grammar.parse("learning_rate=1e-5|1e-1,l2=0|10", config), config)
+    result = train(grid.parse("learning_rate=1e-5|1e-1,l2=0|10", config), config)
     scores = [(row["val_accuracy"], -row["val_loss"]) for row in result.table]
     assert result.winner == scores.index(max(scores)) and len(set(scores)) == 4
     logits = VALIDATION[0] @ result.kernel + result.bias
@@ -128,7 +127,7 @@ def test_the_winner_is_the_best_on_validation():
 
 def test_a_head_that_diverges_is_marked_and_spoils_no_other():
     config = settings(l2=0.1)
-    wild, tame = grammar.parse("learning_rate=1e30|0.1", config)
+    wild, tame = grid.parse("learning_rate=1e30|0.1", config)
     together, alone = train([wild, tame], config), train([tame], config)
     assert [row["diverged"] for row in together.table] == [True, False] and together.winner == 1
     np.testing.assert_allclose(together.kernel, alone.kernel, rtol=1e-5, atol=1e-6)
@@ -140,11 +139,11 @@ def test_a_head_that_diverges_is_marked_and_spoils_no_other():
 def test_features_of_half_precision_and_in_a_file(tmp_path, monkeypatch, dtype):
     """They train as the same numbers in float32 do; from a file in blocks, of which the last is smaller, to the bit as from memory."""
     config = settings(optimizer="adam", ema=0.5)
-    heads = grammar.parse("learning_rate=1e-2|1e-1", config)
+    heads = grid.parse("learning_rate=1e-2|1e-1", config)
     parts = [(features.astype(dtype), labels) for features, labels in (TRAINING, VALIDATION)]
     widened = [(features.astype("float32"), labels) for features, labels in parts]
     memory, wide = (train(heads, config, training=one, validation=other) for one, other in (parts, widened))
-    monkeypatch.setattr("tl_keras.grid.heads.BLOCK_BYTES", 2 * BATCH * FEATURES * 2)
+    monkeypatch.setattr("tl_keras.training.head_grid.BLOCK_BYTES", 2 * BATCH * FEATURES * 2)
     mapped = []
     for name, (features, labels) in zip(("training", "validation"), parts, strict=True):
         file = np.memmap(tmp_path / name, dtype=dtype, mode="w+", shape=features.shape)
@@ -158,7 +157,7 @@ def test_features_of_half_precision_and_in_a_file(tmp_path, monkeypatch, dtype):
 
 def test_xla_trains_the_same():
     config = settings(optimizer="adam", ema=0.5, clip_norm=1.0)
-    heads = grammar.parse("learning_rate=1e-2|1e-1", config)
+    heads = grid.parse("learning_rate=1e-2|1e-1", config)
     plain, compiled = (train(heads, config, xla=xla) for xla in (False, True))
     np.testing.assert_allclose(compiled.kernel, plain.kernel, rtol=1e-3, atol=1e-5)
 
@@ -167,21 +166,21 @@ def test_no_validation_no_choice():
     config = settings()
     empty = (VALUES[:0], LABELS[:0])
     with pytest.raises(ConfigError, match="--validation_fraction"):
-        train(grammar.parse("l2=0|1", config), config, validation=empty)
+        train(grid.parse("l2=0|1", config), config, validation=empty)
 
 
 def test_the_grammar():
     config = settings(seed=3, weight_decay=0.25)
-    heads = grammar.parse("learning_rate=1e-4:1e-1:7,l2=0:1e-2:3", config)
-    assert len(heads) == 21 and heads[0] == grammar.Head(1e-4, 0.0, 0.25, 0.0, 3)
+    heads = grid.parse("learning_rate=1e-4:1e-1:7,l2=0:1e-2:3", config)
+    assert len(heads) == 21 and heads[0] == grid.Head(1e-4, 0.0, 0.25, 0.0, 3)
     assert [head.l2 for head in heads[:4]] == [0.0, 0.001, 0.01, 0.0]
     assert [head.learning_rate for head in heads[::3]] == [1e-4, 0.000316228, 1e-3, 0.00316228, 1e-2, 0.0316228, 0.1]
-    assert grammar.parse("seed=0|7,label_smoothing=0.1", config) == tuple(grammar.Head(0.05, 0.0, 0.25, 0.1, seed) for seed in (0, 7))
-    assert [head.l2 for head in grammar.parse("l2=0:1e-2:2", config)] == [0.0, 0.01]
+    assert grid.parse("seed=0|7,label_smoothing=0.1", config) == tuple(grid.Head(0.05, 0.0, 0.25, 0.1, seed) for seed in (0, 7))
+    assert [head.l2 for head in grid.parse("l2=0:1e-2:2", config)] == [0.0, 0.01]
 
 
 @pytest.mark.parametrize(
-    ("grid", "words"),
+    ("text", "words"),
     [
         ("", "name=values"),
         ("learning_rate", "name=values"),
@@ -204,10 +203,10 @@ def test_the_grammar():
         ("l2=1e-9:1:100000", "low:high:count"),
     ],
 )
-def test_what_is_wrong_with_a_grid_is_said(grid, words):
+def test_what_is_wrong_with_a_grid_is_said(text, words):
     with pytest.raises(ConfigError) as caught:
-        grammar.parse(grid, settings())
-    assert words in str(caught.value) and str(caught.value).startswith(f"flag --grid={grid}: ")
+        grid.parse(text, settings())
+    assert words in str(caught.value) and str(caught.value).startswith(f"flag --grid={text}: ")
 
 
 @pytest.mark.parametrize(
@@ -220,13 +219,13 @@ def test_what_is_wrong_with_a_grid_is_said(grid, words):
 )
 def test_runs_that_cannot_have_a_grid(chosen, words):
     with pytest.raises(ConfigError, match=words):
-        grammar.parse("l2=0|1", settings(**chosen))
+        grid.parse("l2=0|1", settings(**chosen))
 
 
 def test_a_grid_is_read_without_tensorflow():
     code = (
-        "import sys; from tl_keras.grid import grammar; from tl_keras.config import RunConfig; "
-        "grammar.parse('l2=0|1', RunConfig().replace(strategy='head')); sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
+        "import sys; from tl_keras.strategies import grid; from tl_keras.config import RunConfig; "
+        "grid.parse('l2=0|1', RunConfig().replace(strategy='head')); sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

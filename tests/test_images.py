@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tl_keras.data import images
-from tl_keras.data.images import decode_image
+from tl_keras.data import decode
+from tl_keras.data.decode import decode_image
 from tl_keras.errors import DamagedError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
@@ -127,7 +127,7 @@ def test_what_is_no_regular_file_or_too_large_is_refused(tmp_path, monkeypatch):
         decode_image(tmp_path)
     with pytest.raises(DamagedError, match="expected an image file"):
         decode_image(tmp_path / "nothing.png")
-    monkeypatch.setattr(images, "MAX_BYTES", 10)
+    monkeypatch.setattr(decode, "MAX_BYTES", 10)
     (tmp_path / "large.png").write_bytes(encode(RGB))
     with pytest.raises(DamagedError, match="at most 10"):
         decode_image(tmp_path / "large.png")

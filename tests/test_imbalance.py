@@ -14,7 +14,7 @@ from tl_keras.data.examples import Images, Source, make_examples
 from tl_keras.data.sampling import epoch_order, epoch_size
 from tl_keras.data.splits import make_splits, parse_keep
 from tl_keras.errors import ConfigError
-from tl_keras.prepare import plan
+from tl_keras.runs.setup import plan
 
 SEEDS = st.integers(0, 2**31 - 1)
 

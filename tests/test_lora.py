@@ -9,14 +9,16 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from tl_keras import backbones, freezing, lora, results, weights
+from tl_keras import backbones, weights
 from tl_keras.backbones import vit
 from tl_keras.config import RunConfig, TrainConfig
 from tl_keras.errors import ConfigError, DamagedError
-from tl_keras.export import TOLERANCE, export_run
-from tl_keras.prepare import build, check_strategy, locate_weights, plan
-from tl_keras.run import evaluate_run, run
-from tl_keras.stand_ins import EMBEDDED_SETTINGS
+from tl_keras.results import run_directory
+from tl_keras.runs.export import TOLERANCE, export_run
+from tl_keras.runs.fallbacks import EMBEDDED_SETTINGS
+from tl_keras.runs.run import evaluate_run, run
+from tl_keras.runs.setup import build, check_strategy, locate_weights, plan
+from tl_keras.strategies import freezing, lora
 from tl_keras.strategies import plan as plan_phases
 
 RANDOM = np.random.default_rng(0)
@@ -270,7 +272,7 @@ def test_a_killed_run_resumes_with_its_factors(finished, tmp_path):
     models = [keras.models.load_model(place / "model.keras", compile=False) for place in (straight, tmp_path / "killed")]
     for one, two in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_array_equal(one, two)
-    losses = [[row["loss"] for row in results.read_history(place)] for place in (straight, tmp_path / "killed")]
+    losses = [[row["loss"] for row in run_directory.read_history(place)] for place in (straight, tmp_path / "killed")]
     assert losses[0] == losses[1] and result["metrics"] == expected["metrics"]
 
 

@@ -8,7 +8,7 @@ import pytest
 from keras import ops
 
 from tl_keras.config import LOSSES, TrainConfig
-from tl_keras.losses import balanced_weights, build_loss
+from tl_keras.training.losses import balanced_weights, build_loss
 
 COUNTS = {0: 6, 1: 3, 2: 1}
 LOGITS = np.array([[2.0, -1.0, 0.5], [0.1, 0.2, 0.3], [-3.0, 4.0, 1.0], [30.0, -30.0, 0.0]], np.float32)

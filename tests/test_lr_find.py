@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 
-from tl_keras import cli, lr_find
+from tl_keras.cli import verbs
 from tl_keras.config import RunConfig
 from tl_keras.errors import TrainingError
-from tl_keras.experiment import EMBEDDED_SETTINGS
+from tl_keras.runs import lr_find
+from tl_keras.runs.experiment import EMBEDDED_SETTINGS
 
 
 def curve(loss) -> lr_find.Curve:
@@ -52,11 +53,11 @@ def test_it_stops_at_a_loss_that_is_not_finite():
 @pytest.mark.parametrize("strategy", ["full", "head"])
 def test_the_verb_leaves_a_plot_and_a_table(strategy, tmp_path, capsys, monkeypatch):
     """On training images alone: the others are never read."""
-    monkeypatch.setattr("tl_keras.lr_find.NUM_STEPS", 30)
+    monkeypatch.setattr("tl_keras.runs.lr_find.NUM_STEPS", 30)
     monkeypatch.setattr("tl_keras.data.pipeline.evaluation_batches", lambda *arguments, **settings: None)
     flags = [f"--{name}={value}" for name, value in EMBEDDED_SETTINGS.items() if value != ""]
     output = tmp_path / "lr"
-    assert cli.main(["lr_find", *flags, f"--strategy={strategy}", "--precision=float32", f"--output={output}"]) == 0
+    assert verbs.main(["lr_find", *flags, f"--strategy={strategy}", "--precision=float32", f"--output={output}"]) == 0
     assert {path.name for path in output.iterdir()} == {"lr_find.csv", "lr_find.png"} and list(tmp_path.iterdir()) == [output]
     rows = np.genfromtxt(output / "lr_find.csv", delimiter=",", names=True)
     assert rows.dtype.names == ("rate", "loss", "smoothed") and rows["smoothed"].min() < rows["smoothed"][5]
@@ -70,5 +71,5 @@ def test_the_weights_start_anew_each_time():
 
 
 def test_an_output_is_asked_for(capsys):
-    assert cli.main(["lr_find", "--dataset=digits"]) == 2
+    assert verbs.main(["lr_find", "--dataset=digits"]) == 2
     assert "--output" in capsys.readouterr().err

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from tl_keras import metrics
-from tl_keras.metrics import wilson_interval
+from tl_keras.results import metrics
+from tl_keras.results.metrics import wilson_interval
 
 
 @pytest.fixture

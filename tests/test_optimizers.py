@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tl_keras.config import OPTIMIZERS, TrainConfig
-from tl_keras.optimizers import build_optimizer, is_decayed
+from tl_keras.training.optimizers import build_optimizer, is_decayed
 
 START = np.array([1.0, -2.0, 0.5], np.float32)
 GRADIENTS = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)

@@ -13,8 +13,8 @@ import pytest
 
 from tl_keras.backbones import build_classifier
 from tl_keras.errors import ConfigError
-from tl_keras.weights.convert import from_tensors
-from tl_keras.weights.names import TORCHVISION
+from tl_keras.weights.from_publisher import from_tensors
+from tl_keras.weights.name_maps import TORCHVISION
 
 SHARED = Path(__file__).parents[2] / "shared"
 LOGITS = SHARED / "parity" / "torchvision_logits.npz"

@@ -7,7 +7,7 @@ import tensorflow as tf
 from PIL import Image
 
 from tl_keras.data import pipeline
-from tl_keras.data.augment import AUGMENTATIONS
+from tl_keras.data.augmentation import AUGMENTATIONS
 from tl_keras.data.examples import Images, make_examples
 
 NUM = 23

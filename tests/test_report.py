@@ -18,7 +18,7 @@ from rich.console import Console
 
 from tl_keras import report
 from tl_keras.errors import ConfigError, DamagedError, UserError
-from tl_keras.report import collection, document, figures, page, seeds, style, tables, text
+from tl_keras.report import document, experiment_results, page, plots, seeds, style, tables, text
 
 FIGURES = ["accuracy_against_cost.png", "learning_curves.png", "confusion_matrix.png", "reliability.png", "mistakes.jpg"]
 FEW = 200  # test images, where figures do not matter
@@ -27,7 +27,7 @@ FEW = 200  # test images, where figures do not matter
 @pytest.fixture
 def undrawn(monkeypatch):
     """Reports without figures, which take the time."""
-    monkeypatch.setattr(figures, "draw_all", lambda results, directory: [])
+    monkeypatch.setattr(plots, "draw_all", lambda results, directory: [])
 
 
 def rendered(results, width=200):
@@ -96,10 +96,10 @@ def page_of(results):
     return document.to_markdown(page.experiment_blocks(results, page.Path(), set()), page.Path())
 
 
-@pytest.mark.parametrize("kind", collection.MARKS)
+@pytest.mark.parametrize("kind", experiment_results.MARKS)
 def test_figures_that_are_not_comparable_are_marked_everywhere_and_have_no_difference(tmp_path, undrawn, kind, capsys):
     results = make_experiment(tmp_path, num_test=FEW, **{kind: True})
-    mark = collection.MARKS[kind]
+    mark = experiment_results.MARKS[kind]
     report.write_report(results, tmp_path)
     for name in ("report.md", "report.html"):
         assert (tmp_path / name).read_text().count(mark) == 3  # head, caption, how to read it
@@ -111,7 +111,7 @@ def test_figures_that_are_not_comparable_are_marked_everywhere_and_have_no_diffe
     assert mark in capsys.readouterr().out
 
 
-DRAWINGS = {drawing.file: drawing for drawing in (*figures.OF_ROWS, *figures.OF_BEST_ROW)}
+DRAWINGS = {drawing.file: drawing for drawing in (*plots.OF_ROWS, *plots.OF_BEST_ROW)}
 LONG = "augmentation (flip, rotation 20 degrees, colour jitter) of all training images"
 
 
@@ -151,7 +151,7 @@ def count_red(image):
 
 
 def test_rows_without_a_share_have_a_figure_of_their_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(figures, "OF_BEST_ROW", ())
+    monkeypatch.setattr(plots, "OF_BEST_ROW", ())
     rows = [make_row(name, None, name) for name in ("head", "last:1", "last:2", "full")]
     (tmp_path / "accuracy_against_fraction.png").write_bytes(b"of another time")
     written = report.write_report(make_experiment(tmp_path, rows, num_test=FEW), tmp_path)

@@ -5,9 +5,10 @@ from types import SimpleNamespace
 import pytest
 from report_builder import make_experiment, make_row
 
-from tl_keras import cli, report
+from tl_keras import report
+from tl_keras.cli import verbs
 from tl_keras.errors import ConfigError, DamagedError
-from tl_keras.report import figures
+from tl_keras.report import plots
 
 FEW = 100
 
@@ -26,8 +27,8 @@ def two(tmp_path):
 @pytest.fixture
 def few_figures(monkeypatch):
     """One figure an experiment: the others take the time."""
-    monkeypatch.setattr(figures, "OF_ROWS", figures.OF_ROWS[1:2])
-    monkeypatch.setattr(figures, "OF_BEST_ROW", ())
+    monkeypatch.setattr(plots, "OF_ROWS", plots.OF_ROWS[1:2])
+    monkeypatch.setattr(plots, "OF_BEST_ROW", ())
 
 
 def test_all_experiments_are_joined_in_the_order_of_their_names(two, few_figures, capsys):
@@ -48,14 +49,14 @@ def test_all_experiments_are_joined_in_the_order_of_their_names(two, few_figures
 
 
 def test_the_verb_reports_and_joins(two, few_figures, capsys):
-    assert cli.main(["report", f"--runs_dir={two}"]) == 0
+    assert verbs.main(["report", f"--runs_dir={two}"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == str(two / "report.html")
 
 
 @pytest.mark.parametrize("damage", ["experiment.json", "run0-seed0/result.json", "run1-seed0/history.csv", "run1-seed0/predictions.npz"])
 def test_a_broken_experiment_is_named_and_the_others_go_on(two, few_figures, damage, capsys):
     (two / "a" / damage).write_bytes(b"broken <script>")
-    assert cli.main(["report", f"--runs_dir={two}"]) in (DamagedError.exit_code, ConfigError.exit_code)
+    assert verbs.main(["report", f"--runs_dir={two}"]) in (DamagedError.exit_code, ConfigError.exit_code)
     assert "joins 1 of 2 experiments" in capsys.readouterr().err
     for name in ("report.md", "report.html"):
         text = (two / name).read_text()

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from report_builder import make_experiment, make_row
 
-from tl_keras.report import comparison, paired
-from tl_keras.report.paired import combine, compare, holm, mcnemar
-from tl_keras.results import RunDirectory
+from tl_keras.report import sections, statistics
+from tl_keras.report.statistics import combine, compare, holm, mcnemar
+from tl_keras.results.run_directory import RunDirectory
 
 
 @pytest.mark.parametrize(
@@ -33,7 +33,7 @@ def test_mcnemar(first, second, p):
 def test_the_two_forms_of_mcnemars_test_meet():
     """Where one takes over from the other they differ by little."""
     for first in range(8, 13):
-        num = paired.EXACT_BELOW
+        num = statistics.EXACT_BELOW
         exact = min(1.0, 2 * sum(math.comb(num, count) for count in range(first + 1)) / 2**num)
         assert mcnemar(first, num - first) == pytest.approx(exact, abs=0.02)
 
@@ -96,7 +96,7 @@ def test_rows_that_saw_other_images_are_left_out_and_said_so(three):
     changed = dataclasses.replace(results, rows=(results.rows[0], dataclasses.replace(row, runs=runs), results.rows[2]))
     reason = "other test images, or in another order"
     assert compare(changed).left_out == (("a", reason), ("b", reason)) and not compare(changed).rows
-    blocks = comparison.comparison_blocks(changed, 2)
+    blocks = sections.comparison_blocks(changed, 2)
     assert blocks[-1].lines == [f"a: not compared ({reason})", f"b: not compared ({reason})"]
 
 
@@ -111,17 +111,17 @@ def test_rows_with_other_stand_ins_are_left_out(three):
 
 
 def test_one_row_has_nothing_to_be_compared_with(tmp_path):
-    assert comparison.comparison_blocks(make_experiment(tmp_path, [make_row("a", None, "a")], num_test=50), 2) == []
+    assert sections.comparison_blocks(make_experiment(tmp_path, [make_row("a", None, "a")], num_test=50), 2) == []
 
 
 def test_the_text_says_what_several_seeds_mean(three):
     results, _ = three
-    several = comparison.comparison_blocks(results, 2)
+    several = sections.comparison_blocks(results, 2)
     assert "not independent" in several[2].text and several[1].rows[0][5].endswith(" of 2")
     first_seed = tuple(dataclasses.replace(row, runs=row.runs[:1]) for row in results.rows)
-    assert "One seed" in comparison.comparison_blocks(dataclasses.replace(results, rows=first_seed), 2)[2].text
+    assert "One seed" in sections.comparison_blocks(dataclasses.replace(results, rows=first_seed), 2)[2].text
 
 
 @pytest.mark.parametrize(("p", "text"), [(1.0, "1"), (0.996, "1"), (0.2345, "0.23"), (0.00123, "0.0012"), (1e-9, "< 0.0001")])
 def test_probability(p, text):
-    assert comparison.probability(p) == text
+    assert sections.probability(p) == text

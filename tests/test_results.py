@@ -8,23 +8,23 @@ import sys
 import numpy as np
 import pytest
 
-from tl_keras import results
 from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError, DamagedError, UserError
+from tl_keras.results import run_directory
 
 CONFIG = RunConfig().replace(backbone="alexnet", epochs=3)
 ROWS = [{"epoch": 1, "phase": "full", "loss": 2.25, "accuracy": 0.125}, {"epoch": 2, "phase": "full", "loss": 0.5, "accuracy": 0.75}]
 
 
 def complete_result(config=CONFIG):
-    groups = {name: dict.fromkeys(keys) for name, keys in results.RESULT_KEYS.items()}
-    groups["metrics"]["test"] = dict.fromkeys(results.TEST_KEYS)
+    groups = {name: dict.fromkeys(keys) for name, keys in run_directory.RESULT_KEYS.items()}
+    groups["metrics"]["test"] = dict.fromkeys(run_directory.TEST_KEYS)
     return groups | {"name": "a", "phases": [], "config": config.identity()}
 
 
 @pytest.fixture
 def place(tmp_path):
-    return results.RunDirectory(tmp_path / "run")
+    return run_directory.RunDirectory(tmp_path / "run")
 
 
 def full_disk(*arguments, **settings):
@@ -35,10 +35,10 @@ def test_a_finished_run_is_found_by_its_identity(place):
     place.prepare(CONFIG)
     assert place.finished(CONFIG) is None
     place.write_result(complete_result())
-    assert place.finished(CONFIG)["schema"] == results.SCHEMA
+    assert place.finished(CONFIG)["schema"] == run_directory.SCHEMA
     assert place.finished(CONFIG.replace(data_dir="/elsewhere"))  # where files lie does not matter
     assert place.finished(CONFIG.replace(seed=1)) is None
-    assert results.load_result(place.path)["config"] == CONFIG.identity()
+    assert run_directory.load_result(place.path)["config"] == CONFIG.identity()
 
 
 @pytest.mark.parametrize(
@@ -48,13 +48,13 @@ def test_a_finished_run_is_found_by_its_identity(place):
 )
 def test_a_damaged_result_is_unfinished(place, content):
     place.prepare(CONFIG)
-    (place.path / results.RESULT).write_bytes(content)
+    (place.path / run_directory.RESULT).write_bytes(content)
     assert place.finished(CONFIG) is None
     with pytest.raises(ConfigError, match="unfinished run: run its command again"):
-        results.load_result(place.path)
+        run_directory.load_result(place.path)
 
 
-@pytest.mark.parametrize("name", results.RESULT_KEYS)
+@pytest.mark.parametrize("name", run_directory.RESULT_KEYS)
 def test_a_result_without_one_of_its_keys_is_unfinished(place, name):
     result = complete_result()
     del result[name]
@@ -62,30 +62,30 @@ def test_a_result_without_one_of_its_keys_is_unfinished(place, name):
     assert place.finished(CONFIG) is None
 
 
-@pytest.mark.parametrize(("name", "key"), [(name, key) for name, keys in results.RESULT_KEYS.items() for key in keys])
+@pytest.mark.parametrize(("name", "key"), [(name, key) for name, keys in run_directory.RESULT_KEYS.items() for key in keys])
 def test_a_result_without_one_of_its_inner_keys_is_unfinished(place, name, key):
     result = complete_result()
     del result[name][key]
     place.write_result(result)
-    assert results.read_result(place.path) is None
+    assert run_directory.read_result(place.path) is None
 
 
-@pytest.mark.parametrize("key", results.TEST_KEYS)
+@pytest.mark.parametrize("key", run_directory.TEST_KEYS)
 def test_a_result_without_one_of_its_test_metrics_is_unfinished(place, key):
     result = complete_result()
     del result["metrics"]["test"][key]
     place.write_result(result)
-    assert results.read_result(place.path) is None
+    assert run_directory.read_result(place.path) is None
 
 
 def test_a_directory_without_a_run_is_named(tmp_path):
     with pytest.raises(ConfigError, match=r"holds no run\. Expected a directory with result\.json"):
-        results.load_result(tmp_path)
+        run_directory.load_result(tmp_path)
 
 
 def test_config_json_tells_identity_from_what_is_local(place):
     place.prepare(CONFIG.replace(data_dir="/data"))
-    written = json.loads((place.path / results.CONFIG).read_text())
+    written = json.loads((place.path / run_directory.CONFIG).read_text())
     local = {"data_dir": "/data", "weights_dir": "", "cache": "auto", "cache_budget": 2000, "cache_dir": ""}
     assert written == {"identity": CONFIG.identity(), "local": local}
 
@@ -100,15 +100,15 @@ def test_another_run_in_the_directory_is_an_error_that_lists_the_differences(pla
 @pytest.mark.parametrize("content", ["", "[]", '{"identity": 3}'])
 def test_a_damaged_config_is_written_anew(place, content):
     place.prepare(CONFIG)
-    (place.path / results.CONFIG).write_text(content)
+    (place.path / run_directory.CONFIG).write_text(content)
     place.prepare(CONFIG)
-    assert json.loads((place.path / results.CONFIG).read_text())["identity"] == CONFIG.identity()
+    assert json.loads((place.path / run_directory.CONFIG).read_text())["identity"] == CONFIG.identity()
 
 
 def test_history_is_read_back_with_numbers_as_numbers(place):
     place.write_history(ROWS[:1])
     place.write_history(ROWS)
-    assert results.read_history(place.path) == ROWS
+    assert run_directory.read_history(place.path) == ROWS
 
 
 @pytest.mark.parametrize(
@@ -117,41 +117,41 @@ def test_history_is_read_back_with_numbers_as_numbers(place):
 def test_a_damaged_history_is_named(place, content):
     place.prepare(CONFIG)
     if content is not None:
-        (place.path / results.HISTORY).write_text(content)
+        (place.path / run_directory.HISTORY).write_text(content)
     with pytest.raises(DamagedError, match=r"history\.csv cannot be read"):
-        results.read_history(place.path)
+        run_directory.read_history(place.path)
 
 
 def test_files_beyond_the_bound_are_not_read(place, monkeypatch):
-    monkeypatch.setattr(results, "MAX_TEXT_BYTES", 10)
+    monkeypatch.setattr(run_directory, "MAX_TEXT_BYTES", 10)
     place.write_result(complete_result())
     place.write_history(ROWS)
-    assert results.read_json(place.path / results.RESULT) is None
+    assert run_directory.read_json(place.path / run_directory.RESULT) is None
     with pytest.raises(DamagedError, match="larger than 10 bytes"):
-        results.read_history(place.path)
+        run_directory.read_history(place.path)
 
 
 @pytest.mark.parametrize("function", ["replace", "fsync"])
 def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, function):
     path = tmp_path / "file.json"
-    results.write_json(path, {"old": True})
-    monkeypatch.setattr(results.os, function, full_disk)
+    run_directory.write_json(path, {"old": True})
+    monkeypatch.setattr(run_directory.os, function, full_disk)
     with pytest.raises(UserError, match=r"Cannot write .*file\.json: No space left on device\. Free space"):
-        results.write_json(path, {"old": False})
-    assert results.read_json(path) == {"old": True}
+        run_directory.write_json(path, {"old": False})
+    assert run_directory.read_json(path) == {"old": True}
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_disk_that_fills_up_while_writing_is_the_same_error(place, monkeypatch):
     place.prepare(CONFIG)
-    monkeypatch.setattr(results.np, "savez_compressed", full_disk)
+    monkeypatch.setattr(run_directory.np, "savez_compressed", full_disk)
     with pytest.raises(UserError, match=r"predictions\.npz: No space left"):
         place.write_predictions(np.eye(2), np.arange(2))
-    assert [path.name for path in place.path.iterdir()] == [results.CONFIG]
+    assert [path.name for path in place.path.iterdir()] == [run_directory.CONFIG]
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), results.atomic_write(tmp_path / "file") as temporary:
+    with pytest.raises(KeyboardInterrupt), run_directory.atomic_write(tmp_path / "file") as temporary:
         temporary.write_text("half")
         raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())
@@ -159,14 +159,12 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="Cannot make the directory"), results.RunDirectory(tmp_path / "file" / "run").lock():
+    with pytest.raises(UserError, match="Cannot make the directory"), run_directory.RunDirectory(tmp_path / "file" / "run").lock():
         pass
 
 
 def test_the_lock_keeps_a_second_process_out_and_opens_again(place):
-    code = (
-        "import sys, pathlib\nfrom tl_keras.results import RunDirectory\nwith RunDirectory(pathlib.Path(sys.argv[1])).lock(): print('in')\n"
-    )
+    code = "import sys, pathlib\nfrom tl_keras.results.run_directory import RunDirectory\nwith RunDirectory(pathlib.Path(sys.argv[1])).lock(): print('in')\n"
     command = [sys.executable, "-c", code, str(place.path)]
     with place.lock():
         second = subprocess.run(command, capture_output=True, text=True)

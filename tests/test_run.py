@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 
 from experiments import part_a
-from tl_keras import cli, evaluation, experiment_cli, results
-from tl_keras.cache import store
+from tl_keras.cli import experiment, verbs
 from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError, MissingError
-from tl_keras.prepare import plan, prepare, require
-from tl_keras.run import evaluate_run, run
-from tl_keras.stand_ins import EMBEDDED_SETTINGS
+from tl_keras.feature_cache import store
+from tl_keras.results import run_directory
+from tl_keras.runs.fallbacks import EMBEDDED_SETTINGS
+from tl_keras.runs.run import evaluate_run, run
+from tl_keras.runs.setup import plan, prepare, require
+from tl_keras.training import evaluation
 
 ROOT = Path(__file__).parents[1]
 SMALL = RunConfig().replace(
@@ -36,8 +38,8 @@ def test_a_run_leaves_exactly_its_files(finished):
     directory, result = finished
     assert {path.name for path in directory.iterdir()} == FINISHED
     assert json.loads((directory / "config.json").read_text())["identity"] == SMALL.identity()
-    assert [row["epoch"] for row in results.read_history(directory)] == [1, 2, 3]
-    assert result == results.load_result(directory)
+    assert [row["epoch"] for row in run_directory.read_history(directory)] == [1, 2, 3]
+    assert result == run_directory.load_result(directory)
     assert result["data"]["num_test"] == 99 and result["data"]["limited"] and result["data"]["embedded"]
     assert result["selection"]["rule"] == "best" and result["phases"][0]["audit"]["unmoved"] == 0
 
@@ -73,7 +75,7 @@ def test_where_images_are_enlarged_changes_nothing(tmp_path, monkeypatch, settin
 def test_a_finished_run_is_not_trained_again(finished, monkeypatch):
     directory, result = finished
     before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
-    monkeypatch.setattr("tl_keras.run._run", lambda *arguments: pytest.fail("trained again"))
+    monkeypatch.setattr("tl_keras.runs.run._run", lambda *arguments: pytest.fail("trained again"))
     assert run(SMALL, directory) == result
     assert {path: path.stat().st_mtime_ns for path in directory.iterdir()} == before
 
@@ -81,7 +83,7 @@ def test_a_finished_run_is_not_trained_again(finished, monkeypatch):
 def test_the_test_split_is_scored_once_and_last(tmp_path, monkeypatch):
     scored = []
     predict = evaluation.predict_logits
-    monkeypatch.setattr("tl_keras.trainer.predict_logits", lambda *arguments: scored.append("validation") or predict(*arguments))
+    monkeypatch.setattr("tl_keras.training.trainer.predict_logits", lambda *arguments: scored.append("validation") or predict(*arguments))
     monkeypatch.setattr(evaluation, "predict_logits", lambda *arguments: scored.append("test") or predict(*arguments))
     run(SMALL.replace(epochs=2, fraction=0.1), tmp_path / "run")
     assert scored == ["validation", "validation", "test"]
@@ -98,7 +100,7 @@ def test_a_damaged_result_is_no_result(finished, tmp_path):
     (tmp_path / "result.json").write_text((directory / "result.json").read_text()[:200])
     (tmp_path / "config.json").write_text((directory / "config.json").read_text())
     with pytest.raises(ConfigError, match="unfinished"):
-        results.load_result(tmp_path)
+        run_directory.load_result(tmp_path)
 
 
 def test_the_split_is_nested_and_the_same_for_every_strategy(finished, tmp_path):
@@ -134,7 +136,7 @@ def test_a_killed_process_loses_at_most_an_epoch(finished, tmp_path):
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
     assert {path.name for path in (tmp_path / "killed").iterdir()} == {".lock", "config.json", "history.csv", "checkpoint"}
-    assert len(results.read_history(tmp_path / "killed")) == 1
+    assert len(run_directory.read_history(tmp_path / "killed")) == 1
     result = run(SMALL, tmp_path / "killed")
     assert {path.name for path in (tmp_path / "killed").iterdir()} == FINISHED
     # Two processes now and then add up in another order; within one, tests/test_trainer.py asks for equality to the bit.
@@ -168,7 +170,7 @@ def quick(experiment):
 def test_part_a_on_what_the_package_carries(offline, tmp_path, capsys):
     """The whole job where nothing is at hand: marked, exact files, pre-training ahead, and nothing done twice."""
     arguments = ["--on_missing=embedded", f"--data_dir={tmp_path}", f"--runs_dir={tmp_path / 'runs'}"]
-    assert experiment_cli.experiment_main(quick(part_a.EXPERIMENT), part_a.__doc__, arguments) == 0
+    assert experiment.experiment_main(quick(part_a.EXPERIMENT), part_a.__doc__, arguments) == 0
     printed = capsys.readouterr().out
     assert "*** STAND-INS ***" in printed and "EMBEDDED data and weights" in printed
     directory = tmp_path / "runs" / "part_a-embedded"
@@ -179,18 +181,18 @@ def test_part_a_on_what_the_package_carries(offline, tmp_path, capsys):
         "mistakes.jpg", "reliability.png", "report.html", "report.md", "results.csv",
     }  # fmt: skip
     assert [path.name.rpartition("-")[0] for path in runs] == ["from-scratch-10-seed0", "pre-trained-10-seed0"]
-    scratch, pretrained = (results.load_result(path)["metrics"]["test"]["accuracy"] for path in runs)
+    scratch, pretrained = (run_directory.load_result(path)["metrics"]["test"]["accuracy"] for path in runs)
     assert pretrained >= scratch + 0.10
     assert all({path.name for path in run.iterdir()} == FINISHED for run in runs)
     before = {path: path.stat().st_mtime_ns for run in runs for path in run.iterdir()}
-    assert experiment_cli.experiment_main(quick(part_a.EXPERIMENT), part_a.__doc__, arguments) == 0
+    assert experiment.experiment_main(quick(part_a.EXPERIMENT), part_a.__doc__, arguments) == 0
     assert {path: path.stat().st_mtime_ns for run in runs for path in run.iterdir()} == before
-    assert cli.main(["report", f"--runs_dir={tmp_path / 'runs'}"]) == 0
+    assert verbs.main(["report", f"--runs_dir={tmp_path / 'runs'}"]) == 0
 
 
 def test_without_leave_nothing_embedded_runs(offline, tmp_path, capsys):
     arguments = [f"--data_dir={tmp_path}", f"--runs_dir={tmp_path / 'runs'}"]
-    assert experiment_cli.experiment_main(part_a.EXPERIMENT, part_a.__doc__, arguments) == MissingError.exit_code
+    assert experiment.experiment_main(part_a.EXPERIMENT, part_a.__doc__, arguments) == MissingError.exit_code
     message = capsys.readouterr().err
     assert "cifar10" in message and "alexnet" in message and "--on_missing=embedded" in message
     assert not (tmp_path / "runs").exists()

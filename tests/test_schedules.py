@@ -5,7 +5,7 @@ import math
 import pytest
 
 from tl_keras.config import SCHEDULES
-from tl_keras.schedules import SHAPES, Schedule
+from tl_keras.training.schedules import SHAPES, Schedule
 
 
 def factors(name: str, warmup_epochs: float = 0.0) -> list[float]:

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tl_keras import cli, data
+from tl_keras import data
+from tl_keras.cli import verbs
 from tl_keras.config import DataConfig
-from tl_keras.data import pipeline, sheet
+from tl_keras.data import augmentation_sheet, pipeline
 
 CONFIG = DataConfig(dataset="digits", augmentation="crop_flip")
 
@@ -14,7 +15,7 @@ CONFIG = DataConfig(dataset="digits", augmentation="crop_flip")
 def draw(tmp_path, **settings):
     path = tmp_path / "sheet.png"
     flags = {"dataset": "digits", "backbone": "alexnet_narrow", "augmentation": "randaugment", "output": path, **settings}
-    return path, cli.main(["sheet", *(f"--{name}={value}" for name, value in flags.items())])
+    return path, verbs.main(["sheet", *(f"--{name}={value}" for name, value in flags.items())])
 
 
 @pytest.mark.parametrize("augmentation", ["none", "flip_rotate20_jitter+cutmix"])
@@ -28,14 +29,14 @@ def test_the_verb_writes_a_picture(tmp_path, capsys, augmentation):
 
 def test_rows_are_images_in_order_and_columns_are_epochs(monkeypatch, tmp_path):
     seen = []
-    monkeypatch.setattr(sheet, "_draw_image", lambda axes, image, caption: seen.append((image, caption)))
+    monkeypatch.setattr(augmentation_sheet, "_draw_image", lambda axes, image, caption: seen.append((image, caption)))
     source = data.load_source(CONFIG)
-    sheet.write_sheet(source, CONFIG, tmp_path / "sheet.png", image_size=8, seed=3)
-    images = np.stack([image for image, _ in seen]).reshape(1 + sheet.NUM_EPOCHS, sheet.NUM_IMAGES, 8, 8, 3)
+    augmentation_sheet.write_sheet(source, CONFIG, tmp_path / "sheet.png", image_size=8, seed=3)
+    images = np.stack([image for image, _ in seen]).reshape(1 + augmentation_sheet.NUM_EPOCHS, augmentation_sheet.NUM_IMAGES, 8, 8, 3)
     train = data.make_splits(source, CONFIG, 3).train
-    np.testing.assert_allclose(images[0], train.stack(range(sheet.NUM_IMAGES)), atol=1e-3)
-    names = [source.class_names[label] for label in train.labels[: sheet.NUM_IMAGES]]
-    assert [caption for _, caption in seen] == names * (1 + sheet.NUM_EPOCHS)
+    np.testing.assert_allclose(images[0], train.stack(range(augmentation_sheet.NUM_IMAGES)), atol=1e-3)
+    names = [source.class_names[label] for label in train.labels[: augmentation_sheet.NUM_IMAGES]]
+    assert [caption for _, caption in seen] == names * (1 + augmentation_sheet.NUM_EPOCHS)
     settings = {"image_size": 8, "crop_fraction": 1.0, "num_classes": 10, "augmentation": "crop_flip", "batch_size": 2000, "seed": 3}
     second = next(pipeline.training_batches(train, epoch=1, **settings).as_numpy_iterator())[0]
     trained_on = {image.tobytes() for image in second}
@@ -43,8 +44,8 @@ def test_rows_are_images_in_order_and_columns_are_epochs(monkeypatch, tmp_path):
 
 
 def test_captions_of_mixtures_give_their_shares():
-    assert sheet._shares(np.array([0.25, 0.0, 0.75]), ("ant", "bee", "$c$")) == "0.75 $c$\n0.25 ant"
-    assert sheet._shares(np.array([0.999, 0.001]), ("a" * 30, "bee")) == "a" * 17 + "…"
+    assert augmentation_sheet._shares(np.array([0.25, 0.0, 0.75]), ("ant", "bee", "$c$")) == "0.75 $c$\n0.25 ant"
+    assert augmentation_sheet._shares(np.array([0.999, 0.001]), ("a" * 30, "bee")) == "a" * 17 + "…"
 
 
 @pytest.mark.parametrize(

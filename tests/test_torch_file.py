@@ -312,7 +312,7 @@ def test_hostile_files_are_refused_for_their_reason_and_do_nothing(name, tmp_pat
 
 @pytest.mark.parametrize("opcodes", [b")" * 1000, b"X\0\xff\0\0" + b"x" * 0xFF00], ids=["many", "long texts"])
 def test_pickles_may_take_so_many_steps_and_no_more(opcodes, tmp_path, monkeypatch):
-    monkeypatch.setattr("tl_keras.weights.torch_pickle.MAX_STEPS", 1000)
+    monkeypatch.setattr("tl_keras.weights.torch_file.pickle_machine.MAX_STEPS", 1000)
     assert "more than 1,000 steps" in refusal(tmp_path, _pickle(opcodes))
 
 

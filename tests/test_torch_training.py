@@ -10,12 +10,13 @@ import pytest
 import tensorflow as tf
 from test_parity import resnet, tensors
 
-from tl_keras import backbones, freezing, runtime
+from tl_keras import backbones
 from tl_keras.config import RuntimeConfig, TrainConfig
-from tl_keras.losses import build_loss
-from tl_keras.strategies import ADAPTERS, ALL_WEIGHTS, BATCH_NORM, BIAS, Phase
-from tl_keras.trainer import Batches, Trainer
-from tl_keras.weights.convert import from_tensors
+from tl_keras.strategies import ADAPTERS, ALL_WEIGHTS, BATCH_NORM, BIAS, Phase, freezing
+from tl_keras.training import runtime
+from tl_keras.training.losses import build_loss
+from tl_keras.training.trainer import Batches, Trainer
+from tl_keras.weights.from_publisher import from_tensors
 
 STEPS, BATCH = 6, 8
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "head")

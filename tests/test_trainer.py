@@ -9,13 +9,13 @@ import pytest
 import tensorflow as tf
 from test_freezing import tiny_classifier
 
-from tl_keras import checkpoint, runtime
 from tl_keras.config import RuntimeConfig, TrainConfig
 from tl_keras.errors import ConfigError, DamagedError, TrainingError
-from tl_keras.losses import build_loss
-from tl_keras.meter import EpochMeter
 from tl_keras.strategies import Phase, plan
-from tl_keras.trainer import Batches, Trainer
+from tl_keras.training import checkpoint, runtime
+from tl_keras.training.epoch_meter import EpochMeter
+from tl_keras.training.losses import build_loss
+from tl_keras.training.trainer import Batches, Trainer
 
 NUM_TRAIN, NUM_VALIDATION, BATCH = 22, 13, 8  # neither divides by the batch
 RANDOM = np.random.default_rng(0)
@@ -111,7 +111,7 @@ def test_the_best_epoch_is_found_again_after_an_interruption(tmp_path, monkeypat
 
 def test_writing_takes_a_tenth_of_the_time_at_most(monkeypatch):
     clock = [50.0]
-    monkeypatch.setattr("tl_keras.checkpoint.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("tl_keras.training.checkpoint.time.perf_counter", lambda: clock[0])
     pace = checkpoint.Pace()
     assert pace.is_due
     with pace.writing():
@@ -305,7 +305,7 @@ def test_nan_stops_with_the_step(tmp_path):
 
 def test_the_meter_tells_computing_from_waiting_and_leaves_the_first_step_out(monkeypatch):
     clock = [100.0]
-    monkeypatch.setattr("tl_keras.meter.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("tl_keras.training.epoch_meter.time.perf_counter", lambda: clock[0])
 
     def batches(seconds=(9.0, 1.0, 1.0)):
         for waiting in seconds:

@@ -11,7 +11,7 @@ from test_backbones import SMALL, marked, pixels
 
 from tl_keras.backbones import BACKBONES, build_classifier, features_model, variables_by_path
 from tl_keras.errors import ConfigError, DamagedError
-from tl_keras.weights import WEIGHTS, load_weights, locate
+from tl_keras.weights import WEIGHTS, find_weights_file, load_weights
 
 APPLICATIONS = [name for name, row in BACKBONES.items() if row.builder.startswith(("applications", "vgg"))]
 
@@ -157,7 +157,7 @@ def test_keras_file_of_vgg16_fills_its_fully_connected_layers(keras_application,
 @pytest.mark.parametrize("size", [0, 96])
 def test_real_mobilenet(size, shared, monkeypatch):
     monkeypatch.setenv("KERAS_HOME", str(shared / "weights" / "keras"))
-    path = locate("mobilenet_0.75", "imagenet")
+    path = find_weights_file("mobilenet_0.75", "imagenet")
     model = build_classifier("mobilenet_0.75", 10, image_size=size)
     account = load_weights(model, "mobilenet_0.75", path)
     assert path.name == "mobilenet_7_5_224_tf_no_top.h5" and account["loaded"] == len(model.weights) - 2

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from tl_keras import cli
 from tl_keras.backbones import build_classifier, get_backbone, variables_by_path
+from tl_keras.cli import verbs, weights
 from tl_keras.errors import DamagedError
-from tl_keras.weights import WEIGHTS, command, load_weights
-from tl_keras.weights.contents import LISTERS, Entry, list_tensors
+from tl_keras.weights import WEIGHTS, load_weights
+from tl_keras.weights.formats import LISTERS, Entry, list_tensors
 from tl_keras.weights.load import READERS
 from tl_keras.weights.registry import normalization_of
 
@@ -28,7 +28,7 @@ def caches(monkeypatch, tmp_path):
     """Empty caches, and no host that answers."""
     for variable in ("KERAS_HOME", "TL_KERAS_WEIGHTS", "TORCH_HOME"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
-    monkeypatch.setattr("tl_keras.weights.lookup.reachable", lambda url, timeout: False)
+    monkeypatch.setattr("tl_keras.weights.locate.reachable", lambda url, timeout: False)
     return tmp_path
 
 
@@ -38,7 +38,7 @@ def narrow():
 
 
 def run(*arguments):
-    return cli.main(["weights", *map(str, arguments)])
+    return verbs.main(["weights", *map(str, arguments)])
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], *([action, "--help"] for action in ACTIONS)], ids=" ".join)
@@ -49,7 +49,7 @@ def test_help(arguments, capsys):
 
 def test_help_needs_no_tensorflow():
     heavy = "sys.exit('tensorflow' in sys.modules or 'keras' in sys.modules)"
-    code = f"import sys; from tl_keras import cli; cli.main(['weights', 'list']); {heavy}"
+    code = f"import sys; from tl_keras.cli import main; main(['weights', 'list']); {heavy}"
     started = time.perf_counter()
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.DEVNULL).returncode == 0
     assert time.perf_counter() - started < 5  # an import of TensorFlow alone takes about as long
@@ -232,7 +232,7 @@ def test_control_characters_do_not_reach_the_terminal(tmp_path, capsys):
 
 
 def test_too_many_tensors_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("tl_keras.weights.contents.MAX_ENTRIES", 2)
+    monkeypatch.setattr("tl_keras.weights.formats.MAX_ENTRIES", 2)
     save_npz(tmp_path / "file.npz")
     with pytest.raises(DamagedError, match="more than 2 tensors"):
         list_tensors(tmp_path / "file.npz")
@@ -265,7 +265,7 @@ def test_convert_says_what_is_left_out(narrow, tmp_path, capsys):
 @pytest.mark.parametrize(("hidden", "num_classes"), [([], 21843), ([Entry("pre_logits/bias", (768,), "float32")], 1000)])
 def test_classes_are_those_of_the_head(hidden, num_classes):
     entries = [Entry("head/bias", (21843,), "float32"), Entry("embedding/bias", (768,), "float32"), *hidden]
-    assert command._num_classes(get_backbone("vit_b16"), entries) == num_classes
+    assert weights._num_classes(get_backbone("vit_b16"), entries) == num_classes
 
 
 def test_convert_of_another_network_writes_nothing(narrow, tmp_path, capsys):

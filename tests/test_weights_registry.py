@@ -7,10 +7,10 @@ from pathlib import PurePosixPath
 import pytest
 
 from tl_keras.backbones import BACKBONES, NORMALIZATIONS
-from tl_keras.backbones.table import INTERNAL
+from tl_keras.backbones.registry import INTERNAL
 from tl_keras.errors import ConfigError, DamagedError, MissingError
-from tl_keras.weights import WEIGHTS, WeightsFile, locate
-from tl_keras.weights.lookup import CACHES, found_files
+from tl_keras.weights import WEIGHTS, WeightsFile, find_weights_file
+from tl_keras.weights.locate import CACHES, found_files
 from tl_keras.weights.registry import AUGREG, EFFICIENTNET, KERAS, TORCHVISION, get_weights, normalization_of
 from tl_keras.weights.weights_file import ALGORITHMS
 
@@ -87,9 +87,9 @@ def test_normalization_follows_the_weights(backbone, weights, normalization):
 def published(monkeypatch, tmp_path):
     """A row for resnet18 whose file a stand-in for the network gives; and caches below tmp_path."""
     row = WeightsFile("imagenet", "published.pth", "https://host/published.pth", hashlib.sha256(BYTES).hexdigest(), source="torchvision")
-    monkeypatch.setattr("tl_keras.weights.lookup.WEIGHTS", {**WEIGHTS, "resnet18": (row,)})
-    monkeypatch.setattr("tl_keras.weights.lookup.reachable", lambda url, timeout: True)
-    monkeypatch.setattr("tl_keras.weights.lookup.fetch", lambda row, directory: put(directory / row.name))
+    monkeypatch.setattr("tl_keras.weights.locate.WEIGHTS", {**WEIGHTS, "resnet18": (row,)})
+    monkeypatch.setattr("tl_keras.weights.locate.reachable", lambda url, timeout: True)
+    monkeypatch.setattr("tl_keras.weights.locate.fetch", lambda row, directory: put(directory / row.name))
     for variable in ("KERAS_HOME", "TL_KERAS_WEIGHTS", "TORCH_HOME"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
     return row
@@ -102,41 +102,41 @@ def put(path, content=BYTES):
 
 
 def test_none_needs_no_file():
-    assert locate("alexnet", "none") is None
+    assert find_weights_file("alexnet", "none") is None
 
 
 def test_path_is_taken_as_it_is(tmp_path):
-    assert locate("alexnet", str(put(tmp_path / "mine.npz"))) == tmp_path / "mine.npz"
+    assert find_weights_file("alexnet", str(put(tmp_path / "mine.npz"))) == tmp_path / "mine.npz"
 
 
 def test_absent_file_is_fetched_to_the_cache_once(published, tmp_path, monkeypatch):
-    path = locate("resnet18", "imagenet")
+    path = find_weights_file("resnet18", "imagenet")
     assert path == tmp_path / "TL_KERAS_WEIGHTS" / "published.pth" and path.read_bytes() == BYTES
-    monkeypatch.setattr("tl_keras.weights.lookup.reachable", lambda url, timeout: pytest.fail("asked the network"))
-    assert locate("resnet18", "imagenet") == path
+    monkeypatch.setattr("tl_keras.weights.locate.reachable", lambda url, timeout: pytest.fail("asked the network"))
+    assert find_weights_file("resnet18", "imagenet") == path
 
 
 def test_default_cache_is_in_the_home_directory(published, tmp_path, monkeypatch):
     monkeypatch.delenv("TL_KERAS_WEIGHTS")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert locate("resnet18", "imagenet") == tmp_path / ".cache" / "tl_keras" / "weights" / "published.pth"
+    assert find_weights_file("resnet18", "imagenet") == tmp_path / ".cache" / "tl_keras" / "weights" / "published.pth"
 
 
 def test_torch_cache_is_read(published, tmp_path):
     in_torch = put(tmp_path / "TORCH_HOME" / "hub" / "checkpoints" / "published.pth")
-    assert locate("resnet18", "imagenet") == in_torch and list(found_files(published)) == [in_torch]
+    assert find_weights_file("resnet18", "imagenet") == in_torch and list(found_files(published)) == [in_torch]
 
 
 def test_keras_files_are_fetched_to_the_keras_cache(published, tmp_path):
-    fetched = locate("mobilenet_0.25", "imagenet")
+    fetched = find_weights_file("mobilenet_0.25", "imagenet")
     assert fetched.parent == tmp_path / "KERAS_HOME" / "models"
 
 
 def test_weights_dir_comes_before_the_caches(published, tmp_path):
-    in_cache = locate("resnet18", "imagenet")
-    assert locate("resnet18", "imagenet", str(tmp_path / "mine")) == in_cache
+    in_cache = find_weights_file("resnet18", "imagenet")
+    assert find_weights_file("resnet18", "imagenet", str(tmp_path / "mine")) == in_cache
     in_cache.unlink()
-    assert locate("resnet18", "imagenet", str(tmp_path / "mine")) == tmp_path / "mine" / "published.pth"
+    assert find_weights_file("resnet18", "imagenet", str(tmp_path / "mine")) == tmp_path / "mine" / "published.pth"
 
 
 @pytest.mark.parametrize(
@@ -151,23 +151,23 @@ def test_weights_dir_comes_before_the_caches(published, tmp_path):
 def test_damaged_file_is_named_and_kept(content, reason, published, tmp_path):
     path = put(tmp_path / "TL_KERAS_WEIGHTS" / "published.pth", content)
     with pytest.raises(DamagedError) as error:
-        locate("resnet18", "imagenet")
+        find_weights_file("resnet18", "imagenet")
     assert all(said in str(error.value) for said in (str(path), published.url, reason))
     assert path.read_bytes() == content
 
 
 def test_unreachable_host_says_how_to_get_the_file(published, tmp_path, monkeypatch):
-    monkeypatch.setattr("tl_keras.weights.lookup.reachable", lambda url, timeout: False)
+    monkeypatch.setattr("tl_keras.weights.locate.reachable", lambda url, timeout: False)
     with pytest.raises(MissingError) as error:
-        locate("resnet18", "imagenet", str(tmp_path / "mine"))
+        find_weights_file("resnet18", "imagenet", str(tmp_path / "mine"))
     places = [str(tmp_path / place) for place in ("mine", "TL_KERAS_WEIGHTS")]
     assert all(said in str(error.value) for said in (published.name, published.url, published.hash, "--weights_dir", *places))
 
 
 def test_non_commercial_licence_is_said(published, monkeypatch, capsys):
-    assert locate("vit_b16", "imagenet") is not None
+    assert find_weights_file("vit_b16", "imagenet") is not None
     assert "non-commercial" not in capsys.readouterr().err
-    assert locate("vit_b16", "swag_linear") is not None
+    assert find_weights_file("vit_b16", "swag_linear") is not None
     assert "CC-BY-NC-4.0: for non-commercial use only" in capsys.readouterr().err
 
 
@@ -184,5 +184,5 @@ def test_non_commercial_licence_is_said(published, monkeypatch, capsys):
 )
 def test_what_cannot_be_had_is_said(backbone, weights, error, said):
     with pytest.raises(error) as raised:
-        locate(backbone, weights)
+        find_weights_file(backbone, weights)
     assert said in str(raised.value)

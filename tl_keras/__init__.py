@@ -12,14 +12,14 @@ from typing import Any
 
 PUBLIC = {
     "RunConfig": "tl_keras.config",
-    "Experiment": "tl_keras.experiment",
-    "Row": "tl_keras.experiment",
+    "Experiment": "tl_keras.runs.experiment",
+    "Row": "tl_keras.runs.experiment",
     "Phase": "tl_keras.strategies",
     "UserError": "tl_keras.errors",
     "build_classifier": "tl_keras.backbones",
-    "export": "tl_keras.export",
+    "export": "tl_keras.runs.export",
     "load_source": "tl_keras.data",
-    "run": "tl_keras.run",
+    "run": "tl_keras.runs.run",
 }
 
 __all__ = sorted(PUBLIC)

@@ -33,11 +33,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_keras import backbones, data, losses, runtime, strategies, weights
+from tl_keras import backbones, data, strategies, weights
 from tl_keras.config import RunConfig
 from tl_keras.data import pipeline
-from tl_keras.optimizers import is_decayed
-from tl_keras.trainer import Batches, Trainer
+from tl_keras.training import losses, runtime
+from tl_keras.training.optimizers import is_decayed
+from tl_keras.training.trainer import Batches, Trainer
 
 BACKBONE, SIZE, BATCH, HE_SCALE = "mobilenet_0.75", 96, 16, 0.02
 BASE = {"strategy": "last:3", "frozen_mode": "training", "epochs": 5, "batch_size": BATCH, "selection": "last", "precision": "float32"}
@@ -74,7 +75,7 @@ def read(examples: data.Examples) -> Arrays:
 def build(num_classes: int, *, scale: bool) -> keras.Model:
     """The pre-trained network, with PyTorch's momentum of BatchNorm; `scale` its kernels and keep the function."""
     model = backbones.build_classifier(BACKBONE, num_classes, image_size=SIZE)
-    weights.load_weights(model, BACKBONE, weights.locate(BACKBONE, "imagenet", ""))
+    weights.load_weights(model, BACKBONE, weights.find_weights_file(BACKBONE, "imagenet", ""))
     for layer, norm in zip(model.layers, model.layers[1:], strict=False):
         if isinstance(norm, keras.layers.BatchNormalization):
             norm.momentum = 0.9

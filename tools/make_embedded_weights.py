@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tl_keras.config import RunConfig
-from tl_keras.results import atomic_write
+from tl_keras.results.run_directory import atomic_write
 
 CONFIG = RunConfig().replace(
     dataset="glyphs",
@@ -30,14 +30,14 @@ CONFIG = RunConfig().replace(
     xla="off",
     seed=0,
 )
-OUTPUT = Path(__file__).parents[1] / "tl_keras" / "data" / "embedded" / "alexnet_narrow_glyphs.npz"
+OUTPUT = Path(__file__).parents[1] / "tl_keras" / "weights" / "embedded" / "alexnet_narrow_glyphs.npz"
 
 
 def make(directory: Path) -> tuple[dict[str, np.ndarray], float]:
     """Train in `directory`; the weights float16 by variable path, and the accuracy on glyphs held out from training."""
     import keras
 
-    from tl_keras.run import run
+    from tl_keras.runs.run import run
 
     result = run(CONFIG, directory, verbose=2)
     model = keras.models.load_model(directory / "model.keras", compile=False)

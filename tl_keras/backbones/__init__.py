@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING
 
 from tl_keras.backbones.normalization import NORMALIZATIONS, normalize
-from tl_keras.backbones.table import BACKBONES, INTERNAL, Backbone
+from tl_keras.backbones.registry import BACKBONES, INTERNAL, Backbone
 from tl_keras.errors import ConfigError, unknown
 
 if TYPE_CHECKING:

@@ -18,9 +18,9 @@ from types import MappingProxyType
 
 from tl_keras.config import DataConfig
 from tl_keras.data import folder
-from tl_keras.data.augment import AUGMENTATIONS, Augmentation, get_augmentation
+from tl_keras.data.augmentation import AUGMENTATIONS, Augmentation, get_augmentation
+from tl_keras.data.decode import decode_image
 from tl_keras.data.examples import Examples, Images, Source, make_examples
-from tl_keras.data.images import decode_image
 from tl_keras.data.sampling import epoch_size
 from tl_keras.data.splits import Splits, make_splits, parse_keep
 from tl_keras.errors import ConfigError, unknown

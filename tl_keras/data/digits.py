@@ -7,8 +7,8 @@ import numpy as np
 
 from tl_keras.config import DataConfig
 from tl_keras.data.examples import Images, Source, make_examples
-from tl_keras.data.fingerprints import fingerprint
 from tl_keras.errors import DamagedError
+from tl_keras.utils.hashing import fingerprint
 
 PARITY = ("even", "odd")
 PATH = Path(__file__).parent / "embedded" / "digits.npz"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tl_keras.data.images import decode_image
+from tl_keras.data.decode import decode_image
 from tl_keras.errors import DamagedError
 
 MEMORY_BUDGET = 2**30

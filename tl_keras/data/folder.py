@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 
 from tl_keras.config import DataConfig
+from tl_keras.data.decode import decode_image, read_bytes
 from tl_keras.data.examples import Examples, Images, Source
-from tl_keras.data.fingerprints import fingerprint
-from tl_keras.data.images import decode_image, read_bytes
 from tl_keras.data.splits import arrange
 from tl_keras.errors import ConfigError, DamagedError
+from tl_keras.utils.hashing import fingerprint
 
 PREFIX = "folder:"
 SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tl_keras.config import DataConfig
 from tl_keras.data.examples import Images, Source, make_examples
-from tl_keras.data.fingerprints import fingerprint
+from tl_keras.utils.hashing import fingerprint
 
 CHARACTERS = string.digits + string.ascii_uppercase + string.ascii_lowercase
 FONTS = (

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_keras.data.augment import augment, mix
+from tl_keras.data.augmentation import augment, mix
 from tl_keras.data.examples import Examples
 from tl_keras.data.sampling import NATURAL, training_epoch
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from tl_keras.config import DataConfig
 from tl_keras.data.examples import Images, Source, make_examples
-from tl_keras.data.fingerprints import fingerprint
 from tl_keras.data.splits import arrange
 from tl_keras.errors import ConfigError, DamagedError, MissingError, unknown
-from tl_keras.network import reachable
+from tl_keras.utils.hashing import fingerprint
+from tl_keras.utils.http import reachable
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds

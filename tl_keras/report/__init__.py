@@ -5,9 +5,9 @@ print_table(results)
 write_report(results, Path("runs/part_a"))
 """
 
-from tl_keras.report.collection import Estimate, ExperimentResults, Row, Run
-from tl_keras.report.index import EXPERIMENT_FILE, collect, load_experiment
-from tl_keras.report.joined import write_reports
+from tl_keras.report.combined import write_reports
+from tl_keras.report.experiment_results import Estimate, ExperimentResults, Row, Run
+from tl_keras.report.load import EXPERIMENT_FILE, collect, load_experiment
 from tl_keras.report.page import write_report
 from tl_keras.report.tables import print_result, print_table
 

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from tl_keras.metrics import class_scores
-from tl_keras.report.collection import ExperimentResults
-from tl_keras.report.diagnosis import confusion_of
 from tl_keras.report.document import Block, Heading, Paragraph, Table
+from tl_keras.report.error_analysis import confusion_of
+from tl_keras.report.experiment_results import ExperimentResults
 from tl_keras.report.text import NOTHING, label, plain
+from tl_keras.results.metrics import class_scores
 
 MAX_CLASSES = 40
 HEADINGS = ("class", "test images", "precision (%)", "recall (%)", "F1 (%)", "most often taken for")

@@ -4,14 +4,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from tl_keras.report import figures
+from tl_keras.report import plots
 from tl_keras.report.best import best_row_blocks
-from tl_keras.report.collection import ExperimentResults, Run
-from tl_keras.report.comparison import comparison_blocks
 from tl_keras.report.document import Block, Bullets, Code, Heading, Image, Mark, Paragraph, Table, to_html, to_markdown
+from tl_keras.report.experiment_results import ExperimentResults, Run
+from tl_keras.report.sections import comparison_blocks
 from tl_keras.report.tables import COLUMNS, FURTHER_COLUMNS, caption, results_csv, table
 from tl_keras.report.text import NOTHING, device, duration, label, listed, plain
-from tl_keras.results import write_text
+from tl_keras.results.run_directory import write_text
 
 PAGE, WEB_PAGE, RUNS_TABLE = "report.md", "report.html", "results.csv"
 
@@ -26,7 +26,7 @@ def write_report(results: ExperimentResults, directory: Path) -> list[Path]:
         DamagedError: predictions of a run are absent or damaged.
         UserError: a file cannot be written.
     """
-    drawn = figures.draw_all(results, directory)
+    drawn = plots.draw_all(results, directory)
     write_text(directory / RUNS_TABLE, results_csv(results))
     blocks = [*experiment_blocks(results, Path(), {path.name for path in drawn}), *_details(results)]
     return [*write_pages(blocks, directory), directory / RUNS_TABLE, *drawn]
@@ -55,14 +55,14 @@ def experiment_blocks(results: ExperimentResults, place: Path, drawn: set[str], 
         table(results, COLUMNS),
         Paragraph(caption(results)),
         table(results, FURTHER_COLUMNS),
-        *_images(figures.OF_ROWS, place, drawn),
+        *_images(plots.OF_ROWS, place, drawn),
         *comparison_blocks(results, level + 1),
         *best_row_blocks(results, level + 1),
-        *_images(figures.OF_BEST_ROW, place, drawn),
+        *_images(plots.OF_BEST_ROW, place, drawn),
     ]
 
 
-def _images(drawings: Iterable[figures.Drawing], place: Path, drawn: set[str]) -> list[Block]:
+def _images(drawings: Iterable[plots.Drawing], place: Path, drawn: set[str]) -> list[Block]:
     return [Image(place / drawing.file, drawing.caption) for drawing in drawings if drawing.file in drawn]
 
 

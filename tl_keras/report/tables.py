@@ -12,7 +12,8 @@ from rich.console import Console
 from rich.table import Table as TerminalTable
 from rich.text import Text
 
-from tl_keras.report.collection import (
+from tl_keras.report.document import Table
+from tl_keras.report.experiment_results import (
     ACCURACY,
     COMPARED,
     EPOCH_SECONDS,
@@ -25,7 +26,6 @@ from tl_keras.report.collection import (
     Row,
     Run,
 )
-from tl_keras.report.document import Table
 from tl_keras.report.text import (
     NOTHING,
     csv_cell,

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tl_keras.report.collection import PAPER, ExperimentResults, Row, Run
+from tl_keras.report.experiment_results import PAPER, ExperimentResults, Row, Run
 
 FORMULA_STARTS = ("=", "+", "-", "@")  # what makes a spreadsheet take a cell for a formula
 NOTHING = "–"

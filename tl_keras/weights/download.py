@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tl_keras.errors import ConfigError, DamagedError, MissingError
-from tl_keras.weights.transfer import BROKEN, Patience, Report, transfer
+from tl_keras.weights.http import BROKEN, Patience, Report, transfer
 from tl_keras.weights.verify import verify, wrong
 from tl_keras.weights.weights_file import WeightsFile
 

@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 
 from tl_keras.backbones import features_model, variables_by_path
 from tl_keras.errors import ConfigError, DamagedError, MissingError, UserError
-from tl_keras.weights.convert import from_tensors, naming_of
-from tl_keras.weights.fill import fill
+from tl_keras.weights.assign import fill
+from tl_keras.weights.from_publisher import from_tensors, naming_of
 from tl_keras.weights.mapped import release
 from tl_keras.weights.torch_file import read_tensors
 

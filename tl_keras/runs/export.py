@@ -1,0 +1,183 @@
+"""A trained model fit for reuse: uint8 RGB images of any size in, probabilities out, in a format that needs no tl_keras.
+
+Every export is reloaded in a fresh process that cannot import tl_keras, and compared on test images with the model of the
+run behind the pipeline it was trained with, before it is called done.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import keras
+import numpy as np
+
+from tl_keras import data
+from tl_keras.config import RunConfig
+from tl_keras.data import pipeline
+from tl_keras.errors import ConfigError, UserError, unknown
+from tl_keras.results import run_directory
+from tl_keras.runs.run import load_model
+from tl_keras.runs.setup import load_source
+
+TOLERANCE = 1e-4  # in probability; float32 on the same device
+NUM_IMAGES = 32
+
+
+class ExportError(UserError):
+    """An exported model does not compute what the trained one computes."""
+
+
+def _save_keras(model: keras.Model, directory: Path) -> Path:
+    path = directory / "model.keras"
+    model.save(path)
+    return path
+
+
+def _save_saved_model(model: keras.Model, directory: Path) -> Path:
+    path = directory / "saved_model"
+    model.export(path, format="tf_saved_model", verbose=False)
+    return path
+
+
+# format -> (writer, statements that make `model`, a function from a uint8 batch to probabilities, in a process without tl_keras).
+# The loaded SavedModel keeps a name of its own: its functions do not outlive it.
+FORMATS: Mapping[str, tuple[Callable[[keras.Model, Path], Path], str]] = MappingProxyType(
+    {
+        "keras": (_save_keras, "model = keras.models.load_model(path)"),
+        "saved_model": (_save_saved_model, "loaded = tf.saved_model.load(path); model = loaded.serve"),
+    }
+)
+
+CHECK = """
+import sys
+sys.modules["tl_keras"] = None
+import numpy as np, keras, tensorflow as tf
+path, images_path, output_path = sys.argv[1:]
+{load}
+with np.load(images_path) as images:
+    outputs = [np.asarray(model(images[name][None]))[0] for name in sorted(images.files)]
+np.save(output_path, np.stack(outputs))
+"""
+
+
+def export(model: keras.Model, *, image_size: int, crop_fraction: float) -> keras.Model:
+    """The serving model of a classifier.
+
+    Args:
+        model: float32 RGB (b, image_size, image_size, 3) in 0..255 -> logits (b, classes).
+        image_size: side of its input in pixels.
+        crop_fraction: share of the shorter side that the centre crop keeps.
+
+    Returns:
+        A model of stock Keras layers in float32: uint8 RGB (b, height, width, 3) of any size -> probabilities (b, classes).
+    """
+    inputs = keras.Input((None, None, 3), dtype="uint8", name="image")
+    resized = inputs
+    for layer in pipeline.resize_layers(image_size, crop_fraction):
+        resized = layer(resized)
+    # Keras's preprocessing layers leave a training mode behind them that would switch dropout on in whatever follows.
+    logits = _in_float32(model)(resized, training=False)
+    return keras.Model(inputs, keras.layers.Softmax(dtype="float32", name="probabilities")(logits), name="classifier")
+
+
+def _in_float32(model: keras.Model) -> keras.Model:
+    """The same model computing in float32 whatever precision it was trained in; its variables are float32 already."""
+    config = json.loads(json.dumps(model.get_config()).replace('"mixed_bfloat16"', '"float32"').replace('"mixed_float16"', '"float32"'))
+    copy = keras.Model.from_config(config)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def export_run(run_dir: Path, format: str, output: Path, *, data_dir: str = "") -> dict[str, Any]:
+    """Export the model of a finished run into the new directory `output`, with `labels.json`.
+
+    Args:
+        format: a key of `FORMATS`.
+        data_dir: where the run's data set lies, if not where TFDS keeps it.
+
+    Returns:
+        `labels.json`: the model's file, class names, input and output, and how far it was from the trained model.
+
+    Raises:
+        ConfigError: the run is not finished, or `output` is not empty.
+        ExportError: the reloaded model differs from the trained one by more than 1e-4 in probability; nothing is left.
+    """
+    if format not in FORMATS:
+        raise unknown("export format", format, FORMATS)
+    result = run_directory.load_result(run_dir)
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ConfigError(f"flag --output={output}: expected a directory that is new or empty.")
+    model = load_model(run_dir)
+    settings = {"image_size": result["model"]["image_size"], "crop_fraction": result["model"]["crop_fraction"]}
+    examples = _test_examples(result, data_dir)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as temporary:
+        made = Path(temporary) / "made"
+        made.mkdir()
+        path = FORMATS[format][0](export(model, **settings), made)
+        difference = _difference(path, format, examples, _probabilities(_in_float32(model), examples, settings))
+        if not difference <= TOLERANCE:
+            raise ExportError(
+                f"The exported {format} model differs from the trained one by {difference:.2g} in probability on {len(examples)} test "
+                f"images; at most {TOLERANCE:g} was expected. Nothing was written to {output}. Try another --format."
+            )
+        record = _labels(path, result, len(examples), difference)
+        run_directory.write_json(made / "labels.json", record)
+        shutil.move(made, output) if not output.exists() else _fill(made, output)
+    return record
+
+
+def _fill(made: Path, output: Path) -> None:
+    for path in made.iterdir():
+        shutil.move(path, output / path.name)
+
+
+def _test_examples(result: Mapping[str, Any], data_dir: str) -> data.Examples:
+    config = RunConfig.from_flat(result["config"]).replace(data_dir=data_dir)
+    source = load_source(config.data)
+    if source.fingerprint != result["data"]["fingerprint"]:
+        raise ConfigError(
+            f"The data set {source.name} is not the one of the run: its fingerprint differs. Point --data_dir at the run's data."
+        )
+    test = data.make_splits(source, config.data, config.seed).test
+    return test.take(np.linspace(0, len(test) - 1, min(NUM_IMAGES, len(test))).astype(int))
+
+
+def _probabilities(model: keras.Model, examples: data.Examples, settings: Mapping[str, Any]) -> np.ndarray:
+    """Probabilities float32 (n, classes) behind the pipeline that the run used."""
+    batches = pipeline.evaluation_batches(examples, batch_size=len(examples), **settings)
+    logits = np.concatenate([model(images, training=False).numpy() for images, _, _ in batches])
+    return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
+
+
+def _difference(path: Path, format: str, examples: data.Examples, expected: np.ndarray) -> float:
+    """The largest difference in probability between `expected` and the export, loaded in a fresh process without tl_keras."""
+    with tempfile.TemporaryDirectory() as temporary:
+        images, outputs = Path(temporary) / "images.npz", Path(temporary) / "outputs.npy"
+        np.savez(images, **{f"{index:03d}": examples.image(index) for index in range(len(examples))})
+        command = [sys.executable, "-c", CHECK.format(load=FORMATS[format][1]), str(path), str(images), str(outputs)]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            raise ExportError(f"The exported {format} model cannot be loaded in a fresh process:\n{done.stderr.strip()[-2000:]}")
+        return float(np.abs(np.load(outputs) - expected).max())
+
+
+def _labels(path: Path, result: Mapping[str, Any], num_images: int, difference: float) -> dict[str, Any]:
+    names: Sequence[str] = result["data"]["class_names"]
+    return {
+        "model": path.name,
+        "class_names": list(names),
+        "input": "uint8 RGB (batch, height, width, 3), any height and width",
+        "output": f"float32 probabilities (batch, {len(names)}), in the order of class_names",
+        "run": result["name"],
+        "embedded": result["data"]["embedded"],
+        "test_accuracy": result["metrics"]["test"]["accuracy"],
+        "num_images": num_images,
+        "max_difference": difference,
+    }

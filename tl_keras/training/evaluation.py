@@ -1,0 +1,93 @@
+"""Scoring: logits of every example exactly once, what they say, and where the model was surest and wrong."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tl_keras.results.metrics import calibration, class_scores, confusion_matrix, log_softmax, top_accuracy, wilson_interval
+from tl_keras.results.predictions import MAX_MISTAKES, MAX_THUMBNAIL, Mistakes
+from tl_keras.training.runtime import Runtime
+
+
+def make_predict(model: Callable[..., Any], runtime: Runtime) -> Callable[[Any], Any]:
+    """A compiled function from a (distributed) batch of images to the float32 logits of `model(images, training=False)`, on every
+    replica."""
+
+    @tf.function(jit_compile=runtime.xla or None, reduce_retracing=True, autograph=False)
+    def forward(images: Any) -> Any:
+        return model(images, training=False)
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def predict(images: Any) -> Any:
+        return runtime.strategy.run(forward, (images,))
+
+    return predict
+
+
+def predict_logits(predict: Callable[[Any], Any], runtime: Runtime, batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Logits float32 (n, classes) and labels int (n,) of all examples in `batches`, without the padding.
+
+    Args:
+        batches: elements (images, labels, weights); an example of weight 0 is padding for the replicas and is left out.
+    """
+    logits, labels, weights = [], [], []
+    for images, batch_labels, batch_weights in runtime.strategy.experimental_distribute_dataset(batches):
+        logits += _local(runtime, predict(images))
+        labels += _local(runtime, batch_labels)
+        weights += _local(runtime, batch_weights)
+    real = np.concatenate(weights) > 0
+    return np.concatenate(logits)[real], np.concatenate(labels)[real]
+
+
+def _local(runtime: Runtime, value: Any) -> Iterable[np.ndarray]:
+    return [part.numpy() for part in runtime.strategy.experimental_local_results(value)]
+
+
+def metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+    """What `result.json` holds of a test split, as `results.TEST_KEYS` lists it. The confusion matrix is left to `predictions.npz`.
+
+    Args:
+        logits: float (n, classes).
+        labels: int (n,).
+    """
+    log_probabilities, predicted = log_softmax(logits), logits.argmax(axis=1)
+    hits = predicted == labels
+    classes = class_scores(confusion_matrix(labels, predicted, logits.shape[1]))
+    return {
+        "accuracy": float(hits.mean()),
+        "interval": list(wilson_interval(int(hits.sum()), len(hits))),
+        "num": len(hits),
+        "loss": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
+        "top5_accuracy": top_accuracy(logits, labels),
+        "balanced_accuracy": classes.balanced_accuracy,
+        **asdict(classes),
+        "calibration": asdict(calibration(np.exp(log_probabilities.max(axis=1)), hits)),
+    }
+
+
+def confident_mistakes(
+    logits: np.ndarray, labels: np.ndarray, images_at: Callable[[np.ndarray], tf.data.Dataset], num: int = MAX_MISTAKES
+) -> Mistakes:
+    """The `num` wrong answers of highest confidence, the surest first; fewer where there are fewer.
+
+    Args:
+        logits, labels: of all test examples, (n, classes) and (n,).
+        images_at: positions (k,) in the test split -> evaluation batches of these examples, as the model saw them.
+    """
+    predicted = logits.argmax(axis=1)
+    confidences = np.exp(log_softmax(logits).max(axis=1))
+    wrong = np.flatnonzero(predicted != labels)
+    positions = wrong[np.argsort(-confidences[wrong], kind="stable")[:num]]
+    images = _thumbnails(images_at(positions)) if len(positions) else np.zeros((0, 1, 1, 3), np.uint8)
+    return Mistakes(images, labels[positions], predicted[positions], confidences[positions].astype(np.float32), positions)
+
+
+def _thumbnails(batches: tf.data.Dataset) -> np.ndarray:
+    """The images of evaluation batches without their padding, uint8, at most `MAX_THUMBNAIL` pixels high and wide."""
+    images = np.concatenate([batch.numpy()[weights.numpy() > 0] for batch, _, weights in batches])
+    if max(images.shape[1:3]) > MAX_THUMBNAIL:
+        images = tf.image.resize(images, (MAX_THUMBNAIL, MAX_THUMBNAIL), method="area", preserve_aspect_ratio=True).numpy()
+    return images.round().clip(0, 255).astype(np.uint8)
