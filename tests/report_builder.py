@@ -7,8 +7,8 @@ import numpy as np
 
 from tl_keras import report
 from tl_keras.config import RunConfig
-from tl_keras.results.predictions import Mistakes
-from tl_keras.results.run_directory import RunDirectory, read_result
+from tl_keras.results.predictions import ConfidentErrors, write_confident_errors, write_predictions
+from tl_keras.results.run_directory import RunDirectory, try_load_result
 from tl_keras.training import evaluation
 
 NUM_TEST = 10_000
@@ -68,7 +68,7 @@ def make_mistakes(logits, labels, num=16, size=96):
     down, across = np.mgrid[:size, :size] / 8
     waves = [np.sin(across * np.cos(label) + down * np.sin(label)) for label in labels[positions]]
     images = np.array([np.stack([wave, wave * 0.6, -wave], -1) * 110 + 128 for wave in waves]).reshape(-1, size, size, 3)
-    return Mistakes(
+    return ConfidentErrors(
         images.astype(np.uint8), labels[positions], predicted[positions], np.linspace(1, 0.6, len(positions), dtype=np.float32), positions
     )
 
@@ -82,15 +82,15 @@ def make_result(
         "config": row.config.replace(seed=seed).identity(),
         "data": {
             "dataset": dataset, "fingerprint": fingerprint, "class_names": list(class_names),
-            "num_train": round(50000 * (row.x or 1)), "num_validation": 5000, "num_test": test["num"],
+            "num_train": round(50000 * (row.x or 1)), "num_validation": 5000, "num_test": test["num_examples"],
             "embedded": embedded, "limited": limited, "notes": list(notes),
         },
         "model": {"backbone": "alexnet", "parameters": 57044810, "image_size": 224, "crop_fraction": 1.0,
                   "normalization": "imagenet", "weights": row.config.model.weights,
-                  "weights_account": {"source": "alexnet.pth", "loaded": 14, "left_out": 2}},
+                  "loading_info": {"source": "alexnet.pth", "loaded": 14, "left_out": 2}},
         "phases": [{"name": "full", "epochs": 10, "trainable_parameters": trained, "trainable_stages": ["conv1"], "seconds": 300.0,
-                    "frozen_mode": "inference", "audit": {}, "cache": {"cut": "", "reason": "nothing is frozen"}}],
-        "test_cache": {"cut": "", "reason": "nothing is frozen"},
+                    "frozen_mode": "inference", "audit": {}, "cache": {"split_point": "", "reason": "nothing is frozen"}, "collapse": ""}],
+        "test_cache": {"split_point": "", "reason": "nothing is frozen"},
         "runtime": {"device": "1 x NVIDIA H200", "cpu": "AMD EPYC, 2 cores", "precision": "mixed_bfloat16", "xla": True, "replicas": 1,
                     "versions": {"python": "3.11.9", "tensorflow": "2.21.0"}, "git_revision": "d4bc3b5"},
         "selection": {"rule": "last", "epoch": 10},
@@ -103,12 +103,12 @@ def make_run(path, row, seed, number, num_right, num_test, class_names, **facts)
     logits, labels = make_predictions(num_right, num_test, len(class_names), (number, seed))
     test = evaluation.metrics(logits, labels)
     place = RunDirectory(path)
-    place.prepare(row.config.replace(seed=seed))
+    place.write_config(row.config.replace(seed=seed))
     place.write_history(make_history(test["accuracy"], seed))
-    place.write_predictions(logits, labels)
-    place.write_mistakes(make_mistakes(logits, labels))
+    write_predictions(place.path, logits, labels)
+    write_confident_errors(place.path, make_mistakes(logits, labels))
     place.write_result(make_result(row, seed, test, number, class_names=class_names, **facts))
-    assert read_result(path), "what make_result holds is no longer what a result must hold: see RESULT_KEYS"
+    assert try_load_result(path), "what make_result holds is no longer what a result must hold: see RESULT_KEYS"
 
 
 def make_experiment(

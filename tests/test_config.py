@@ -46,7 +46,7 @@ def test_impossible_settings_are_refused_by_flag_name(settings):
 
 def test_flat_settings_survive_json():
     config = RunConfig().replace(dataset="digits", fraction=0.2, nesterov=True, epochs=3, seed=7)
-    assert RunConfig.from_flat(json.loads(json.dumps(config.flat()))) == config
+    assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
 def test_unknown_setting_names_the_nearest():

@@ -9,8 +9,18 @@ from tl_keras.config import RunConfig
 from tl_keras.data import pipeline
 from tl_keras.data.examples import Images, make_examples
 from tl_keras.errors import DamagedError
-from tl_keras.results.predictions import MAX_MISTAKES, MAX_THUMBNAIL, Mistakes, read_mistakes, read_predictions
-from tl_keras.results.run_directory import MISTAKES, PREDICTIONS, TEST_KEYS, RunDirectory
+from tl_keras.results.predictions import (
+    MAX_ERRORS,
+    MAX_THUMBNAIL,
+    MISTAKES,
+    PREDICTIONS,
+    ConfidentErrors,
+    read_confident_errors,
+    read_predictions,
+    write_confident_errors,
+    write_predictions,
+)
+from tl_keras.results.run_directory import TEST_KEYS
 from tl_keras.runs.fallbacks import EMBEDDED_SETTINGS
 from tl_keras.runs.run import run
 from tl_keras.training import evaluation
@@ -34,7 +44,7 @@ def test_metrics_are_those_of_the_schema_and_survive_json():
     found = evaluation.metrics(LOGITS, LABELS)
     assert set(found) == set(TEST_KEYS)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
-    assert found["accuracy"] == 0.4 and found["num"] == 5 and found["top5_accuracy"] is None
+    assert found["accuracy"] == 0.4 and found["num_examples"] == 5 and found["top5_accuracy"] is None
     assert found["precision"] == [0.5, 0.5, 0.0] and found["recall"] == [0.5, 0.5, 0.0]
     assert found["balanced_accuracy"] == pytest.approx(1 / 3)
     assert sum(found["calibration"]["counts"]) == 5 and len(found["calibration"]["counts"]) == 15
@@ -42,8 +52,8 @@ def test_metrics_are_those_of_the_schema_and_survive_json():
 
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_mistakes_are_the_wrong_answers_the_surest_first(replicas):
-    found = evaluation.confident_mistakes(LOGITS, LABELS, images_at(8, replicas))
-    np.testing.assert_array_equal(found.positions, [2, 1, 3])
+    found = evaluation.most_confident_errors(LOGITS, LABELS, images_at(8, replicas))
+    np.testing.assert_array_equal(found.indices, [2, 1, 3])
     np.testing.assert_array_equal(found.labels, [2, 1, 0])
     np.testing.assert_array_equal(found.predicted, [1, 0, 2])
     np.testing.assert_allclose(found.confidences, [np.exp(x) / (np.exp(x) + 2) for x in (4, 3, 1)], rtol=1e-6)
@@ -52,28 +62,27 @@ def test_mistakes_are_the_wrong_answers_the_surest_first(replicas):
 
 
 def test_mistakes_are_bounded_in_number_and_size():
-    found = evaluation.confident_mistakes(LOGITS, LABELS, images_at(200), num=2)
+    found = evaluation.most_confident_errors(LOGITS, LABELS, images_at(200), num=2)
     assert found.images.shape == (2, MAX_THUMBNAIL, MAX_THUMBNAIL, 3)
     np.testing.assert_array_equal(found.images[:, 50, 50, 0], [2, 1])
 
 
 def test_without_a_mistake_there_are_none(tmp_path):
-    found = evaluation.confident_mistakes(np.eye(3, dtype=np.float32), np.arange(3), lambda positions: pytest.fail("nothing to load"))
-    RunDirectory(tmp_path).write_mistakes(found)
-    assert len(read_mistakes(tmp_path, 3).images) == 0
+    found = evaluation.most_confident_errors(np.eye(3, dtype=np.float32), np.arange(3), lambda positions: pytest.fail("nothing to load"))
+    write_confident_errors(tmp_path, found)
+    assert len(read_confident_errors(tmp_path, 3).images) == 0
 
 
 def make_mistakes(num=2, height=4, width=5, label=1, dtype=np.uint8):
     values = np.zeros(num, np.int64)
-    return Mistakes(np.zeros((num, height, width, 3), dtype), values + label, values, np.zeros(num, np.float32), values)
+    return ConfidentErrors(np.zeros((num, height, width, 3), dtype), values + label, values, np.zeros(num, np.float32), values)
 
 
 def test_mistakes_and_predictions_are_read_back(tmp_path):
-    place = RunDirectory(tmp_path)
-    place.write_mistakes(make_mistakes())
-    found = read_mistakes(tmp_path, 2)
+    write_confident_errors(tmp_path, make_mistakes())
+    found = read_confident_errors(tmp_path, 2)
     assert found.images.shape == (2, 4, 5, 3) and found.labels.tolist() == [1, 1]
-    place.write_predictions(LOGITS, LABELS)
+    write_predictions(tmp_path, LOGITS, LABELS)
     logits, labels = read_predictions(tmp_path)
     np.testing.assert_array_equal(logits, LOGITS)
     np.testing.assert_array_equal(labels, LABELS)
@@ -82,7 +91,7 @@ def test_mistakes_and_predictions_are_read_back(tmp_path):
 @pytest.mark.parametrize(
     "mistakes",
     [
-        make_mistakes(num=MAX_MISTAKES + 1),
+        make_mistakes(num=MAX_ERRORS + 1),
         make_mistakes(height=MAX_THUMBNAIL + 1),
         make_mistakes(num=1, height=10_000, width=10_000),
         make_mistakes(height=0),
@@ -90,15 +99,15 @@ def test_mistakes_and_predictions_are_read_back(tmp_path):
         make_mistakes(label=-1),
         make_mistakes(dtype=np.uint16),
         make_mistakes(dtype=np.float32),
-        Mistakes(**{**vars(make_mistakes()), "labels": np.zeros(3, np.int64)}),
-        Mistakes(**{**vars(make_mistakes()), "labels": np.array([print, print], object)}),
+        ConfidentErrors(**{**vars(make_mistakes()), "labels": np.zeros(3, np.int64)}),
+        ConfidentErrors(**{**vars(make_mistakes()), "labels": np.array([print, print], object)}),
     ],
     ids=["many", "high", "huge", "flat", "label", "negative", "deep", "float", "lengths", "pickled"],
 )
 def test_mistakes_that_no_run_writes_are_refused(tmp_path, mistakes):
-    RunDirectory(tmp_path).write_mistakes(mistakes)
+    write_confident_errors(tmp_path, mistakes)
     with pytest.raises(DamagedError, match=r"mistakes\.npz cannot be read .*Delete"):
-        read_mistakes(tmp_path, 2)
+        read_confident_errors(tmp_path, 2)
 
 
 @pytest.mark.parametrize(
@@ -111,11 +120,10 @@ def test_mistakes_that_no_run_writes_are_refused(tmp_path, mistakes):
         (LOGITS, LABELS.astype(float)),
         (LOGITS[0], LABELS),
         (LOGITS * np.nan, LABELS),
-        (np.asfortranarray(LOGITS), LABELS),
     ],
 )
 def test_predictions_that_do_not_go_together_are_refused(tmp_path, logits, labels):
-    RunDirectory(tmp_path).write_predictions(logits, labels)
+    write_predictions(tmp_path, logits, labels)
     with pytest.raises(DamagedError, match=r"predictions\.npz cannot be read"):
         read_predictions(tmp_path)
 
@@ -123,7 +131,7 @@ def test_predictions_that_do_not_go_together_are_refused(tmp_path, logits, label
 @pytest.mark.parametrize("damage", ["absent", "truncated", "empty", "no zip", "other arrays"])
 def test_damaged_predictions_are_named(tmp_path, damage):
     path = tmp_path / PREDICTIONS
-    RunDirectory(tmp_path).write_predictions(LOGITS, LABELS)
+    write_predictions(tmp_path, LOGITS, LABELS)
     content = path.read_bytes()
     path.write_bytes({"truncated": content[: len(content) // 2], "empty": b"", "no zip": b"x" * 100}.get(damage, content))
     if damage == "absent":
@@ -140,7 +148,7 @@ def test_a_run_writes_the_mistakes_of_its_own_predictions(tmp_path):
     logits, labels = read_predictions(tmp_path / "run")
     assert set(result["metrics"]["test"]) == set(TEST_KEYS) and (tmp_path / "run" / MISTAKES).exists()
     wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
-    found = read_mistakes(tmp_path / "run", 10)
-    assert len(found.positions) == min(len(wrong), MAX_MISTAKES) > 0 and set(found.positions) <= set(wrong)
-    np.testing.assert_array_equal(found.labels, labels[found.positions])
+    found = read_confident_errors(tmp_path / "run", 10)
+    assert len(found.indices) == min(len(wrong), MAX_ERRORS) > 0 and set(found.indices) <= set(wrong)
+    np.testing.assert_array_equal(found.labels, labels[found.indices])
     assert found.images.shape[1:] == (64, 64, 3) and found.images.max() > 200

@@ -58,7 +58,7 @@ def assert_same(plain, cached, tolerance):
 
 
 def cuts(result):
-    return [phase["cache"]["cut"] for phase in result["phases"]]
+    return [phase["cache"]["split_point"] for phase in result["phases"]]
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_a_cached_run_is_an_uncached_one(tmp_path, monkeypatch, config, strategy
     plain, cached = run_both(config.replace(strategy=strategy), tmp_path, cache="memory")
     assert cuts(plain[0]) == [""] * len(expected) and cuts(cached[0]) == expected
     assert_same(plain, cached, tolerance)
-    assert cached[0]["test_cache"]["cut"] == expected[-1]
+    assert cached[0]["test_cache"]["split_point"] == expected[-1]
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_a_cached_run_is_an_uncached_one(tmp_path, monkeypatch, config, strategy
 def test_what_cannot_be_kept_is_not(tmp_path, capsys, config, settings, reason):
     result = run(config.replace(epochs=1, limit_train=64, limit_test=20, **settings), tmp_path / "run", verbose=2)
     record = result["phases"][0]["cache"]
-    assert record["cut"] == result["test_cache"].get("cut", "") == "" and reason in record["reason"]
+    assert record["split_point"] == result["test_cache"].get("split_point", "") == "" and reason in record["reason"]
     assert f"nothing is kept, {record['reason']}" in capsys.readouterr().out
 
 
@@ -121,13 +121,13 @@ def test_a_budget_that_is_too_small_moves_rows_to_files_or_keeps_nothing(tmp_pat
         store.store_at.cache_clear()
         result = run(large.replace(cache=cache, cache_budget=megabytes, strategy=strategy), tmp_path / str(number))
         record, held = result["phases"][0]["cache"], store.store_at(store.directory("")).memory_bytes
-        assert (record["cut"], record.get("place", "")) == (cut, place)
+        assert (record["split_point"], record.get("storage", "")) == (cut, place)
         assert held == (1230 * record["bytes_per_row"] if place == "memory" else 0) <= 10**6 * megabytes
     assert "cache_budget" in record["reason"]
 
 
 def rows_of(result):
-    return [(part["rows_computed"], part["rows_reused"]) for part in (result["phases"][0]["cache"], result["test_cache"])]
+    return [(part["features_computed"], part["features_reused"]) for part in (result["phases"][0]["cache"], result["test_cache"])]
 
 
 def test_runs_share_what_does_not_differ(tmp_path):
@@ -189,7 +189,7 @@ def test_views_are_the_same_with_and_without_a_cache(tmp_path, place):
     plain, cached = run_both(config, tmp_path, cache=place)
     assert cuts(cached[0]) == ["features"]
     assert_same(plain, cached, 0)
-    assert cached[0]["phases"][0]["cache"]["rows_computed"] == 2 * 130 + 130, "each view once, and validation as it is"
+    assert cached[0]["phases"][0]["cache"]["features_computed"] == 2 * 130 + 130, "each view once, and validation as it is"
 
 
 def test_a_run_of_no_more_epochs_than_views_is_one_with_live_augmentation(tmp_path):

@@ -67,7 +67,11 @@ def test_audit_accepts_what_was_planned_and_nothing_else(strategy, frozen_mode):
     expected = freezing.expected_to_move(stages, phase)
     for path in expected:
         weights[path].assign(weights[path] + 1e-3)
-    assert freezing.audit(stages, phase, before) == {"moved": len(expected), "unmoved": len(weights) - len(expected), "rounded_away": 0}
+    assert freezing.audit(stages, phase, before) == {
+        "changed": len(expected),
+        "unchanged": len(weights) - len(expected),
+        "below_resolution": 0,
+    }
     for path in sorted(set(weights) - expected)[:1]:
         weights[path].assign(weights[path] + 1e-3)
         with pytest.raises(TrainingError, match=f"{path}.*although the strategy freezes"):
@@ -91,7 +95,7 @@ def test_audit_forgives_a_rate_that_float32_rounds_away():
         if path.startswith("logits") or "moving" in path:
             weight.assign(weight + 1e-3)
     lost = sum(path.split("/")[0] != "logits" for path in freezing.rate_scales(stages, phase))
-    assert freezing.audit(stages, phase, before, learning_rate=0.1)["rounded_away"] == lost
+    assert freezing.audit(stages, phase, before, learning_rate=0.1)["below_resolution"] == lost
     with pytest.raises(TrainingError, match="did not move"):
         freezing.audit(stages, phase, before, learning_rate=1.0)
 
@@ -147,7 +151,7 @@ def test_the_audit_finds_a_kernel_that_moved_under_its_adapters():
     weights = {weight.path: weight for weight in model.weights}
     for path in ADAPTED:
         weights[path].assign(weights[path] + 1e-3)
-    assert freezing.audit(stages, phase, before) == {"moved": 6, "unmoved": len(weights) - 6, "rounded_away": 0}
+    assert freezing.audit(stages, phase, before) == {"changed": 6, "unchanged": len(weights) - 6, "below_resolution": 0}
     weights["body_conv/base/kernel"].assign(weights["body_conv/base/kernel"] + 1e-3)
     with pytest.raises(TrainingError, match="body_conv/base/kernel.*although the strategy freezes"):
         freezing.audit(stages, phase, before)

@@ -233,7 +233,7 @@ def test_a_run_trains_factors_and_head_alone(finished):
     (phase,) = result["phases"]
     factors = 2 * (5 * 5 * 16 + 48) + 2 * (6 * 6 * 64 + 384)
     assert phase["trainable_parameters"] == factors + 384 * 10 + 10
-    assert phase["audit"]["moved"] == 6
+    assert phase["audit"]["changed"] == 6
     assert result["model"]["parameters"] == base_model().count_params()
 
 

@@ -30,12 +30,12 @@ def test_top_accuracy_is_sklearns(predictions):
     logits, labels = predictions
     for top in (1, 3, 5):
         expected = sklearn_metrics.top_k_accuracy_score(labels, logits, k=top, labels=np.arange(12))
-        assert metrics.top_accuracy(logits, labels, top) == pytest.approx(expected)
+        assert metrics.top_k_accuracy(logits, labels, top) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(("num_classes", "expected"), [(2, None), (5, None), (6, 5 / 6)])
 def test_top_five_of_equal_logits_are_the_first_five_of_at_least_six_classes(num_classes, expected):
-    assert metrics.top_accuracy(np.zeros((num_classes, num_classes)), np.arange(num_classes)) == (expected and pytest.approx(expected))
+    assert metrics.top_k_accuracy(np.zeros((num_classes, num_classes)), np.arange(num_classes)) == (expected and pytest.approx(expected))
 
 
 def test_confusion_matrix_has_true_classes_as_rows():
@@ -65,7 +65,7 @@ def test_a_class_that_is_neither_there_nor_predicted_has_no_score():
 def test_calibration_by_hand():
     """Two bins: (0.3, 0.5 | one right) and (0.9 | right): |0.8 - 1| + |0.9 - 1| over three examples."""
     found = metrics.calibration(np.array([0.3, 0.5, 0.9]), np.array([True, False, True]), num_bins=2)
-    assert found.error == pytest.approx((0.2 + 0.1) / 3)
+    assert found.ece == pytest.approx((0.2 + 0.1) / 3)
     assert found.counts == [2, 1] and found.accuracies == [0.5, 1.0]
     assert found.confidences == pytest.approx([0.4, 0.9])
 
@@ -80,14 +80,14 @@ def test_calibration_is_the_mean_gap(predictions):
     rng = np.random.default_rng(1)
     confidences = (np.arange(1000) + 0.5) / 1000
     hits = rng.random(1000) < confidences
-    assert metrics.calibration(confidences, hits, num_bins=1000).error == pytest.approx(np.abs(hits - confidences).mean())
-    assert metrics.calibration(confidences, hits).error < 0.05 < metrics.calibration(confidences, ~hits).error
+    assert metrics.calibration(confidences, hits, num_bins=1000).ece == pytest.approx(np.abs(hits - confidences).mean())
+    assert metrics.calibration(confidences, hits).ece < 0.05 < metrics.calibration(confidences, ~hits).ece
 
 
-@pytest.mark.parametrize(("num_right", "num"), [(8299, 10000), (1289, 10000), (1, 2), (5, 10), (297, 298)])
-def test_the_ends_of_wilsons_interval_are_what_it_is_defined_by(num_right, num):
+@pytest.mark.parametrize(("num_correct", "num"), [(8299, 10000), (1289, 10000), (1, 2), (5, 10), (297, 298)])
+def test_the_ends_of_wilsons_interval_are_what_it_is_defined_by(num_correct, num):
     """Each end is a share from which the observed one is 1.96 standard errors away (Wilson 1927)."""
-    share, (low, high) = num_right / num, wilson_interval(num_right, num)
+    share, (low, high) = num_correct / num, wilson_interval(num_correct, num)
     assert 0 < low < share < high < 1
     for end in (low, high):
         assert abs(share - end) == pytest.approx(1.959964 * math.sqrt(end * (1 - end) / num), rel=1e-6)

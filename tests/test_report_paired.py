@@ -9,7 +9,7 @@ from report_builder import make_experiment, make_row
 
 from tl_keras.report import sections, statistics
 from tl_keras.report.statistics import combine, compare, holm, mcnemar
-from tl_keras.results.run_directory import RunDirectory
+from tl_keras.results import predictions
 
 
 @pytest.mark.parametrize(
@@ -57,11 +57,11 @@ def test_combine_holds_its_level_under_full_dependence_and_independence():
         assert np.mean([combine(row) <= 0.05 for row in ps]) < 0.06
 
 
-def write_predictions(directory, number, seed, hits, labels=None):
+def write_made(directory, number, seed, hits, labels=None):
     """Two classes, all of class 0 unless `labels` says otherwise; right where `hits`."""
     labels = np.zeros(len(hits), np.int64) if labels is None else labels
     logits = np.eye(2, dtype=np.float32)[np.where(hits, labels, 1 - labels)]
-    RunDirectory(directory / f"run{number}-seed{seed}").write_predictions(logits, labels)
+    predictions.write_predictions(directory / f"run{number}-seed{seed}", logits, labels)
 
 
 @pytest.fixture
@@ -75,9 +75,9 @@ def test_counts_of_discordant_images_by_seed(three):
     results, directory = three
     places = np.arange(100)
     for seed in (0, 1):
-        write_predictions(directory, 2, seed, places < 90)
-        write_predictions(directory, 1, seed, (places >= 2) & (places < 90) | (places == 95))
-        write_predictions(directory, 0, seed, (places >= 40) & (places < 90 + seed))
+        write_made(directory, 2, seed, places < 90)
+        write_made(directory, 1, seed, (places >= 2) & (places < 90) | (places == 95))
+        write_made(directory, 0, seed, (places >= 40) & (places < 90 + seed))
     found = compare(results)
     assert found.reference.label == "c" and [row.row.label for row in found.rows] == ["a", "b"]
     a, b = found.rows
@@ -89,7 +89,7 @@ def test_counts_of_discordant_images_by_seed(three):
 
 def test_rows_that_saw_other_images_are_left_out_and_said_so(three):
     results, directory = three
-    write_predictions(directory, 0, 1, np.ones(100, bool), labels=np.arange(100)[::-1] % 2)
+    write_made(directory, 0, 1, np.ones(100, bool), labels=np.arange(100)[::-1] % 2)
     row = results.rows[1]
     data = [{**run.result, "data": {**run.result["data"], "fingerprint": "other"}} for run in row.runs]
     runs = tuple(dataclasses.replace(run, result=result) for run, result in zip(row.runs, data, strict=True))

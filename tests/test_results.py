@@ -11,6 +11,8 @@ import pytest
 from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError, DamagedError, UserError
 from tl_keras.results import run_directory
+from tl_keras.results.predictions import write_predictions
+from tl_keras.utils import files
 
 CONFIG = RunConfig().replace(backbone="alexnet", epochs=3)
 ROWS = [{"epoch": 1, "phase": "full", "loss": 2.25, "accuracy": 0.125}, {"epoch": 2, "phase": "full", "loss": 0.5, "accuracy": 0.75}]
@@ -19,7 +21,7 @@ ROWS = [{"epoch": 1, "phase": "full", "loss": 2.25, "accuracy": 0.125}, {"epoch"
 def complete_result(config=CONFIG):
     groups = {name: dict.fromkeys(keys) for name, keys in run_directory.RESULT_KEYS.items()}
     groups["metrics"]["test"] = dict.fromkeys(run_directory.TEST_KEYS)
-    return groups | {"name": "a", "phases": [], "config": config.identity()}
+    return groups | {"name": "a", "phases": [dict.fromkeys(run_directory.PHASE_KEYS)], "config": config.identity()}
 
 
 @pytest.fixture
@@ -32,26 +34,43 @@ def full_disk(*arguments, **settings):
 
 
 def test_a_finished_run_is_found_by_its_identity(place):
-    place.prepare(CONFIG)
-    assert place.finished(CONFIG) is None
+    place.write_config(CONFIG)
+    assert place.load_if_finished(CONFIG) is None
     place.write_result(complete_result())
-    assert place.finished(CONFIG)["schema"] == run_directory.SCHEMA
-    assert place.finished(CONFIG.replace(data_dir="/elsewhere"))  # where files lie does not matter
-    assert place.finished(CONFIG.replace(seed=1)) is None
+    assert place.load_if_finished(CONFIG)["schema"] == run_directory.SCHEMA
+    assert place.load_if_finished(CONFIG.replace(data_dir="/elsewhere"))  # where files lie does not matter
+    assert place.load_if_finished(CONFIG.replace(seed=1)) is None
     assert run_directory.load_result(place.path)["config"] == CONFIG.identity()
 
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b'{"schema": 1, "name"', b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"schema": 1}', b'{"schema": 2}'],
-    ids=["empty", "truncated", "list", "null", "not UTF-8", "deep", "other schema", "no keys"],
+    [b"", b'{"schema": 1, "name"', b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"schema": "x"}', b'{"schema": 3}'],
+    ids=["empty", "truncated", "list", "null", "not UTF-8", "deep", "no schema", "no keys"],
 )
 def test_a_damaged_result_is_unfinished(place, content):
-    place.prepare(CONFIG)
+    place.write_config(CONFIG)
     (place.path / run_directory.RESULT).write_bytes(content)
-    assert place.finished(CONFIG) is None
+    assert place.load_if_finished(CONFIG) is None
     with pytest.raises(ConfigError, match="unfinished run: run its command again"):
         run_directory.load_result(place.path)
+
+
+@pytest.mark.parametrize("schema", [2, run_directory.SCHEMA + 1])
+def test_a_result_of_another_version_is_refused_with_what_to_do(place, schema):
+    place.write_config(CONFIG)
+    files.write_json(place.path / run_directory.RESULT, {**complete_result(), "schema": schema})
+    for read in (lambda: place.load_if_finished(CONFIG), lambda: run_directory.load_result(place.path)):
+        with pytest.raises(ConfigError, match=rf"has schema {schema}; .* reads schema 3\. Delete the directory and run its command again"):
+            read()
+
+
+@pytest.mark.parametrize("key", run_directory.PHASE_KEYS)
+def test_a_result_without_one_of_its_phase_keys_is_unfinished(place, key):
+    result = complete_result()
+    del result["phases"][0][key]
+    place.write_result(result)
+    assert place.load_if_finished(CONFIG) is None
 
 
 @pytest.mark.parametrize("name", run_directory.RESULT_KEYS)
@@ -59,7 +78,7 @@ def test_a_result_without_one_of_its_keys_is_unfinished(place, name):
     result = complete_result()
     del result[name]
     place.write_result(result)
-    assert place.finished(CONFIG) is None
+    assert place.load_if_finished(CONFIG) is None
 
 
 @pytest.mark.parametrize(("name", "key"), [(name, key) for name, keys in run_directory.RESULT_KEYS.items() for key in keys])
@@ -67,7 +86,7 @@ def test_a_result_without_one_of_its_inner_keys_is_unfinished(place, name, key):
     result = complete_result()
     del result[name][key]
     place.write_result(result)
-    assert run_directory.read_result(place.path) is None
+    assert run_directory.try_load_result(place.path) is None
 
 
 @pytest.mark.parametrize("key", run_directory.TEST_KEYS)
@@ -75,7 +94,7 @@ def test_a_result_without_one_of_its_test_metrics_is_unfinished(place, key):
     result = complete_result()
     del result["metrics"]["test"][key]
     place.write_result(result)
-    assert run_directory.read_result(place.path) is None
+    assert run_directory.try_load_result(place.path) is None
 
 
 def test_a_directory_without_a_run_is_named(tmp_path):
@@ -84,24 +103,24 @@ def test_a_directory_without_a_run_is_named(tmp_path):
 
 
 def test_config_json_tells_identity_from_what_is_local(place):
-    place.prepare(CONFIG.replace(data_dir="/data"))
+    place.write_config(CONFIG.replace(data_dir="/data"))
     written = json.loads((place.path / run_directory.CONFIG).read_text())
     local = {"data_dir": "/data", "weights_dir": "", "cache": "auto", "cache_budget": 2000, "cache_dir": ""}
     assert written == {"identity": CONFIG.identity(), "local": local}
 
 
 def test_another_run_in_the_directory_is_an_error_that_lists_the_differences(place):
-    place.prepare(CONFIG)
-    place.prepare(CONFIG.replace(data_dir="/elsewhere"))
+    place.write_config(CONFIG)
+    place.write_config(CONFIG.replace(data_dir="/elsewhere"))
     with pytest.raises(ConfigError, match=r"learning_rate: 0\.001 there, 0\.01 here, epochs: 3 there, 5 here\..*--run_dir"):
-        place.prepare(CONFIG.replace(learning_rate=0.01, epochs=5))
+        place.write_config(CONFIG.replace(learning_rate=0.01, epochs=5))
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"identity": 3}'])
 def test_a_damaged_config_is_written_anew(place, content):
-    place.prepare(CONFIG)
+    place.write_config(CONFIG)
     (place.path / run_directory.CONFIG).write_text(content)
-    place.prepare(CONFIG)
+    place.write_config(CONFIG)
     assert json.loads((place.path / run_directory.CONFIG).read_text())["identity"] == CONFIG.identity()
 
 
@@ -115,43 +134,34 @@ def test_history_is_read_back_with_numbers_as_numbers(place):
     "content", ["", "epoch,loss\n", "step,loss\n1,2\n", "epoch,loss\n1\n", "epoch,loss\n1,2,3\n", 'epoch,loss\n1,"2\n', None]
 )
 def test_a_damaged_history_is_named(place, content):
-    place.prepare(CONFIG)
+    place.write_config(CONFIG)
     if content is not None:
         (place.path / run_directory.HISTORY).write_text(content)
     with pytest.raises(DamagedError, match=r"history\.csv cannot be read"):
         run_directory.read_history(place.path)
 
 
-def test_files_beyond_the_bound_are_not_read(place, monkeypatch):
-    monkeypatch.setattr(run_directory, "MAX_TEXT_BYTES", 10)
-    place.write_result(complete_result())
-    place.write_history(ROWS)
-    assert run_directory.read_json(place.path / run_directory.RESULT) is None
-    with pytest.raises(DamagedError, match="larger than 10 bytes"):
-        run_directory.read_history(place.path)
-
-
 @pytest.mark.parametrize("function", ["replace", "fsync"])
 def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, function):
     path = tmp_path / "file.json"
-    run_directory.write_json(path, {"old": True})
-    monkeypatch.setattr(run_directory.os, function, full_disk)
+    files.write_json(path, {"old": True})
+    monkeypatch.setattr(files.os, function, full_disk)
     with pytest.raises(UserError, match=r"Cannot write .*file\.json: No space left on device\. Free space"):
-        run_directory.write_json(path, {"old": False})
-    assert run_directory.read_json(path) == {"old": True}
+        files.write_json(path, {"old": False})
+    assert files.read_json(path) == {"old": True}
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_disk_that_fills_up_while_writing_is_the_same_error(place, monkeypatch):
-    place.prepare(CONFIG)
-    monkeypatch.setattr(run_directory.np, "savez_compressed", full_disk)
+    place.write_config(CONFIG)
+    monkeypatch.setattr(files.np, "savez_compressed", full_disk)
     with pytest.raises(UserError, match=r"predictions\.npz: No space left"):
-        place.write_predictions(np.eye(2), np.arange(2))
+        write_predictions(place.path, np.eye(2), np.arange(2))
     assert [path.name for path in place.path.iterdir()] == [run_directory.CONFIG]
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path):
-    with pytest.raises(KeyboardInterrupt), run_directory.atomic_write(tmp_path / "file") as temporary:
+    with pytest.raises(KeyboardInterrupt), files.atomic_write(tmp_path / "file") as temporary:
         temporary.write_text("half")
         raise KeyboardInterrupt
     assert not list(tmp_path.iterdir())
@@ -159,7 +169,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
 
 def test_a_directory_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="Cannot make the directory"), run_directory.RunDirectory(tmp_path / "file" / "run").lock():
+    with pytest.raises(UserError, match="Cannot create the directory"), run_directory.RunDirectory(tmp_path / "file" / "run").lock():
         pass
 
 
@@ -177,5 +187,5 @@ def test_the_lock_keeps_a_second_process_out_and_opens_again(place):
 
 
 def test_results_and_report_load_no_tensorflow():
-    code = "import sys, tl_keras.predictions, tl_keras.report; print({'tensorflow', 'keras'} & set(sys.modules))"
+    code = "import sys, tl_keras.results.predictions, tl_keras.report; print({'tensorflow', 'keras'} & set(sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"

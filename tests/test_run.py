@@ -41,7 +41,7 @@ def test_a_run_leaves_exactly_its_files(finished):
     assert [row["epoch"] for row in run_directory.read_history(directory)] == [1, 2, 3]
     assert result == run_directory.load_result(directory)
     assert result["data"]["num_test"] == 99 and result["data"]["limited"] and result["data"]["embedded"]
-    assert result["selection"]["rule"] == "best" and result["phases"][0]["audit"]["unmoved"] == 0
+    assert result["selection"]["rule"] == "best" and result["phases"][0]["audit"]["unchanged"] == 0
 
 
 def test_the_metrics_are_those_of_the_predictions_and_of_the_saved_model(finished):
@@ -52,7 +52,7 @@ def test_the_metrics_are_those_of_the_predictions_and_of_the_saved_model(finishe
     again = evaluate_run(directory, {})
     assert again["accuracy"] == result["metrics"]["test"]["accuracy"]
     assert again["loss"] == pytest.approx(result["metrics"]["test"]["loss"], rel=1e-6)
-    assert evaluate_run(directory, {"limit_test": 0})["num"] == 500
+    assert evaluate_run(directory, {"limit_test": 0})["num_examples"] == 500
 
 
 @pytest.mark.parametrize(
@@ -110,7 +110,7 @@ def test_the_split_is_nested_and_the_same_for_every_strategy(finished, tmp_path)
     with np.load(directory / "predictions.npz") as one, np.load(tmp_path / "head" / "predictions.npz") as two:
         np.testing.assert_array_equal(one["labels"], two["labels"])
     assert other["phases"][0]["trainable_parameters"] == 384 * 10 + 10
-    assert other["phases"][0]["audit"] == {"moved": 2, "unmoved": 14, "rounded_away": 0}
+    assert other["phases"][0]["audit"] == {"changed": 2, "unchanged": 14, "below_resolution": 0}
 
 
 KILLED = """
@@ -124,7 +124,7 @@ class Kill(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         if epoch == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-run(RunConfig.from_flat(json.loads(sys.argv[1])), Path(sys.argv[2]), callbacks=[Kill()])
+run(RunConfig.from_dict(json.loads(sys.argv[1])), Path(sys.argv[2]), callbacks=[Kill()])
 """
 
 
@@ -132,7 +132,7 @@ def test_a_killed_process_loses_at_most_an_epoch(finished, tmp_path):
     """SIGKILL at the end of the second epoch: no result is there, and the same command ends with the weights of the straight run."""
     directory, expected = finished
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED, json.dumps(SMALL.flat()), str(tmp_path / "killed")], cwd=ROOT, capture_output=True
+        [sys.executable, "-c", KILLED, json.dumps(SMALL.to_dict()), str(tmp_path / "killed")], cwd=ROOT, capture_output=True
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
     assert {path.name for path in (tmp_path / "killed").iterdir()} == {".lock", "config.json", "history.csv", "checkpoint"}
@@ -147,7 +147,7 @@ def test_a_killed_process_loses_at_most_an_epoch(finished, tmp_path):
 
 def test_two_logical_devices_give_a_result(tmp_path):
     result = run(SMALL.replace(distribution="mirrored", epochs=1, validation_fraction=0.1), tmp_path / "mirrored")
-    assert result["runtime"]["replicas"] == 2 and result["metrics"]["test"]["num"] == 99
+    assert result["runtime"]["replicas"] == 2 and result["metrics"]["test"]["num_examples"] == 99
     assert np.load(tmp_path / "mirrored" / "predictions.npz")["logits"].shape == (99, 10)
 
 

@@ -206,20 +206,20 @@ class RunConfig:
             raise unknown("setting", next(iter(left)), SETTINGS)
         return RunConfig(seed=seed, **groups)
 
-    def flat(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """All settings by their flat names, e.g. `{"dataset": "cifar10", ..., "seed": 0}`."""
         return {name: value for group in GROUPS for name, value in vars(getattr(self, group)).items()} | {"seed": self.seed}
 
     def identity(self) -> dict[str, Any]:
         """The settings that say what the run is: all but what concerns this machine alone."""
-        return {name: value for name, value in self.flat().items() if not SETTINGS[name].metadata["is_local"]}
+        return {name: value for name, value in self.to_dict().items() if not SETTINGS[name].metadata["is_local"]}
 
     def digest(self) -> str:
         """Eight hex digits that differ between runs of different identity."""
         return hashlib.sha256(json.dumps(self.identity(), sort_keys=True).encode()).hexdigest()[:8]
 
     @classmethod
-    def from_flat(cls, settings: Mapping[str, Any]) -> "RunConfig":
+    def from_dict(cls, settings: Mapping[str, Any]) -> "RunConfig":
         """The inverse of `flat()`; raises ConfigError for unknown names and impossible values."""
         return cls().replace(**settings)
 

@@ -150,7 +150,7 @@ def measure(label: str, settings: Mapping[str, Any], train: Arrays, validation: 
         trainer = Trainer(model, stages, phases, config.train, machine, Path(directory), loss=loss)
         progress = trainer.fit(Batches(training, len(train[1]), watched), [probe])
     figures, accuracies = probe.figures, [row["val_accuracy"] for row in progress.history]
-    shares = [figures["moved"], probe.updates[0], probe.updates[9]]
+    shares = [figures["changed"], probe.updates[0], probe.updates[9]]
     cells = [f"{100 * share:.2f} %" for share in shares] + [f"{figures['cosine']:.2f}"]
     cells += [f"{100 * accuracies[0]:.1f}", f"{100 * figures['batch']:.1f}", f"{max(row['val_loss'] for row in progress.history):.2f}"]
     cells += [f"{100 * min(accuracies):.1f}", f"{100 * accuracies[-1]:.1f}"]

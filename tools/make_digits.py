@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tl_keras.data.splits import stratified_order
-from tl_keras.results.run_directory import atomic_write
+from tl_keras.utils.files import atomic_write
 
 OUTPUT = Path(__file__).parents[1] / "tl_keras" / "data" / "embedded" / "digits.npz"
 NUM_TEST = 500

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from tl_keras.config import RunConfig
-from tl_keras.results.run_directory import atomic_write
+from tl_keras.utils.files import atomic_write
 
 CONFIG = RunConfig().replace(
     dataset="glyphs",

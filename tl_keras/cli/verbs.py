@@ -127,7 +127,9 @@ def evaluate(arguments: Sequence[str]) -> None:
 
     metrics = evaluate_run(run_dir, {name: given[name] for name in data_flags if name in given})
     low, high = metrics["interval"]
-    print(f"test accuracy {100 * metrics['accuracy']:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}, n = {metrics['num']})")
+    print(
+        f"test accuracy {100 * metrics['accuracy']:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}, n = {metrics['num_examples']})"
+    )
     print(f"balanced accuracy {100 * metrics['balanced_accuracy']:.2f} %, cross-entropy {metrics['loss']:.4f} nats")
 
 

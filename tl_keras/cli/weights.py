@@ -155,7 +155,7 @@ def _convert(arguments: Sequence[str]) -> None:
     check_settings(backbone, **options)
     num_classes = _num_classes(backbone, list_tensors(path))
     tensorflow_import.import_tensorflow()
-    from tl_keras.results.run_directory import atomic_write
+    from tl_keras.utils.files import atomic_write
     from tl_keras.weights.load import load_weights
 
     model = build_classifier(backbone.name, num_classes, **options)

@@ -14,7 +14,7 @@ from tl_keras.data.augmentation import NONE
 from tl_keras.data.examples import Examples, Source
 from tl_keras.data.sampling import NATURAL, epoch_order
 from tl_keras.data.splits import make_splits
-from tl_keras.results.run_directory import atomic_write
+from tl_keras.utils.files import atomic_write
 
 NUM_IMAGES, NUM_EPOCHS = 8, 6
 INCHES, DPI = 1.35, 120

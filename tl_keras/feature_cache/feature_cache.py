@@ -48,7 +48,7 @@ class FeatureCache:
         choice, reason = self._planner.choose(phase)
         if choice is None:
             self._say(f"cache     {phase.name}: nothing is kept, {reason}\n")
-            return Part(None, batches, {"cut": "", "reason": reason})
+            return Part(None, batches, {"split_point": "", "reason": reason})
         halves, reader = self._cut(choice)
         train, validation = self._splits.train, self._splits.validation
         self._say(f"cache     {phase.name}: {described(choice)}; ")
@@ -58,7 +58,7 @@ class FeatureCache:
             batches.num_train,
             reader.evaluation(validation, batches.validation) if validation else None,
         )
-        self._say("{rows_computed:,} rows computed in {seconds:.1f} s, {rows_reused:,} reused\n".format(**reader.record))
+        self._say("{features_computed:,} rows computed in {seconds:.1f} s, {features_reused:,} reused\n".format(**reader.record))
         return Part(halves.suffix, narrowed, reader.record)
 
     def test(self, batches: tf.data.Dataset) -> tuple[keras.Model | None, tf.data.Dataset, Mapping[str, Any]]:
@@ -70,7 +70,7 @@ class FeatureCache:
         self._store.release()
         choice, reason = self._planner.choose(self._phases[-1])
         if choice is None:
-            return None, batches, {"cut": "", "reason": reason}
+            return None, batches, {"split_point": "", "reason": reason}
         halves, reader = self._cut(choice)
         return halves.suffix, reader.evaluation(self._splits.test, batches), reader.record
 

@@ -54,12 +54,12 @@ class Reader:
         self._run_prefix: Callable[[tf.Tensor], tf.Tensor] | None = None
         self._asked: dict[str, np.ndarray] = {}  # the rows that this reader was asked for, by key
         self.record = {
-            "cut": choice.cut.name,
-            "place": choice.place,
+            "split_point": choice.cut.name,
+            "storage": choice.place,
             "bytes_per_row": choice.cut.num_bytes,
             "saved_multiply_adds": choice.cut.multiply_adds,
-            "rows_computed": 0,
-            "rows_reused": 0,
+            "features_computed": 0,
+            "features_reused": 0,
             "seconds": 0.0,
         }
 
@@ -108,8 +108,8 @@ class Reader:
         )
         new = np.setdiff1d(ids, self._asked.get(key, ()))
         self._asked[key] = np.append(self._asked.get(key, ids[:0]), new)
-        self.record["rows_computed"] += num_computed
-        self.record["rows_reused"] += len(new) - num_computed if rows else 0
+        self.record["features_computed"] += num_computed
+        self.record["features_reused"] += len(new) - num_computed if rows else 0
         self.record["seconds"] += time.perf_counter() - started if num_computed else 0.0
         return rows
 

@@ -18,7 +18,7 @@ import numpy as np
 from tl_keras.errors import UserError
 from tl_keras.feature_cache.shards import Rows, RowType, Segment, checked, map_rows, write_rows
 from tl_keras.feature_cache.split_point import DISK, Budget
-from tl_keras.results.run_directory import atomic_write, read_json, write_json
+from tl_keras.utils.files import atomic_write, read_json, write_json
 
 Compute = Callable[[np.ndarray], Iterable[np.ndarray]]
 

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from tl_keras.report.experiment_results import ExperimentResults, Row
 from tl_keras.report.style import GREY, PALETTE, finish, save, short, short_label, style
 from tl_keras.results.metrics import NUM_BINS, confusion_matrix
-from tl_keras.results.predictions import Mistakes, read_mistakes, read_predictions
+from tl_keras.results.predictions import ConfidentErrors, read_confident_errors, read_predictions
 
 MAX_NAMED = 40  # classes that a confusion matrix has room to name
 LEAST_WRITTEN = 5  # per cent of a class, below which a cell of a large matrix has no number
@@ -68,7 +68,7 @@ def draw_reliability(results: ExperimentResults, path: Path) -> Path:
     """Accuracy against confidence in bins of equal width, for the best row (Guo et al. 2017), and how many images lie in each."""
     row = results.best_row
     counts, confidences, accuracies = _pooled_bins(row)
-    error = row.mean(lambda run: 100 * run.test["calibration"]["error"])
+    error = row.mean(lambda run: 100 * run.test["calibration"]["ece"])
     with style():
         figure = Figure(figsize=(6.6, 6), layout="constrained")
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -107,7 +107,7 @@ def has_mistakes(results: ExperimentResults) -> bool:
 def draw_mistakes(results: ExperimentResults, path: Path) -> Path:
     """The test images that the best row, in its first seed, got wrong with the highest confidence."""
     row, run = results.best_row, results.best_row.runs[0]
-    mistakes = read_mistakes(run.path, len(run.class_names))
+    mistakes = read_confident_errors(run.path, len(run.class_names))
     num_lines = -(-len(mistakes.labels) // GRID_COLUMNS)
     with style():
         figure = Figure(figsize=(7.6, 1.3 + 2.2 * num_lines), layout="constrained")
@@ -127,10 +127,10 @@ def draw_mistakes(results: ExperimentResults, path: Path) -> Path:
         return save(figure, path, photographs=True)
 
 
-def _draw_mistake(axes: Axes, mistakes: Mistakes, index: int, class_names: list[str]) -> None:
+def _draw_mistake(axes: Axes, mistakes: ConfidentErrors, index: int, class_names: list[str]) -> None:
     axes.imshow(mistakes.images[index], interpolation="nearest")
     true, predicted = (short(class_names[int(labels[index])], 26) for labels in (mistakes.labels, mistakes.predicted))
     axes.set_title(f"{true}\n", size=8, pad=3)
     axes.text(0.5, 1.02, f"→ {predicted}", size=8, color=PALETTE[1], ha="center", va="bottom", transform=axes.transAxes)
-    facts = f"{100 * mistakes.confidences[index]:.1f} % sure   #{mistakes.positions[index]}"
+    facts = f"{100 * mistakes.confidences[index]:.1f} % sure   #{mistakes.indices[index]}"
     axes.text(0.5, -0.02, facts, size=7, color=GREY, ha="center", va="top", transform=axes.transAxes)

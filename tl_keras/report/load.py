@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from tl_keras.errors import ConfigError, DamagedError
 from tl_keras.report.experiment_results import METRICS, PAPER, ExperimentResults, Row, Run
-from tl_keras.results.run_directory import RESULT, load_result, read_history, read_json, read_result, write_json
+from tl_keras.results.run_directory import RESULT, load_result, read_history, read_json, try_load_result, write_json
 
 if TYPE_CHECKING:
     from tl_keras.runs import experiment as experiments
@@ -47,7 +47,7 @@ def collect(
 def _finished_runs(directory: Path) -> dict[tuple[str, str], str]:
     """(label, identity) -> name of the directory, of every finished run in `directory`."""
     paths = sorted(path.parent for path in directory.glob(f"*/{RESULT}"))
-    found = {path.name: result for path in paths if (result := read_result(path))}
+    found = {path.name: result for path in paths if (result := try_load_result(path))}
     return {_key(result["name"], result["config"]): name for name, result in found.items()}
 
 

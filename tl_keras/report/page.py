@@ -11,7 +11,7 @@ from tl_keras.report.experiment_results import ExperimentResults, Run
 from tl_keras.report.sections import comparison_blocks
 from tl_keras.report.tables import COLUMNS, FURTHER_COLUMNS, caption, results_csv, table
 from tl_keras.report.text import NOTHING, device, duration, label, listed, plain
-from tl_keras.results.run_directory import write_text
+from tl_keras.utils.files import write_text
 
 PAGE, WEB_PAGE, RUNS_TABLE = "report.md", "report.html", "results.csv"
 
@@ -143,5 +143,5 @@ def _notes(results: ExperimentResults) -> list[str]:
 
 
 def _weights(model: dict[str, Any]) -> str:
-    account = "; ".join(f"{name}: {value}" for name, value in model["weights_account"].items())
+    account = "; ".join(f"{name}: {value}" for name, value in model["loading_info"].items())
     return f"Weights of {plain(model['backbone'])}: {account or model['weights']}"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tl_keras.report.experiment_results import ExperimentResults, Row
 from tl_keras.report.text import departure_note, facts, plain, sentence, signed, stand_in_notes
-from tl_keras.results.run_directory import atomic_write
+from tl_keras.utils.files import atomic_write
 
 # Okabe and Ito 2008: told apart with every kind of colour blindness.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

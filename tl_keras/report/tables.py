@@ -1,7 +1,5 @@
 """Tables of an experiment: for the terminal, for the page and for spreadsheets."""
 
-import csv
-import io
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -38,6 +36,7 @@ from tl_keras.report.text import (
     sentence,
     stand_in_notes,
 )
+from tl_keras.utils.files import csv_text
 
 WRAPPED = ("row", "test accuracy (%)")  # the columns that give way on a narrow terminal
 LOG_WIDTH = 140  # of a table that goes to a file or a pipe
@@ -104,7 +103,7 @@ FURTHER_COLUMNS: Mapping[str, Cell] = {
     "deviation over seeds (points)": _deviation,
     "top-5 accuracy (%)": _mean(lambda run: _per_cent(run.test["top5_accuracy"]), ".2f"),
     "balanced accuracy (%)": _mean(lambda run: 100 * run.test["balanced_accuracy"], ".2f"),
-    "calibration error (points)": _mean(lambda run: 100 * run.test["calibration"]["error"], ".2f"),
+    "calibration error (points)": _mean(lambda run: 100 * run.test["calibration"]["ece"], ".2f"),
     "test loss (nats)": _mean(FIGURES[LOSS], ".4f"),
     "reported loss (nats)": _reported(LOSS, ".4f"),
     "difference (nats)": _difference(LOSS, "+.4f"),
@@ -159,9 +158,9 @@ def print_result(result: Mapping[str, Any], directory: Path) -> None:
     top5 = _per_cent(test["top5_accuracy"])
     low, high = test["interval"]
     lines = {
-        "test accuracy": f"{100 * test['accuracy']:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}, n = {test['num']:,})",
+        "test accuracy": f"{100 * test['accuracy']:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}, n = {test['num_examples']:,})",
         "balanced": f"{100 * test['balanced_accuracy']:.2f} %{'' if top5 is None else f'; among the first five {top5:.2f} %'}",
-        "loss": f"{test['loss']:.4f} nats; calibration error {100 * test['calibration']['error']:.2f} points",
+        "loss": f"{test['loss']:.4f} nats; calibration error {100 * test['calibration']['ece']:.2f} points",
         "data set": f"{plain(data['dataset'])}, {data['num_train']:,} training and {data['num_validation']:,} validation images",
         "tested epoch": f"{result['selection']['epoch']} ({result['selection']['rule']})",
         "training time": f"{duration(result['seconds']['train'])} on {runtime['device']}, {runtime['precision']}",
@@ -187,7 +186,7 @@ def _figures(results: ExperimentResults, row: Row, run: Run) -> dict[str, Any]:
         "interval_high": round(100 * high, 4),
         "top5_accuracy": _rounded(_per_cent(test["top5_accuracy"]), 4),
         "balanced_accuracy": round(100 * test["balanced_accuracy"], 4),
-        "calibration_error": round(100 * test["calibration"]["error"], 4),
+        "calibration_error": round(100 * test["calibration"]["ece"], 4),
         "loss": round(own[LOSS], 6),
         "seconds": round(own[SECONDS], 3),
         "seconds_per_epoch": round(own[EPOCH_SECONDS], 3),
@@ -229,8 +228,4 @@ def _record(results: ExperimentResults, row: Row, run: Run) -> dict[str, Any]:
 def results_csv(results: ExperimentResults) -> str:
     """A line for each run, safe to open in a spreadsheet."""
     records = [_record(results, row, run) for row in results.rows for run in row.runs]
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(records[0])
-    writer.writerows([csv_cell(value) for value in record.values()] for record in records)
-    return file.getvalue()
+    return csv_text(list(records[0]), ([csv_cell(value) for value in record.values()] for record in records))

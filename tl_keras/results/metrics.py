@@ -1,46 +1,45 @@
-"""What logits say about a classifier, in NumPy alone: the arithmetic that runs are scored with and reports are made of."""
+"""Metrics of a classifier from its logits, in NumPy and SciPy. No TensorFlow."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import special, stats
 
-TOP = 5
+TOP_K = 5
 NUM_BINS = 15
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """Log-probabilities float64 (n, classes)."""
-    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+    """Return log-probabilities, float64 (n, classes)."""
+    return special.log_softmax(logits.astype(np.float64), axis=1)
 
 
-def top_accuracy(logits: np.ndarray, labels: np.ndarray, top: int = TOP) -> float | None:
-    """Share of examples whose label is among the `top` highest logits; None where there are not more classes than that.
+def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int = TOP_K) -> float | None:
+    """Return the fraction of examples whose label is among the `k` highest logits; None if there are at most `k` classes.
 
-    Of equal logits that of the lower class counts as higher, as for `argmax`.
+    Ties are broken as by `argmax`: the lower class wins.
     """
     classes = np.arange(logits.shape[1])
-    if len(classes) <= top:
+    if len(classes) <= k:
         return None
     own = logits[np.arange(len(labels)), labels][:, None]
     ahead = (logits > own) | ((logits == own) & (classes < labels[:, None]))
-    return float((ahead.sum(axis=1) < top).mean())
+    return float((ahead.sum(axis=1) < k).mean())
 
 
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num_classes: int) -> np.ndarray:
-    """int64 (classes, classes): how many examples of each class (row) were taken for each class (column)."""
+    """Return int64 (classes, classes): the number of examples of each true class (row) with each predicted class (column)."""
     return np.bincount(labels * num_classes + predicted, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
 @dataclass(frozen=True)
 class ClassScores:
-    """Of each class, in the order of labels; None is a share of nothing.
+    """Scores of each class, in the order of labels. None marks an empty denominator.
 
     Attributes:
-        precision: share of right ones among the examples that were taken for the class; None where none was.
-        recall: share of right ones among the examples of the class, which is the class's accuracy; None where there is none.
-        f1: 2 right / (examples of the class + examples taken for it); None where both are none.
+        precision: correct predictions of the class / all predictions of the class.
+        recall: correct predictions of the class / examples of the class.
+        f1: 2 * correct / (examples of the class + predictions of the class).
     """
 
     precision: list[float | None]
@@ -50,48 +49,47 @@ class ClassScores:
     @property
     def balanced_accuracy(self) -> float:
         """Mean recall of the classes that have examples."""
-        return float(np.mean([share for share in self.recall if share is not None]))
+        return float(np.mean([recall for recall in self.recall if recall is not None]))
 
 
 def class_scores(confusion: np.ndarray) -> ClassScores:
-    """Precision, recall and F1 of each class from a confusion matrix int (classes, classes)."""
-    right, actual, taken = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    return ClassScores(_shares(right, taken), _shares(right, actual), _shares(2 * right, actual + taken))
+    """Return precision, recall and F1 of each class from a confusion matrix int (classes, classes)."""
+    correct, actual, predicted = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    return ClassScores(_ratios(correct, predicted), _ratios(correct, actual), _ratios(2 * correct, actual + predicted))
 
 
-def _shares(parts: np.ndarray, wholes: np.ndarray) -> list[float | None]:
-    return [float(part / whole) if whole else None for part, whole in zip(parts, wholes, strict=True)]
+def _ratios(numerators: np.ndarray, denominators: np.ndarray) -> list[float | None]:
+    pairs = zip(numerators, denominators, strict=True)
+    return [float(numerator / denominator) if denominator else None for numerator, denominator in pairs]
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far confidences are from accuracies (Guo et al. 2017).
+    """Agreement between confidence and accuracy (Guo et al. 2017, On Calibration of Modern Neural Networks).
 
-    The bins have equal widths over (0, 1]; each is open below and closed above.
+    The bins divide (0, 1] into equal widths; each is open below and closed above.
 
     Attributes:
-        error: expected calibration error, the mean over the examples of |accuracy - confidence| of their bin.
+        ece: expected calibration error, the mean over examples of |accuracy - confidence| of their bin.
         counts: examples in each bin.
-        confidences, accuracies: means over each bin; None where it is empty.
+        confidences, accuracies: means of each bin; None for an empty bin.
     """
 
-    error: float
+    ece: float
     counts: list[int]
     confidences: list[float | None]
     accuracies: list[float | None]
 
 
-def calibration(confidences: np.ndarray, hits: np.ndarray, num_bins: int = NUM_BINS) -> Calibration:
-    """Calibration of examples with these confidences, float (n,) in [0, 1], and these hits, bool (n,)."""
+def calibration(confidences: np.ndarray, correct: np.ndarray, num_bins: int = NUM_BINS) -> Calibration:
+    """Return the calibration of predictions with `confidences`, float (n,) in [0, 1], and `correct`, bool (n,)."""
     bins = np.clip(np.ceil(confidences * num_bins).astype(int) - 1, 0, num_bins - 1)
-    counts, sums, rights = (np.bincount(bins, weights, num_bins) for weights in (None, confidences, hits))
-    error = float(np.abs(rights - sums).sum() / len(hits))
-    return Calibration(error, counts.tolist(), _shares(sums, counts), _shares(rights, counts))
+    counts, confidence_sums, num_correct = (np.bincount(bins, weights, num_bins) for weights in (None, confidences, correct))
+    ece = float(np.abs(num_correct - confidence_sums).sum() / len(correct))
+    return Calibration(ece, counts.tolist(), _ratios(confidence_sums, counts), _ratios(num_correct, counts))
 
 
-def wilson_interval(num_right: int, num: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """The 95 % interval of a share of `num` examples (Wilson 1927)."""
-    share, denominator = num_right / num, 1 + z * z / num
-    middle = (share + z * z / (2 * num)) / denominator
-    half = z * math.sqrt(share * (1 - share) / num + z * z / (4 * num * num)) / denominator
-    return max(0.0, middle - half), min(1.0, middle + half)
+def wilson_interval(num_correct: int, num_examples: int, confidence_level: float = 0.95) -> tuple[float, float]:
+    """Return the Wilson score interval of the fraction `num_correct / num_examples` (Wilson 1927)."""
+    interval = stats.binomtest(num_correct, num_examples).proportion_ci(confidence_level, method="wilson")
+    return float(interval.low), float(interval.high)

@@ -94,7 +94,7 @@ class Experiment:
         for name, value in overrides.items():
             without = {key: other for key, other in overrides.items() if key != name}
             if (
-                any(row.config.flat()[name] != value for row in rows)
+                any(row.config.to_dict()[name] != value for row in rows)
                 and self._rows({**self.settings, **size.settings, **without}, fractions) == rows
             ):
                 choice = f"use --{name}s to choose them" if name == "fraction" and self.fractions else "leave it out"
@@ -158,7 +158,7 @@ def execute(experiment: Experiment, order: Order) -> list[Path]:
     jobs = [(row, row.config.replace(seed=seed)) for row in rows for seed in order.seeds]
     for number, (row, config) in enumerate(jobs, start=1):
         place = run_directory(directory, row, config)
-        done = " (finished before)" if RunDirectory(place).finished(config) else ""
+        done = " (finished before)" if RunDirectory(place).load_if_finished(config) else ""
         print(f"[{number}/{len(jobs)}] {row.label}, seed {config.seed}: {place}{done}", flush=True)
         run(config, place, name=row.label, verbose=order.verbose)
         gc.collect()  # a model is a cycle of references: the next one would be built beside it

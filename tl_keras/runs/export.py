@@ -24,6 +24,7 @@ from tl_keras.errors import ConfigError, UserError, unknown
 from tl_keras.results import run_directory
 from tl_keras.runs.run import load_model
 from tl_keras.runs.setup import load_source
+from tl_keras.utils import files
 
 TOLERANCE = 1e-4  # in probability; float32 on the same device
 NUM_IMAGES = 32
@@ -128,7 +129,7 @@ def export_run(run_dir: Path, format: str, output: Path, *, data_dir: str = "") 
                 f"images; at most {TOLERANCE:g} was expected. Nothing was written to {output}. Try another --format."
             )
         record = _labels(path, result, len(examples), difference)
-        run_directory.write_json(made / "labels.json", record)
+        files.write_json(made / "labels.json", record)
         shutil.move(made, output) if not output.exists() else _fill(made, output)
     return record
 
@@ -139,7 +140,7 @@ def _fill(made: Path, output: Path) -> None:
 
 
 def _test_examples(result: Mapping[str, Any], data_dir: str) -> data.Examples:
-    config = RunConfig.from_flat(result["config"]).replace(data_dir=data_dir)
+    config = RunConfig.from_dict(result["config"]).replace(data_dir=data_dir)
     source = load_source(config.data)
     if source.fingerprint != result["data"]["fingerprint"]:
         raise ConfigError(

@@ -1,7 +1,5 @@
 """A run of a grid: features once, all heads at once, the best on validation put into the model."""
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +10,12 @@ from tl_keras.config import RunConfig
 from tl_keras.data.sampling import epoch_order
 from tl_keras.errors import ConfigError
 from tl_keras.feature_cache.feature_cache import FeatureCache
-from tl_keras.results.run_directory import write_text
 from tl_keras.runs.setup import Prepared, build
 from tl_keras.strategies import freezing
 from tl_keras.strategies.grid import NAMES, Head, parse
 from tl_keras.training.head_grid import GridResult, train_heads
 from tl_keras.training.trainer import Progress
+from tl_keras.utils.files import write_csv
 
 FILE = "grid.csv"
 LOGITS = "logits"
@@ -45,7 +43,7 @@ def search(config: RunConfig, ready: Prepared, cache: FeatureCache, directory: P
         xla=ready.machine.xla,
     )
     ready.model.get_layer(LOGITS).set_weights([result.kernel, result.bias])
-    write_text(directory / FILE, _table(result))
+    write_csv(directory / FILE, result.table)
     return _progress(config, ready, result, heads, before), result.selected_epoch
 
 
@@ -76,16 +74,9 @@ def _progress(config: RunConfig, ready: Prepared, result: GridResult, heads: tup
         "trainable_stages": list(phase.trainable),
         "frozen_mode": phase.frozen_mode,
         "seconds": sum(row["seconds"] for row in result.history),
+        "cache": {"split_point": "features", "storage": "memory"},
         "audit": freezing.audit(ready.stages, phase, before),
         "collapse": "",
         "grid": {"heads": len(heads), "varied": varied, "winner": result.table[result.winner]},
     }
     return Progress(epoch=config.train.epochs, history=result.history, phases=[record], best=result.best)
-
-
-def _table(result: GridResult) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(result.table[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(result.table)
-    return text.getvalue()

@@ -4,8 +4,6 @@ As in fastai's lr_find: exponentially from 1e-7 to 10 over 100 steps on training
 times its minimum. Nothing of it is kept but the curve.
 """
 
-import csv
-import io
 import itertools
 import math
 import tempfile
@@ -18,9 +16,9 @@ import numpy as np
 
 from tl_keras.config import RunConfig
 from tl_keras.errors import TrainingError
-from tl_keras.results.run_directory import write_text
 from tl_keras.runs.setup import plan, prepare
 from tl_keras.training.trainer import Batches, Trainer
+from tl_keras.utils.files import csv_text, write_text
 
 FIRST_RATE, LAST_RATE, NUM_STEPS = 1e-7, 10.0, 100
 SMOOTHING = 0.9  # share of the average that a step keeps; at fastai's 0.98 it would lag by four decades of 100 steps
@@ -109,11 +107,8 @@ def _step(trainer: Trainer, step: Callable[..., Any]) -> Callable[[float, Any], 
 
 def write(curve: Curve, directory: Path) -> list[Path]:
     """Write lr_find.csv and lr_find.png to `directory`."""
-    text = io.StringIO()
-    table = csv.writer(text, lineterminator="\n")
-    table.writerow(["rate", "loss", "smoothed"])
-    table.writerows(zip(curve.rates, curve.losses, curve.smoothed, strict=True))
-    write_text(directory / "lr_find.csv", text.getvalue())
+    rows = zip(curve.rates, curve.losses, curve.smoothed, strict=True)
+    write_text(directory / "lr_find.csv", csv_text(["learning_rate", "loss", "smoothed"], rows))
     return [directory / "lr_find.csv", draw(curve, directory / "lr_find.png")]
 
 

@@ -11,6 +11,7 @@ from tl_keras import data
 from tl_keras.config import DataConfig, RunConfig
 from tl_keras.errors import ConfigError
 from tl_keras.results import run_directory
+from tl_keras.results.predictions import write_confident_errors, write_predictions
 from tl_keras.runs.setup import Plan, Prepared, crop_fraction, evaluation_batches, load_source, plan, prepare, start
 
 
@@ -30,10 +31,10 @@ def run(config: RunConfig, directory: Path, *, name: str = "", callbacks: Sequen
     """
     planned = plan(config)
     place = run_directory.RunDirectory(directory)
-    if finished := place.finished(config):
+    if finished := place.load_if_finished(config):
         return finished
     with place.lock():
-        place.prepare(config)
+        place.write_config(config)
         return _run(config, planned, place, name or directory.name, callbacks, verbose)
 
 
@@ -57,8 +58,8 @@ def _run(
     predict = None if is_merged or network else trained.predict
     predict = predict or evaluation.make_predict(network or ready.seeing(model), ready.machine)
     logits, labels = evaluation.predict_logits(predict, ready.machine, test)
-    place.write_predictions(logits, labels)
-    place.write_mistakes(evaluation.confident_mistakes(logits, labels, ready.test_at))
+    write_predictions(place.path, logits, labels)
+    write_confident_errors(place.path, evaluation.most_confident_errors(logits, labels, ready.test_at))
     if config.runtime.save_model:
         place.write_model(model)
     result = {
@@ -148,7 +149,7 @@ def _model_record(config: RunConfig, ready: Prepared, model: Any) -> dict[str, A
         "crop_fraction": crop_fraction(config.data, ready.source),
         "normalization": ready.plan.normalization,
         "weights": config.model.weights,
-        "weights_account": ready.account,
+        "loading_info": ready.account,
     }
 
 
@@ -198,7 +199,7 @@ def evaluate_run(run_dir: Path, data_settings: dict[str, Any]) -> dict[str, Any]
         ConfigError: the run is not finished, or the data has other classes.
     """
     result = run_directory.load_result(run_dir)
-    config = RunConfig.from_flat(result["config"]).replace(**data_settings)
+    config = RunConfig.from_dict(result["config"]).replace(**data_settings)
     planned = plan(config)
     source = load_source(config.data)
     if list(source.class_names) != result["data"]["class_names"]:

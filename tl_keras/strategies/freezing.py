@@ -156,7 +156,7 @@ def audit(stages: Stages, phase: Phase, before: Mapping[str, str], learning_rate
             f"Phase {phase.name!r}: {listing(stuck)} did not move although the strategy trains them. They got no gradient (dead units "
             "before them) or a rate too small for float32. Try another --learning_rate or other weights."
         )
-    return {"moved": len(moved), "unmoved": len(after) - len(moved), "rounded_away": len(lost)}
+    return {"changed": len(moved), "unchanged": len(after) - len(moved), "below_resolution": len(lost)}
 
 
 def expected_to_move(stages: Stages, phase: Phase) -> set[str]:

@@ -48,7 +48,7 @@ def parse(text: str, config: RunConfig) -> tuple[Head, ...]:
         if count > MAX_HEADS:
             raise ValueError(f"at most {MAX_HEADS} heads, not {count:,}")
         settings = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
-        configs = [config.replace(**values).flat() for values in settings]
+        configs = [config.replace(**values).to_dict() for values in settings]
     except ConfigError as error:
         raise ConfigError(f"flag --grid={text}: {error}") from None
     except ValueError as error:

@@ -5,9 +5,7 @@ its kernels W + (alpha / rank) B A. `save` and `load` keep what was trained apar
 """
 
 import hashlib
-import json
 import random
-import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +15,11 @@ import numpy as np
 from keras import layers
 
 from tl_keras.errors import ConfigError, DamagedError
-from tl_keras.results.run_directory import atomic_write
 from tl_keras.strategies import HEAD, Lora
 from tl_keras.strategies.lora_layer import LowRank, is_adaptable
+from tl_keras.utils.files import READ_ERRORS, read_npz, write_npz
 
 FILE = "adapters.npz"
-META = "meta"
 GROUPS: Mapping[str, tuple[str, ...]] = {"attention": ("query", "value")}
 
 
@@ -141,8 +138,7 @@ def save(path: Path, model: keras.Model, moved: Collection[str]) -> None:
         "base": _digest([layer.base.kernel for layer in adapters]),
     }
     arrays = {weight.path: weight.numpy() for weight in model.weights if weight.path in moved}
-    with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays, **{META: np.array(json.dumps(meta))})
+    write_npz(path, arrays, meta=meta)
 
 
 def load(path: Path, model: keras.Model) -> keras.Model:
@@ -158,7 +154,7 @@ def load(path: Path, model: keras.Model) -> keras.Model:
     Raises:
         DamagedError: the file cannot be read, or belongs to a model of other weights, another shape or another head.
     """
-    meta, arrays = _read(path)
+    arrays, meta = _read(path)
     known = {layer.name: layer for layer in model.layers}
     if not set(meta["layers"]) <= set(known) or _digest([known[name].kernel for name in meta["layers"]]) != meta["base"]:
         raise DamagedError(f"{path}: these adapters were trained on other weights than the model has. Load those of the run first.")
@@ -172,9 +168,8 @@ def load(path: Path, model: keras.Model) -> keras.Model:
     return merge(adapted)
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _read(path: Path) -> tuple[dict[str, np.ndarray], Any]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return json.loads(str(file[META])), {name: file[name] for name in file.files if name != META}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        return read_npz(path)
+    except READ_ERRORS as error:
         raise DamagedError(f"{path} cannot be read as adapters ({error}). Expected the {FILE} of a finished run.") from error

@@ -1,8 +1,6 @@
 """Exact resume: everything that the next training step depends on, in one file that is there whole or not at all."""
 
-import json
 import time
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,10 +10,9 @@ import keras
 import numpy as np
 
 from tl_keras.errors import DamagedError
-from tl_keras.results.run_directory import atomic_write
 from tl_keras.strategies.freezing import content
+from tl_keras.utils.files import READ_ERRORS, read_npz, write_npz
 
-STATE = "state"
 WRITING_SHARE = 0.1
 
 
@@ -23,8 +20,7 @@ def save(path: Path, variables: Sequence[keras.Variable], best: Sequence[np.ndar
     """Write to `path` (.npz), by rename, the values of `variables` and those of the best epoch, both by position, and a JSON-able state."""
     values = [*map(content, variables), *best]
     arrays = {f"{index:05d}": value for index, value in enumerate(values)}
-    with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        np.savez(file, **arrays, **{STATE: np.array(json.dumps(state))})
+    write_npz(path, arrays, meta=state)
 
 
 def restore(path: Path, variables: Sequence[keras.Variable], best_of: Sequence[keras.Variable]) -> tuple[list[np.ndarray], dict[str, Any]]:
@@ -34,10 +30,9 @@ def restore(path: Path, variables: Sequence[keras.Variable], best_of: Sequence[k
         DamagedError: the file is truncated or holds other variables.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            state = json.loads(str(arrays[STATE]))
-            values = [arrays[f"{index:05d}"] for index in range(len(arrays.files) - 1)]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        arrays, state = read_npz(path)
+        values = [arrays[f"{index:05d}"] for index in range(len(arrays))]
+    except READ_ERRORS as error:
         raise DamagedError(f"Checkpoint {path} cannot be read ({error}). Delete its directory to train this run anew.") from error
     shapes = [value.shape for value in values]
     expected = [[tuple(variable.shape) for variable in kept] for kept in (variables, [*variables, *best_of])]

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tl_keras.results.metrics import calibration, class_scores, confusion_matrix, log_softmax, top_accuracy, wilson_interval
-from tl_keras.results.predictions import MAX_MISTAKES, MAX_THUMBNAIL, Mistakes
+from tl_keras.results.metrics import calibration, class_scores, confusion_matrix, log_softmax, top_k_accuracy, wilson_interval
+from tl_keras.results.predictions import MAX_ERRORS, MAX_THUMBNAIL, ConfidentErrors
 from tl_keras.training.runtime import Runtime
 
 
@@ -59,18 +59,18 @@ def metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     return {
         "accuracy": float(hits.mean()),
         "interval": list(wilson_interval(int(hits.sum()), len(hits))),
-        "num": len(hits),
+        "num_examples": len(hits),
         "loss": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
-        "top5_accuracy": top_accuracy(logits, labels),
+        "top5_accuracy": top_k_accuracy(logits, labels),
         "balanced_accuracy": classes.balanced_accuracy,
         **asdict(classes),
         "calibration": asdict(calibration(np.exp(log_probabilities.max(axis=1)), hits)),
     }
 
 
-def confident_mistakes(
-    logits: np.ndarray, labels: np.ndarray, images_at: Callable[[np.ndarray], tf.data.Dataset], num: int = MAX_MISTAKES
-) -> Mistakes:
+def most_confident_errors(
+    logits: np.ndarray, labels: np.ndarray, images_at: Callable[[np.ndarray], tf.data.Dataset], num: int = MAX_ERRORS
+) -> ConfidentErrors:
     """The `num` wrong answers of highest confidence, the surest first; fewer where there are fewer.
 
     Args:
@@ -82,7 +82,7 @@ def confident_mistakes(
     wrong = np.flatnonzero(predicted != labels)
     positions = wrong[np.argsort(-confidences[wrong], kind="stable")[:num]]
     images = _thumbnails(images_at(positions)) if len(positions) else np.zeros((0, 1, 1, 3), np.uint8)
-    return Mistakes(images, labels[positions], predicted[positions], confidences[positions].astype(np.float32), positions)
+    return ConfidentErrors(images, labels[positions], predicted[positions], confidences[positions].astype(np.float32), positions)
 
 
 def _thumbnails(batches: tf.data.Dataset) -> np.ndarray:
