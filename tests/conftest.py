@@ -42,5 +42,4 @@ def shared() -> Path:
 @pytest.fixture
 def offline(monkeypatch):
     """No host answers."""
-    for module in ("tl_keras.data.tfds", "tl_keras.weights.locate"):
-        monkeypatch.setattr(f"{module}.reachable", lambda url, timeout=10.0: False)
+    monkeypatch.setattr("tl_keras.utils.connectivity.is_reachable", lambda url, timeout=10.0: False)

@@ -114,24 +114,3 @@ def test_what_the_user_can_mend_is_one_message(error, code, words, capsys):
 def test_defects_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
         verbs.guarded(lambda: 1 / 0)
-
-
-def test_modules_import_one_way():
-    """`report` and `results` without TensorFlow and Keras, models without TensorFlow; KerasCV and absl in one module each."""
-    sources = {path.relative_to(ROOT / "tl_keras"): path.read_text() for path in (ROOT / "tl_keras").rglob("*.py")}
-    imports = {
-        path: {line.split()[1].split(".")[0] for line in text.splitlines() if line.split()[:1] in (["import"], ["from"])}
-        for path, text in sources.items()
-    }
-    for path, modules in imports.items():
-        name = path.parts[0].removesuffix(".py")
-        if name in (
-            *("backbones", "strategies", "strategy_arguments", "optimizers", "schedules", "losses", "lora", "low_rank", "multiply_adds"),
-            *("freezing", "report", "results", "metrics", "predictions", "config", "flags", "cli", "experiment", "experiment_cli"),
-            *("stand_ins"),
-        ):
-            assert "tensorflow" not in modules, path
-        if name in ("report", "results", "metrics", "predictions", "config", "strategies", "strategy_arguments", "stand_ins"):
-            assert "keras" not in {module for module in modules if "if TYPE_CHECKING" not in sources[path]}, path
-        assert ("keras_cv" in modules) <= (str(path) == "data/augment.py"), path
-        assert ("absl" in modules) <= (str(path) == "flags.py"), path

@@ -78,7 +78,7 @@ def test_all_unreadable_files_are_named(tmp_path):
     (tmp_path / "cat" / "empty.jpg").write_bytes(b"")
     with pytest.raises(DamagedError, match="2 unreadable files") as raised:
         load(tmp_path)
-    assert "notes.txt" in str(raised.value) and "empty.jpg" in str(raised.value) and "--on_corrupt=skip" in str(raised.value)
+    assert "notes.txt" in str(raised.value) and "empty.jpg" in str(raised.value) and "on_corrupt=skip" in str(raised.value)
     skipped = load(tmp_path, on_corrupt="skip")
     assert len(skipped.train) + len(skipped.test) == 10
     assert "2 unreadable" in skipped.notes[0] and "notes.txt" in skipped.notes[0]

@@ -11,7 +11,6 @@ from PIL import Image
 
 from tl_keras import data
 from tl_keras.config import DataConfig
-from tl_keras.data import tfds as source_module
 from tl_keras.errors import ConfigError, DamagedError, MissingError
 
 FEATURES = "tensorflow_datasets.core.features."
@@ -76,7 +75,7 @@ def load(root, **settings):
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch):
-    monkeypatch.setattr(source_module, "reachable", lambda url: False)
+    monkeypatch.setattr("tl_keras.utils.connectivity.is_reachable", lambda url, timeout=10.0: False)
 
 
 def test_images_labels_and_names(tmp_path):
@@ -192,7 +191,7 @@ def test_images_of_another_size_than_declared_are_damage(tmp_path):
 
 def test_unknown_label_names_the_known(tmp_path):
     write_set(tmp_path)
-    with pytest.raises(ConfigError, match="--label=breed: toy_set has kind, label"):
+    with pytest.raises(ConfigError, match="label=breed`: toy_set has kind, label"):
         load(tmp_path, label="breed")
 
 
@@ -211,7 +210,7 @@ def test_no_train_split(tmp_path):
 def test_missing_sets_say_where_and_how(tmp_path):
     with pytest.raises(MissingError) as raised:
         load(tmp_path, dataset="cifar10")
-    for part in (str(tmp_path / "cifar10"), "tfds build cifar10", "--data_dir", "--dataset=digits", "cs.toronto.edu"):
+    for part in (str(tmp_path / "cifar10"), "tfds build cifar10", "data_dir", "dataset=digits", "cs.toronto.edu"):
         assert part in str(raised.value)
 
 
@@ -221,7 +220,7 @@ def test_a_failed_download_says_why(tmp_path, monkeypatch):
     def fail(self, **settings):
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(source_module, "reachable", lambda url: True)
+    monkeypatch.setattr("tl_keras.utils.connectivity.is_reachable", lambda url, timeout=10.0: True)
     monkeypatch.setattr(tfds.core.DatasetBuilder, "download_and_prepare", fail)
     with pytest.raises(MissingError, match="preparing it failed: No space left on device"):
         load(tmp_path, dataset="cifar10")

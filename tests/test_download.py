@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tl_keras.errors import ConfigError, DamagedError, MissingError
-from tl_keras.weights import http
+from tl_keras.weights import http_transfer
 from tl_keras.weights.download import fetch
-from tl_keras.weights.http import Patience
+from tl_keras.weights.http_transfer import Patience
 from tl_keras.weights.weights_file import WeightsFile
 
 ROOT = Path(__file__).parents[1]
@@ -153,7 +153,7 @@ def test_terminal_sees_a_bar(server, row, tmp_path, monkeypatch, capfd):
 def test_file_in_place_of_the_directory_is_said(row, tmp_path):
     (tmp_path / "mine").touch()
     for directory in (tmp_path / "mine", tmp_path / "mine" / "below"):
-        with pytest.raises(ConfigError, match="--weights_dir"):
+        with pytest.raises(ConfigError, match="weights_dir"):
             fetch(row, directory, QUICK)
 
 
@@ -170,7 +170,7 @@ def test_cut_for_good_is_kept_and_resumed_by_the_next_call(server, row, tmp_path
     server.script = [cut(1000)]
     with pytest.raises(MissingError) as error:
         fetch(row, tmp_path, QUICK)
-    said = ("3,000 bytes are kept", row.url, row.hash, row.name, str(tmp_path), "--weights_dir")
+    said = ("3,000 bytes are kept", row.url, row.hash, row.name, str(tmp_path), "weights_dir")
     assert all(words in str(error.value) for words in said) and files(tmp_path) == ["weights.pth.part"]
     server.script, server.requests = [whole], []
     assert fetch(row, tmp_path, QUICK).read_bytes() == BYTES and files(tmp_path) == ["weights.pth"]
@@ -273,7 +273,7 @@ def test_slow_server_is_given_up(reply, server, row, tmp_path):
 
 
 def test_endless_file_of_unknown_size_is_bounded(server, row, tmp_path, monkeypatch):
-    monkeypatch.setattr(http, "MAX_BYTES", 100_000)
+    monkeypatch.setattr(http_transfer, "MAX_BYTES", 100_000)
     server.script = [without_length]
     with pytest.raises(DamagedError, match="more than the 100,000 bytes"):
         fetch(replace(row, size=0), tmp_path, QUICK)

@@ -26,7 +26,7 @@ def known_rate(monkeypatch):
 def no_data(tmp_path, monkeypatch):
     """No prepared data set, no weights, and a failure where either is fetched."""
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    for place in ("tl_keras.runs.setup.locate_weights", "tl_keras.data.tfds.reachable"):
+    for place in ("tl_keras.runs.setup.locate_weights", "tl_keras.utils.connectivity.is_reachable"):
         monkeypatch.setattr(place, lambda *arguments: pytest.fail("asked for what need not be there"))
 
 

@@ -165,7 +165,7 @@ def test_xla_trains_the_same():
 def test_no_validation_no_choice():
     config = settings()
     empty = (VALUES[:0], LABELS[:0])
-    with pytest.raises(ConfigError, match="--validation_fraction"):
+    with pytest.raises(ConfigError, match="validation_fraction"):
         train(grid.parse("l2=0|1", config), config, validation=empty)
 
 
@@ -206,15 +206,15 @@ def test_the_grammar():
 def test_what_is_wrong_with_a_grid_is_said(text, words):
     with pytest.raises(ConfigError) as caught:
         grid.parse(text, settings())
-    assert words in str(caught.value) and str(caught.value).startswith(f"flag --grid={text}: ")
+    assert words in str(caught.value) and str(caught.value).startswith(f"`grid={text}`: ")
 
 
 @pytest.mark.parametrize(
     ("chosen", "words"),
     [
-        ({"strategy": "last:1"}, "--strategy=head"),
-        ({"frozen_mode": "training"}, "--frozen_mode"),
-        ({"validation_fraction": 0.0}, "--validation"),
+        ({"strategy": "last:1"}, "strategy=head"),
+        ({"frozen_mode": "training"}, "frozen_mode"),
+        ({"validation_fraction": 0.0}, "validation"),
     ],
 )
 def test_runs_that_cannot_have_a_grid(chosen, words):

@@ -75,7 +75,7 @@ def test_a_limit_takes_what_is_kept_in_proportion(seed):
 @pytest.mark.parametrize(
     "keep, message",
     [
-        ("class7:0.5", "--keep=class7:0.5: Unknown class or group of classes 'class7'.*Known: class0, class1, class2, large, small"),
+        ("class7:0.5", "keep=class7:0.5`: Unknown class or group of classes 'class7'.*Known: class0, class1, class2, large, small"),
         ("class0:0", "class0:0: expected different names, each with a share in .0, 1."),
         ("class0:1.5", "class0:1.5: expected"),
         ("class0:nan", "class0:nan: expected"),
@@ -93,7 +93,7 @@ def test_impossible_shares_are_refused(keep, message):
 
 
 def test_what_needs_no_data_is_refused_before_there_is_any():
-    with pytest.raises(ConfigError, match="--keep=cat:2"):
+    with pytest.raises(ConfigError, match="keep=cat:2"):
         plan(RunConfig().replace(keep="cat:2"))
 
 

@@ -112,7 +112,7 @@ def test_config_json_tells_identity_from_what_is_local(place):
 def test_another_run_in_the_directory_is_an_error_that_lists_the_differences(place):
     place.write_config(CONFIG)
     place.write_config(CONFIG.replace(data_dir="/elsewhere"))
-    with pytest.raises(ConfigError, match=r"learning_rate: 0\.001 there, 0\.01 here, epochs: 3 there, 5 here\..*--run_dir"):
+    with pytest.raises(ConfigError, match=r"learning_rate: 0\.001 there, 0\.01 here, epochs: 3 there, 5 here\..*run_dir"):
         place.write_config(CONFIG.replace(learning_rate=0.01, epochs=5))
 
 

@@ -217,7 +217,7 @@ def test_overrides_reach_every_row():
 def test_a_run_may_leave_its_model_out(tmp_path):
     run(SMALL.replace(save_model=False, epochs=1), tmp_path / "bare")
     assert {path.name for path in (tmp_path / "bare").iterdir()} == FINISHED - {"model.keras"}
-    with pytest.raises(ConfigError, match="--save_model"):
+    with pytest.raises(ConfigError, match="save_model"):
         evaluate_run(tmp_path / "bare", {})
 
 

@@ -96,8 +96,8 @@ def test_limits_take_stratified_prefixes():
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"fraction": 0.001}, "--fraction=0.001.*100 images"),
-        ({"validation_fraction": 0.001}, "--validation_fraction=0.001.*100 images"),
+        ({"fraction": 0.001}, "fraction=0.001.*100 images"),
+        ({"validation_fraction": 0.001}, "validation_fraction=0.001.*100 images"),
         ({"limit_train": 2}, "The 2 images.*none of 2 of the 3 classes.*class1, class2"),
     ],
 )

@@ -98,7 +98,7 @@ def test_impossible_strategies_say_what_is_possible(strategy, message):
 @pytest.mark.parametrize("strategy", ["gradual", "gradual:every=2"])
 def test_gradual_needs_an_epoch_for_every_phase(strategy):
     """Six phases: the head, and one for each stage."""
-    with pytest.raises(ConfigError, match=f"--epochs=5: .*5 stages needs at least {11 if 'every' in strategy else 6}"):
+    with pytest.raises(ConfigError, match=f"epochs=5`: .*5 stages needs at least {11 if 'every' in strategy else 6}"):
         plan(STAGES, TrainConfig(strategy=strategy, epochs=5))
     needed = 11 if "every" in strategy else 6
     assert [phase.epochs for phase in plan(STAGES, TrainConfig(strategy=strategy, epochs=needed))] == (

@@ -28,7 +28,7 @@ def caches(monkeypatch, tmp_path):
     """Empty caches, and no host that answers."""
     for variable in ("KERAS_HOME", "TL_KERAS_WEIGHTS", "TORCH_HOME"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
-    monkeypatch.setattr("tl_keras.weights.locate.reachable", lambda url, timeout: False)
+    monkeypatch.setattr("tl_keras.utils.connectivity.is_reachable", lambda url, timeout: False)
     return tmp_path
 
 

@@ -88,7 +88,7 @@ def published(monkeypatch, tmp_path):
     """A row for resnet18 whose file a stand-in for the network gives; and caches below tmp_path."""
     row = WeightsFile("imagenet", "published.pth", "https://host/published.pth", hashlib.sha256(BYTES).hexdigest(), source="torchvision")
     monkeypatch.setattr("tl_keras.weights.locate.WEIGHTS", {**WEIGHTS, "resnet18": (row,)})
-    monkeypatch.setattr("tl_keras.weights.locate.reachable", lambda url, timeout: True)
+    monkeypatch.setattr("tl_keras.utils.connectivity.is_reachable", lambda url, timeout: True)
     monkeypatch.setattr("tl_keras.weights.locate.fetch", lambda row, directory: put(directory / row.name))
     for variable in ("KERAS_HOME", "TL_KERAS_WEIGHTS", "TORCH_HOME"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
@@ -112,7 +112,7 @@ def test_path_is_taken_as_it_is(tmp_path):
 def test_absent_file_is_fetched_to_the_cache_once(published, tmp_path, monkeypatch):
     path = find_weights_file("resnet18", "imagenet")
     assert path == tmp_path / "TL_KERAS_WEIGHTS" / "published.pth" and path.read_bytes() == BYTES
-    monkeypatch.setattr("tl_keras.weights.locate.reachable", lambda url, timeout: pytest.fail("asked the network"))
+    monkeypatch.setattr("tl_keras.utils.connectivity.is_reachable", lambda url, timeout: pytest.fail("asked the network"))
     assert find_weights_file("resnet18", "imagenet") == path
 
 
@@ -157,11 +157,11 @@ def test_damaged_file_is_named_and_kept(content, reason, published, tmp_path):
 
 
 def test_unreachable_host_says_how_to_get_the_file(published, tmp_path, monkeypatch):
-    monkeypatch.setattr("tl_keras.weights.locate.reachable", lambda url, timeout: False)
+    monkeypatch.setattr("tl_keras.utils.connectivity.is_reachable", lambda url, timeout: False)
     with pytest.raises(MissingError) as error:
         find_weights_file("resnet18", "imagenet", str(tmp_path / "mine"))
     places = [str(tmp_path / place) for place in ("mine", "TL_KERAS_WEIGHTS")]
-    assert all(said in str(error.value) for said in (published.name, published.url, published.hash, "--weights_dir", *places))
+    assert all(said in str(error.value) for said in (published.name, published.url, published.hash, "weights_dir", *places))
 
 
 def test_non_commercial_licence_is_said(published, monkeypatch, capsys):

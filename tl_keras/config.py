@@ -29,7 +29,7 @@ def _setting(default: Any, help: str, *, choices: tuple[str, ...] = (), is_local
 
 def _require(ok: bool, name: str, value: object, expected: str) -> None:
     if not ok:
-        raise ConfigError(f"flag --{name}={value}: expected {expected}.")
+        raise ConfigError(f"expected {expected}.", setting=name, value=value)
 
 
 def _check(config: Any) -> None:
@@ -39,7 +39,7 @@ def _check(config: Any) -> None:
         if item.type is float and type(value) is int:
             object.__setattr__(config, item.name, float(value))
         elif type(value) is not item.type:
-            raise ConfigError(f"flag --{item.name}={value!r}: expected {item.type.__name__}.")
+            raise ConfigError(f"expected {item.type.__name__}.", setting=item.name, value=repr(value))
         if item.type is float:
             _require(math.isfinite(value), item.name, value, "a finite number")
         choices = item.metadata["choices"]
@@ -76,7 +76,7 @@ class DataConfig:
         _require(0 <= self.validation_fraction < 1, "validation_fraction", self.validation_fraction, "a share in [0, 1)")
         total = self.fraction + self.validation_fraction
         _require(self.fraction == 1 or total <= 1 + 1e-9, "fraction", self.fraction,
-                 f"at most 1 - --validation_fraction={self.validation_fraction}, or 1 for all that validation leaves")  # fmt: skip
+                 f"at most 1 - `validation_fraction={self.validation_fraction}`, or 1 for all that validation leaves")  # fmt: skip
         _require(self.limit_train >= 0, "limit_train", self.limit_train, "0 or more images")
         _require(self.limit_test >= 0, "limit_test", self.limit_test, "0 or more images")
         _require(self.cache_views >= 0, "cache_views", self.cache_views, "0 or more views")
@@ -109,7 +109,7 @@ class TrainConfig:
 
     strategy: str = _setting("full", "what is trained: full, head, last:N, train:a+b, freeze:a+b; see `list strategies`")
     grid: str = _setting(
-        "", "with --strategy=head: train many heads at once, e.g. learning_rate=1e-4:1e-1:7,l2=0:1e-2:3, and keep the best on validation"
+        "", "with `strategy=head`: train many heads at once, e.g. learning_rate=1e-4:1e-1:7,l2=0:1e-2:3, and keep the best on validation"
     )
     frozen_mode: str = _setting(
         "inference",
@@ -146,7 +146,7 @@ class TrainConfig:
         _check(self)
         _require(self.learning_rate > 0, "learning_rate", self.learning_rate, "a rate above 0")
         _require(0 <= self.momentum < 1, "momentum", self.momentum, "a number in [0, 1)")
-        _require(not self.nesterov or self.momentum > 0, "nesterov", self.nesterov, "--momentum above 0 with Nesterov")
+        _require(not self.nesterov or self.momentum > 0, "nesterov", self.nesterov, "`momentum` above 0 with Nesterov")
         _require(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         _require(self.l2 >= 0, "l2", self.l2, "0 or more")
         _require(self.focal_gamma >= 0, "focal_gamma", self.focal_gamma, "0 or more")
@@ -155,7 +155,7 @@ class TrainConfig:
         _require(self.accumulate_steps >= 1, "accumulate_steps", self.accumulate_steps, "at least 1")
         _require(0 <= self.ema < 1, "ema", self.ema, "a decay in [0, 1)")
         _require(self.epochs >= 1, "epochs", self.epochs, "at least 1")
-        _require(0 <= self.warmup_epochs < self.epochs, "warmup_epochs", self.warmup_epochs, f"fewer than --epochs={self.epochs}")
+        _require(0 <= self.warmup_epochs < self.epochs, "warmup_epochs", self.warmup_epochs, f"fewer than `epochs={self.epochs}`")
         _require(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
 
 
@@ -195,7 +195,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         _require(type(self.seed) is int and 0 <= self.seed < 2**31, "seed", self.seed, "an integer in [0, 2^31)")
         twice = self.data.sampling == self.train.class_weights == "balanced"
-        _require(not twice, "class_weights", self.train.class_weights, "none with --sampling=balanced, which makes classes even already")
+        _require(not twice, "class_weights", self.train.class_weights, "none with `sampling=balanced`, which makes classes even already")
 
     def replace(self, **settings: Any) -> "RunConfig":
         """A copy with flat settings replaced, e.g. `config.replace(epochs=3, backbone="vgg16")`."""

@@ -1,43 +1,54 @@
 """Errors that a user can act on: each says what happened, what was expected and how to fix it.
 
-The command line prints them as one message without a traceback; anything else is a defect and keeps its traceback.
+Messages write settings in backticks, as `name` or `name=value`. The command line shows them as `--name=value`, prints the
+message without a traceback and returns `exit_code`. Any other exception is a defect and keeps its traceback.
 """
+
+import difflib
+from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Base of every error that the user can mend. `exit_code` is what the command line returns."""
+    """Base of all errors that the user can fix. `exit_code` is returned by the command line."""
 
     exit_code = 1
 
 
 class ConfigError(UserError, ValueError):
-    """A setting is impossible; found before anything expensive starts."""
+    """A setting is impossible. Raised before anything expensive starts.
+
+    Args:
+        message: what was expected, and how to fix it.
+        setting, value: the setting at fault, e.g. `fraction`, and the value received; the message then begins with them.
+    """
 
     exit_code = 2
 
+    def __init__(self, message: str, *, setting: str = "", value: object = None) -> None:
+        super().__init__(f"`{setting}={value}`: {message}" if setting else message)
+        self.setting, self.value, self.expected = setting, value, message
+
 
 class MissingError(UserError):
-    """Data or weights are not at hand and cannot be fetched. The message says what, where it was looked for and how to get it."""
+    """Data or weights are absent and cannot be fetched. The message says what, where it was searched, and how to get it."""
 
     exit_code = 3
 
 
 class DamagedError(UserError):
-    """A file is there but is not what it should be: truncated, corrupt, or with the wrong hash."""
+    """A file is not what it should be: truncated, corrupt, or with another hash."""
 
     exit_code = 4
 
 
 class TrainingError(UserError):
-    """Training cannot go on: a non-finite loss, or an audit that found weights moving against the strategy."""
+    """Training cannot continue: the loss is not finite, or a frozen weight has changed."""
 
     exit_code = 5
 
 
-def unknown(what: str, name: str, known: object) -> ConfigError:
-    """A ConfigError for a name that is not in a table, with the nearest and all known names."""
-    import difflib
-
+def unknown(what: str, name: str, known: Iterable[str]) -> ConfigError:
+    """Return a ConfigError for a name that is not in a table, with the nearest and all known names."""
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""

@@ -45,14 +45,18 @@ def check_image_size(backbone: Backbone, size: int) -> None:
     """ConfigError where `backbone` cannot take images of `size` x `size` pixels."""
     if size < backbone.min_size:
         raise ConfigError(
-            f"flag --image_size={size}: {backbone.name} takes images of at least {backbone.min_size} pixels; "
-            f"use --image_size={backbone.min_size} or more, or 0 for its own {backbone.image_size}."
+            f"{backbone.name} takes images of at least {backbone.min_size} pixels; "
+            f"use `image_size={backbone.min_size}` or more, or 0 for its own {backbone.image_size}.",
+            setting="image_size",
+            value=size,
         )
     if size % backbone.size_multiple:
         multiple = backbone.size_multiple
         raise ConfigError(
-            f"flag --image_size={size}: {backbone.name} takes images whose side is a multiple of {multiple}; "
-            f"the nearest are {size // multiple * multiple} and {(size // multiple + 1) * multiple}."
+            f"{backbone.name} takes images whose side is a multiple of {multiple}; "
+            f"the nearest are {size // multiple * multiple} and {(size // multiple + 1) * multiple}.",
+            setting="image_size",
+            value=size,
         )
 
 
@@ -63,13 +67,19 @@ def check_settings(backbone: Backbone, *, image_size: int = 0, stem: str = "imag
     if stem not in backbone.stems:
         having = ", ".join(row.name for row in BACKBONES.values() if stem in row.stems)
         raise ConfigError(
-            f"flag --stem={stem}: {backbone.name} has {', '.join(backbone.stems)}. Backbones with this stem: {having or 'none'}."
+            f"{backbone.name} has {', '.join(backbone.stems)}. Backbones with this stem: {having or 'none'}.",
+            setting="stem",
+            value=stem,
         )
     if normalization not in (*NORMALIZATIONS, "weights"):
-        raise ConfigError(f"flag --normalization={normalization}: {unknown('normalization', normalization, (*NORMALIZATIONS, 'weights'))}")
+        raise ConfigError(
+            str(unknown("normalization", normalization, (*NORMALIZATIONS, "weights"))), setting="normalization", value=normalization
+        )
     if normalization != "weights" and backbone.normalization == INTERNAL:
         raise ConfigError(
-            f"flag --normalization={normalization}: {backbone.name} normalises inside the network; use --normalization=weights."
+            f"{backbone.name} normalises inside the network; use `normalization=weights`.",
+            setting="normalization",
+            value=normalization,
         )
     return size
 

@@ -92,7 +92,7 @@ def _numbers(command: CommandFlags, name: str, kind: Callable[[str], Any]) -> li
     try:
         numbers = [kind(part) for part in text.split(",")]
     except ValueError:
-        raise ConfigError(f"flag --{name}={text}: expected numbers separated by commas.") from None
+        raise ConfigError("expected numbers separated by commas.", setting=name, value=text) from None
     if len(set(numbers)) < len(numbers):
-        raise ConfigError(f"flag --{name}={text}: expected different numbers.")
+        raise ConfigError("expected different numbers.", setting=name, value=text)
     return numbers

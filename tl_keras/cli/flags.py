@@ -1,5 +1,6 @@
-"""Settings <-> absl flags. The flags are made from the fields of the configuration, so each has one home; no other module imports absl."""
+"""Settings as absl flags. The fields of the configuration define them, so each setting has one home. Only this module imports absl."""
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -8,21 +9,33 @@ from absl import flags
 from tl_keras.config import SETTINGS
 from tl_keras.errors import ConfigError, unknown
 
-DEFINERS = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_boolean}
+FLAG_TYPES = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_boolean}
 
 
-def dispatch(arguments: Sequence[str], commands: Mapping[str, Callable[[Sequence[str]], None]], usage: str, kind: str) -> None:
-    """Call the command that the first argument names with the rest, or print `usage` where it asks for help or there is none.
+def as_flags(message: str) -> str:
+    """Write the settings that `message` names in backticks as flags.
+
+    >>> as_flags("Raise `cache_budget`, or use `cache=disk`.")
+    'Raise --cache_budget, or use --cache=disk.'
+    """
+    return re.sub(r"`([a-z_]+(?:=[^`]*)?)`", r"--\1", message)
+
+
+def dispatch(arguments: Sequence[str], commands: Mapping[str, Callable[[Sequence[str]], None]], usage: str, what: str) -> None:
+    """Call the command named by the first argument with the other arguments; without arguments or for `--help`, print `usage`.
+
+    Args:
+        what: what the commands are called in the message for an unknown one, e.g. `verb`.
 
     Raises:
-        ConfigError: there is no such command; the message lists them and says what `kind` they are.
+        ConfigError: The command is unknown; the message lists all commands.
     """
     if not arguments or arguments[0] in ("--help", "-h", "help"):
         print(usage)
         return
     name, *rest = arguments
     if name not in commands:
-        raise unknown(kind, name, commands)
+        raise unknown(what, name, commands)
     commands[name](rest)
 
 
@@ -30,10 +43,10 @@ class CommandFlags:
     """The flags of one command.
 
     Args:
-        usage: what is printed before the flags by `--help`; its first line is the command.
-        settings: names of the run settings that the command takes.
-        defaults: settings whose default differs from the configuration's.
-        extra: name -> (default, help) of flags that are not run settings; an empty default may be required by the command.
+        usage: text that `--help` prints before the flags; its first line is the command.
+        settings: names of the settings that the command takes.
+        defaults: settings whose default differs from that of the configuration.
+        extra: name -> (default, help) of flags that are not settings; the command may require one with an empty default.
     """
 
     def __init__(
@@ -49,20 +62,20 @@ class CommandFlags:
         for name in settings:
             self._define(name, (defaults or {}).get(name, SETTINGS[name].default))
         for name, (default, help) in (extra or {}).items():
-            DEFINERS[type(default)](name, default, help, flag_values=self._values)
+            FLAG_TYPES[type(default)](name, default, help, flag_values=self._values)
 
     def _define(self, name: str, default: Any) -> None:
         setting = SETTINGS[name]
         if choices := setting.metadata["choices"]:
             flags.DEFINE_enum(name, default, choices, setting.metadata["help"], flag_values=self._values)
         else:
-            DEFINERS[setting.type](name, default, setting.metadata["help"], flag_values=self._values)
+            FLAG_TYPES[setting.type](name, default, setting.metadata["help"], flag_values=self._values)
 
     def parse(self, arguments: Sequence[str]) -> dict[str, Any] | None:
-        """The flags that `arguments` give, without defaults; None where they ask for help, which is printed.
+        """Return the flags given in `arguments`, without defaults. Print the help and return None if they ask for it.
 
         Raises:
-            ConfigError: an unknown flag, a value of the wrong kind, or an argument that is not a flag.
+            ConfigError: A flag is unknown, a value has the wrong type, or an argument is not a flag.
         """
         if {"--help", "-h", "-help", "--helpfull"} & set(arguments):
             print(self.help())
@@ -76,16 +89,16 @@ class CommandFlags:
         return {name: self._values[name].value for name in self._values if self._values[name].present}
 
     def value(self, name: str) -> Any:
-        """The value of a flag, given or default."""
+        """Return the value of a flag, given or default."""
         return self._values[name].value
 
     def help(self) -> str:
-        """The usage and every flag with its default and its help text."""
+        """Return the usage, and every flag with its default and its help text."""
         lines = [self._usage.strip(), "", "flags:"]
         for name in sorted(self._values, key=self._rank):
             flag = self._values[name]
             default = "" if flag.default in ("", None) else f" [{flag.default}]"
-            lines.append(f"  --{name}{default}: {flag.help}")
+            lines.append(f"  --{name}{default}: {as_flags(flag.help)}")
         return "\n".join(lines)
 
     def _rank(self, name: str) -> int:

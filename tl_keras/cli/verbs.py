@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from tl_keras.cli.flags import CommandFlags, dispatch
+from tl_keras.cli.flags import CommandFlags, as_flags, dispatch
 from tl_keras.config import SETTINGS, RunConfig
 from tl_keras.errors import ConfigError, MissingError, UserError, unknown
 from tl_keras.runs.fallbacks import EMBEDDED_NOTICE, EMBEDDED_SETTINGS
@@ -28,7 +28,7 @@ def guarded(function: Callable[[], None]) -> int:
     try:
         function()
     except UserError as error:
-        return _fail(str(error), error.exit_code)
+        return _fail(as_flags(str(error)), error.exit_code)
     except BrokenPipeError:  # the reader of a pipe, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
@@ -57,7 +57,7 @@ def choice(command: CommandFlags, name: str, choices: Sequence[str]) -> str:
     """The value of a flag that is one of `choices`; ConfigError where it is not."""
     value = command.value(name)
     if value not in choices:
-        raise ConfigError(f"flag --{name}={value}: expected one of {', '.join(choices)}.")
+        raise ConfigError(f"expected one of {', '.join(choices)}.", setting=name, value=value)
     return value
 
 
@@ -240,7 +240,7 @@ def weights(arguments: Sequence[str]) -> None:
 
 def _required(command: CommandFlags, name: str) -> Path:
     if not command.value(name):
-        raise ConfigError(f"flag --{name} is needed. See --help.")
+        raise ConfigError(f"`{name}` is required. See --help.")
     return Path(command.value(name))
 
 

@@ -149,7 +149,7 @@ def _convert(arguments: Sequence[str]) -> None:
         return
     path, output, backbone = _existing(file), Path(action.value("output")), get_backbone(action.value("backbone"))
     if not output.name.endswith(OUTPUT_SUFFIX):
-        raise ConfigError(f"flag --output={output}: expected a file that ends in {OUTPUT_SUFFIX}.")
+        raise ConfigError(f"expected a file that ends in {OUTPUT_SUFFIX}.", setting="output", value=output)
     row = get_weights(backbone.name, path.name)
     options = {"image_size": action.value("image_size") or (row.crop if row else 0), "stem": action.value("stem")}
     check_settings(backbone, **options)

@@ -74,14 +74,14 @@ _ROWS = (
     ),
     Dataset(
         "cifar100",
-        "60,000 photographs of 32 px in 100 classes, or 20 with --label=coarse_label (Krizhevsky 2009)",
+        "60,000 photographs of 32 px in 100 classes, or 20 with `label=coarse_label` (Krizhevsky 2009)",
         "tfds",
         labels=("label", "coarse_label"),
         url="https://www.cs.toronto.edu/~kriz/cifar.html",
     ),
     Dataset(
         "oxford_iiit_pet",
-        "7,349 photographs of 37 breeds, or of cats and dogs with --label=species (Parkhi et al. 2012, CC BY-SA 4.0)",
+        "7,349 photographs of 37 breeds, or of cats and dogs with `label=species` (Parkhi et al. 2012, CC BY-SA 4.0)",
         "tfds",
         labels=("label", "species"),
         crop_fraction=0.875,
@@ -89,7 +89,7 @@ _ROWS = (
     ),
     Dataset(
         "digits",
-        "embedded: 1,797 handwritten digits of 8 px, or even and odd ones with --label=parity (Alpaydin and Kaynak 1998, CC BY 4.0)",
+        "embedded: 1,797 handwritten digits of 8 px, or even and odd ones with `label=parity` (Alpaydin and Kaynak 1998, CC BY 4.0)",
         "digits",
         labels=("label", "parity"),
     ),
@@ -106,7 +106,7 @@ def find_dataset(config: DataConfig) -> Dataset:
     """
     dataset = _row(config.dataset)
     if dataset.labels and config.label not in dataset.labels:
-        raise ConfigError(f"flag --label={config.label}: {dataset.name} has {', '.join(dataset.labels)}.")
+        raise ConfigError(f"{dataset.name} has {', '.join(dataset.labels)}.", setting="label", value=config.label)
     return dataset
 
 

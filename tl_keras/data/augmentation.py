@@ -209,7 +209,7 @@ def get_augmentation(name: str) -> Augmentation:
             raise unknown("augmentation", part, AUGMENTATIONS)
     rows = [AUGMENTATIONS[part] for part in parts]
     if fault := _fault(parts, rows):
-        raise ConfigError(f"flag --augmentation={name}: {fault}.")
+        raise ConfigError(f"{fault}.", setting="augmentation", value=name)
     if len(rows) == 1:
         return rows[0]
     description = "; then ".join(row.description for row in rows)

@@ -43,7 +43,7 @@ def find(dataset: str) -> Path:
     """The folder that `folder:PATH` names; ConfigError where there is none."""
     path = Path(dataset.removeprefix(PREFIX)).expanduser().absolute()
     if not path.is_dir():
-        raise ConfigError(f"flag --dataset={dataset}: expected a folder of class sub-folders; {path} is none.")
+        raise ConfigError(f"expected a folder of class sub-folders; {path} is none.", setting="dataset", value=dataset)
     return path
 
 
@@ -64,7 +64,7 @@ def load(config: DataConfig, url: str = "") -> Source:
     checked = _check(files)
     faults = [one.fault for one in checked if one.fault]
     if faults and config.on_corrupt == "error":
-        raise DamagedError(f"{_listed(faults)}\nReplace or remove them, or go on without them: --on_corrupt=skip.")
+        raise DamagedError(f"{_listed(faults)}\nReplace or remove them, or go on without them: `on_corrupt=skip`.")
     kept = [(file, one) for file, one in zip(files, checked, strict=True) if not one.fault]
     return _source(config.dataset, root, class_names, kept, _notes(kept, faults))
 

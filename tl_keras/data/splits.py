@@ -93,7 +93,9 @@ def parse_keep(keep: str) -> dict[str, float]:
         except ValueError:
             shares[name] = 0.0
         if not 0 < shares[name] <= 1:
-            raise ConfigError(f"flag --keep={keep}: {pair.strip()}: expected different names, each with a share in (0, 1], e.g. cat:0.25.")
+            raise ConfigError(
+                f"{pair.strip()}: expected different names, each with a share in (0, 1], e.g. cat:0.25.", setting="keep", value=keep
+            )
     return shares
 
 
@@ -126,7 +128,7 @@ def keep_shares(train: Examples, source: Source, keep: str) -> Examples:
         labels = _labels(name, source, keep)
         if twice := [label for label in labels if label in named]:
             names = f"{named[twice[0]]} and {name}"
-            raise ConfigError(f"flag --keep={keep}: {names} both name the class {source.class_names[twice[0]]}. Name it once.")
+            raise ConfigError(f"{names} both name the class {source.class_names[twice[0]]}. Name it once.", setting="keep", value=keep)
         named |= dict.fromkeys(labels, name)
         members = np.flatnonzero(np.isin(train.labels, labels))
         taken[members[round(share * len(members)) :]] = False
@@ -137,7 +139,7 @@ def _labels(name: str, source: Source, keep: str) -> tuple[int, ...]:
     """The classes that a name of `keep` means."""
     known = {**{class_name: (label,) for label, class_name in enumerate(source.class_names)}, **source.groups}
     if name not in known:
-        raise ConfigError(f"flag --keep={keep}: {unknown('class or group of classes', name, known)}")
+        raise ConfigError(str(unknown("class or group of classes", name, known)), setting="keep", value=keep)
     return known[name]
 
 
@@ -167,7 +169,7 @@ def arrange(found: Mapping[str, Examples]) -> dict[str, Any]:
 def _share(name: str, config: DataConfig, num_examples: int) -> int:
     value = getattr(config, name)
     if not (share := round(value * num_examples)):
-        raise ConfigError(f"flag --{name}={value}: that is none of the {num_examples} images of {config.dataset}. Choose a larger share.")
+        raise ConfigError(f"that is 0 of the {num_examples} images of {config.dataset}. Use a larger fraction.", setting=name, value=value)
     return share
 
 
@@ -176,8 +178,8 @@ def _check_classes(source: Source, train: Examples, config: DataConfig) -> None:
     if missing:
         some = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
         raise ConfigError(
-            f"The {len(train)} images to train on (--fraction={config.fraction}, --validation_fraction={config.validation_fraction}, "
-            f"--keep={config.keep}, --limit_train={config.limit_train}) have none of {len(missing)} of the "
+            f"The {len(train)} images to train on (`fraction={config.fraction}`, `validation_fraction={config.validation_fraction}`, "
+            f"`keep={config.keep}`, `limit_train={config.limit_train}`) have none of {len(missing)} of the "
             f"{len(source.train.class_counts)} classes of {source.name}: {some}. Train on more."
         )
 

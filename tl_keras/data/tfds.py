@@ -12,8 +12,8 @@ from tl_keras.config import DataConfig
 from tl_keras.data.examples import Images, Source, make_examples
 from tl_keras.data.splits import arrange
 from tl_keras.errors import ConfigError, DamagedError, MissingError, unknown
+from tl_keras.utils import connectivity
 from tl_keras.utils.hashing import fingerprint
-from tl_keras.utils.http import reachable
 
 if TYPE_CHECKING:
     import tensorflow_datasets as tfds
@@ -44,7 +44,7 @@ def load(config: DataConfig, url: str = "") -> Source:
     group_names = builder.info.features[group_key].names if group_key in builder.info.features else []
     names = [name for name in SPLITS if name in builder.info.splits]
     if "train" not in names:
-        raise ConfigError(f"flag --dataset={config.dataset}: it has no split named train, only {', '.join(builder.info.splits)}.")
+        raise ConfigError(f"it has no split named train, only {', '.join(builder.info.splits)}.", setting="dataset", value=config.dataset)
     keys = (image_key, config.label, group_key if group_names else config.label)
     records = {name: _read(builder, name, keys, len(class_names)) for name in names}
     return replace(_source(builder, image_key, class_names, records, config), groups=_groups(records, group_names))
@@ -84,7 +84,7 @@ def _fetch(config: DataConfig, url: str, place: Path) -> "tfds.core.DatasetBuild
     if builder.is_prepared():
         return builder
     url = url or builder.info.homepage
-    failure = "" if url and reachable(url) else "its host does not answer"
+    failure = "" if url and connectivity.is_reachable(url) else "its host does not answer"
     try:
         if not failure:
             builder.download_and_prepare()
@@ -93,8 +93,8 @@ def _fetch(config: DataConfig, url: str, place: Path) -> "tfds.core.DatasetBuild
     if failure:
         raise MissingError(
             f"The data set {config.dataset} is not prepared in {place}, and {failure} ({url}). Prepare it where there is a network, "
-            f"with `tfds build {config.dataset}`, and point --data_dir at the directory that holds {config.dataset}/; "
-            "or use what the package carries, with --dataset=digits, or --on_missing=embedded in an experiment."
+            f"with `tfds build {config.dataset}`, and point `data_dir` at the directory that holds {config.dataset}/; "
+            "or use what the package carries, with `dataset=digits`, or `on_missing=embedded` in an experiment."
         )
     return builder
 
@@ -110,7 +110,7 @@ def _known_builder(config: DataConfig) -> "tfds.core.DatasetBuilder":
         known = {*DATASETS, *_similar(config.dataset, str(error)), "folder:PATH", "the name of another TFDS set"}
         raise unknown("data set", config.dataset, known) from None
     except (ValueError, OSError) as error:
-        raise ConfigError(f"flag --dataset={config.dataset}: TFDS cannot make it: {_first_line(error)}.") from error
+        raise ConfigError(f"TFDS cannot make it: {_first_line(error)}.", setting="dataset", value=config.dataset) from error
 
 
 def _similar(name: str, message: str) -> list[str]:
@@ -129,11 +129,12 @@ def _features(features: "tfds.features.FeaturesDict", config: DataConfig) -> tup
     labels = {key: feature for key, feature in found.items() if isinstance(feature, tfds.features.ClassLabel)}
     if not images or not labels:
         raise ConfigError(
-            f"flag --dataset={config.dataset}: expected images with a class label; its features are {', '.join(found) or 'none'}. "
-            "Choose an image-classification set."
+            f"expected images with a class label; its features are {', '.join(found) or 'none'}. Choose an image-classification set.",
+            setting="dataset",
+            value=config.dataset,
         )
     if config.label not in labels:
-        raise ConfigError(f"flag --label={config.label}: {config.dataset} has {', '.join(sorted(labels))}.")
+        raise ConfigError(f"{config.dataset} has {', '.join(sorted(labels))}.", setting="label", value=config.label)
     return "image" if "image" in images else images[0], tuple(labels[config.label].names)
 
 

@@ -50,7 +50,7 @@ class Planner:
         smallest = min(cut.num_bytes for cut in cuts) * num_rows / split_point.MEGABYTE
         return split_point.choose(
             cuts, num_rows, self.limits
-        ), f"as that takes at least {smallest:,.0f} MB, more than --cache_budget allows"
+        ), f"as that takes at least {smallest:,.0f} MB, more than `cache_budget` allows"
 
     def choose_features(self, num_rows: int) -> split_point.Choice | None:
         """The cut at what the head of the last phase makes its logits of; None where its rows do not fit."""
@@ -66,11 +66,11 @@ class Planner:
         """Why nothing of this run can be kept, or nothing."""
         config = self._config.data
         if self._config.runtime.cache == "off":
-            return "as --cache=off"
+            return "as `cache=off`"
         if data.get_augmentation(config.augmentation).mixer:
             return f"as augmentation {config.augmentation} mixes images anew in each epoch"
         if config.augmentation != NONE and not config.cache_views:
-            return f"as augmentation {config.augmentation} makes new images in each epoch; --cache_views=N makes N of each"
+            return f"as augmentation {config.augmentation} makes new images in each epoch; `cache_views=N` makes N of each"
         return ""
 
     def _cuts(self, phase: Phase) -> list[split_point.Cut]:

@@ -41,7 +41,7 @@ def write_reports(runs_dir: Path) -> list[Path]:
     directories = sorted(path.parent for path in runs_dir.glob(f"*/{EXPERIMENT_FILE}"))
     if not directories:
         expected = f"expected {EXPERIMENT_FILE} in it or one directory below"
-        raise ConfigError(f"flag --runs_dir={runs_dir}: {expected}. Run an experiment first, e.g. make exp-part-a.")
+        raise ConfigError(f"{expected}. Run an experiment first, e.g. make exp-part-a.", setting="runs_dir", value=runs_dir)
     files, blocks, parts = [], [], []
     for directory in directories:
         part, pages, found = _part(directory)

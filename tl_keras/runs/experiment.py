@@ -97,8 +97,8 @@ class Experiment:
                 any(row.config.to_dict()[name] != value for row in rows)
                 and self._rows({**self.settings, **size.settings, **without}, fractions) == rows
             ):
-                choice = f"use --{name}s to choose them" if name == "fraction" and self.fractions else "leave it out"
-                raise ConfigError(f"flag --{name}: the rows of {self.name} set it; {choice}.")
+                choice = f"use `{name}s` to choose them" if name == "fraction" and self.fractions else "leave it out"
+                raise ConfigError(f"`{name}`: the rows of {self.name} set it; {choice}.")
         return rows if "image_size" in overrides else [size.apply(row) for row in rows]
 
     def _rows(self, settings: Mapping[str, Any], fractions: Sequence[float]) -> list[Row]:
@@ -219,7 +219,7 @@ def _chosen(rows: list[Row], labels: Sequence[str]) -> list[Row]:
     names = [row.label for row in rows]
     for label in labels:
         if label not in names:
-            raise ConfigError(f"flag --rows={label}: {unknown('row', label, names)}")
+            raise ConfigError(str(unknown("row", label, names)), setting="rows", value=label)
     return [row for row in rows if row.label in labels] if labels else rows
 
 

@@ -113,7 +113,7 @@ def export_run(run_dir: Path, format: str, output: Path, *, data_dir: str = "") 
         raise unknown("export format", format, FORMATS)
     result = run_directory.load_result(run_dir)
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ConfigError(f"flag --output={output}: expected a directory that is new or empty.")
+        raise ConfigError("expected a directory that is new or empty.", setting="output", value=output)
     model = load_model(run_dir)
     settings = {"image_size": result["model"]["image_size"], "crop_fraction": result["model"]["crop_fraction"]}
     examples = _test_examples(result, data_dir)
@@ -126,7 +126,7 @@ def export_run(run_dir: Path, format: str, output: Path, *, data_dir: str = "") 
         if not difference <= TOLERANCE:
             raise ExportError(
                 f"The exported {format} model differs from the trained one by {difference:.2g} in probability on {len(examples)} test "
-                f"images; at most {TOLERANCE:g} was expected. Nothing was written to {output}. Try another --format."
+                f"images; at most {TOLERANCE:g} was expected. Nothing was written to {output}. Try another `format`."
             )
         record = _labels(path, result, len(examples), difference)
         files.write_json(made / "labels.json", record)
@@ -144,7 +144,7 @@ def _test_examples(result: Mapping[str, Any], data_dir: str) -> data.Examples:
     source = load_source(config.data)
     if source.fingerprint != result["data"]["fingerprint"]:
         raise ConfigError(
-            f"The data set {source.name} is not the one of the run: its fingerprint differs. Point --data_dir at the run's data."
+            f"The data set {source.name} is not the one of the run: its fingerprint differs. Point `data_dir` at the run's data."
         )
     test = data.make_splits(source, config.data, config.seed).test
     return test.take(np.linspace(0, len(test) - 1, min(NUM_IMAGES, len(test))).astype(int))

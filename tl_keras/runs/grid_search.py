@@ -50,7 +50,7 @@ def search(config: RunConfig, ready: Prepared, cache: FeatureCache, directory: P
 def _split(cache: FeatureCache, examples: Any) -> tuple[np.ndarray, np.ndarray]:
     features = cache.features(examples)
     if features is None:
-        raise ConfigError("flag --grid: the features of the images do not fit. Raise --cache_budget, or lower --fraction.")
+        raise ConfigError("`grid`: the features of the images exceed the memory budget. Raise `cache_budget` or lower `fraction`.")
     return features, examples.labels
 
 

@@ -74,7 +74,7 @@ def range_test(step: Callable[[float, Any], float], batches: Iterable[Any]) -> C
             break
         seen.append((rate, loss, smoothed))
     if len(seen) < 2:
-        raise TrainingError(f"The loss was {loss} at rate {rate:.2g}, the lowest of the test. Check the data, or --precision=float32.")
+        raise TrainingError(f"The loss was {loss} at rate {rate:.2g}, the lowest of the test. Check the data, or `precision=float32`.")
     return Curve(*zip(*seen, strict=True))
 
 

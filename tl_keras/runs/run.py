@@ -227,5 +227,5 @@ def load_model(run_dir: Path) -> Any:
 
     path = run_dir / run_directory.MODEL
     if not path.exists():
-        raise ConfigError(f"{run_dir} has no {run_directory.MODEL}: it was run with --save_model=false. Run it again with --save_model.")
+        raise ConfigError(f"{run_dir} has no {run_directory.MODEL}: it was run with `save_model=false`. Run it again with `save_model`.")
     return keras.models.load_model(path, compile=False)

@@ -106,7 +106,7 @@ def require_weights(stages: Stages, phase: Phase) -> None:
         named = [stage for stage, of_kind in phase.trainable.items() if of_kind == kind]
         if not any(_trainable(stages[stage], kind) for stage in named):
             raise ConfigError(
-                f"flag --strategy: the stages {', '.join(named)} have no {kind} weights, so nothing but the head would be trained."
+                f"`strategy`: the stages {', '.join(named)} have no {kind} weights, so nothing but the head would be trained."
             )
 
 
@@ -154,7 +154,7 @@ def audit(stages: Stages, phase: Phase, before: Mapping[str, str], learning_rate
     if stuck:
         raise TrainingError(
             f"Phase {phase.name!r}: {listing(stuck)} did not move although the strategy trains them. They got no gradient (dead units "
-            "before them) or a rate too small for float32. Try another --learning_rate or other weights."
+            "before them) or a rate too small for float32. Try another `learning_rate` or other weights."
         )
     return {"changed": len(moved), "unchanged": len(after) - len(moved), "below_resolution": len(lost)}
 

@@ -50,19 +50,19 @@ def parse(text: str, config: RunConfig) -> tuple[Head, ...]:
         settings = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
         configs = [config.replace(**values).to_dict() for values in settings]
     except ConfigError as error:
-        raise ConfigError(f"flag --grid={text}: {error}") from None
+        raise ConfigError(str(error), setting="grid", value=text) from None
     except ValueError as error:
-        raise ConfigError(f"flag --grid={text}: expected {error}.") from None
+        raise ConfigError(f"expected {error}.", setting="grid", value=text) from None
     return tuple(Head(**{name: flat[name] for name in NAMES}) for flat in configs)
 
 
 def _require_constant_features(config: RunConfig) -> None:
     if config.train.strategy != "head" or config.train.frozen_mode != "inference":
-        raise ConfigError("a grid shares one set of features: it needs --strategy=head and --frozen_mode=inference.")
+        raise ConfigError("a grid shares one set of features: it needs `strategy=head` and `frozen_mode=inference`.")
     if config.data.augmentation != "none" or config.runtime.distribution != "none":
-        raise ConfigError("a grid trains on kept features on one device: it needs --augmentation=none and --distribution=none.")
+        raise ConfigError("a grid trains on kept features on one device: it needs `augmentation=none` and `distribution=none`.")
     if not config.data.validation_fraction:
-        raise ConfigError("the best head is chosen on validation: it needs --validation_fraction above 0.")
+        raise ConfigError("the best head is chosen on validation: it needs `validation_fraction` above 0.")
 
 
 def _axes(text: str) -> dict[str, list[float] | list[int]]:

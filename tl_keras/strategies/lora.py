@@ -39,7 +39,7 @@ def find_targets(stages: Mapping[str, Sequence[layers.Layer]], targets: Sequence
         if not names:
             parts = sorted({_last_part(name) for name in there})
             raise ConfigError(
-                f"flag --strategy=lora:targets={'+'.join(targets)}: {target!r} matches no layer that can be adapted. There are: all; the "
+                f"`strategy=lora:targets={'+'.join(targets)}`: {target!r} matches no layer that can be adapted. There are: all; the "
                 f"stages {', '.join(dict.fromkeys(there.values()))}; layers whose names end in {', '.join(parts)}."
             )
         found |= names

@@ -64,7 +64,7 @@ def _phase(
 def _require_stages(names: Sequence[str], stages: Sequence[str], strategy: str) -> None:
     for name in names:
         if name not in (*stages, HEAD):
-            raise ConfigError(f"flag --strategy={strategy}: {unknown('stage', name, (*stages, HEAD))}")
+            raise ConfigError(str(unknown("stage", name, (*stages, HEAD))), setting="strategy", value=strategy)
 
 
 @dataclass(frozen=True)
@@ -92,8 +92,9 @@ class Last:
     def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
         if self.num_stages > len(stages):
             raise ConfigError(
-                f"flag --strategy=last:{self.num_stages}: the backbone has {len(stages)} stages ({', '.join(stages)}); "
-                f"use last:0 to last:{len(stages)}."
+                f"the backbone has {len(stages)} stages ({', '.join(stages)}); use last:0 to last:{len(stages)}.",
+                setting="strategy",
+                value=f"last:{self.num_stages}",
             )
         return (_phase(f"last {self.num_stages}", stages[len(stages) - self.num_stages :], config),)
 
@@ -120,7 +121,9 @@ class Freeze:
         _require_stages(self.stages, stages, spelled)
         if HEAD in self.stages:
             raise ConfigError(
-                f"flag --strategy={spelled}: the head is new and random, so it is always trained; freeze stages: {', '.join(stages)}."
+                f"the head is new and random, so it is always trained; freeze stages: {', '.join(stages)}.",
+                setting="strategy",
+                value=spelled,
             )
         return (_phase(f"freeze {'+'.join(self.stages)}", [stage for stage in stages if stage not in self.stages], config),)
 
@@ -143,7 +146,9 @@ class Gradual:
         if starts[-1] >= config.epochs or len(set(starts)) < num_phases:
             needed = max(1, self.every) * len(stages) + 1
             raise ConfigError(
-                f"flag --epochs={config.epochs}: gradual unfreezing of {len(stages)} stages needs at least {needed} to reach the first."
+                f"gradual unfreezing of {len(stages)} stages needs at least {needed} to reach the first.",
+                setting="epochs",
+                value=config.epochs,
             )
         ends = [*starts[1:], config.epochs]
         scales = _falling(stages, self.decay)
@@ -162,7 +167,9 @@ class HeadThenFull:
     def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
         probe = self.probe or max(1, config.epochs // 5)
         if probe >= config.epochs:
-            raise ConfigError(f"flag --epochs={config.epochs}: head_then_full needs more than its {probe} epochs of the head alone.")
+            raise ConfigError(
+                f"head_then_full needs more than its {probe} epochs of the head alone.", setting="epochs", value=config.epochs
+            )
         return (_phase("head", (), config, epochs=probe), _phase("full", stages, config, epochs=config.epochs - probe))
 
 
@@ -203,7 +210,9 @@ class Rates:
         _require_stages([stage for stage in self.rates if stage != OTHERS], stages, spelled)
         rates = {stage: self.rates.get(stage, self.rates.get(OTHERS)) for stage in (*stages, HEAD)}
         if missing := [stage for stage, rate in rates.items() if rate is None]:
-            raise ConfigError(f"flag --strategy={spelled}: no rate for {', '.join(missing)}. Name them, or give the rest a rate with *=.")
+            raise ConfigError(
+                f"no rate for {', '.join(missing)}. Name them, or give the rest a rate with *=.", setting="strategy", value=spelled
+            )
         return (_phase("rates", stages, config, rate_scale={stage: rate / config.learning_rate for stage, rate in rates.items()}),)
 
 
@@ -276,15 +285,15 @@ def parse(text: str) -> Strategy:
     """The strategy that `--strategy=text` names; ConfigError where the grammar does not have it."""
     name, colon, argument = text.partition(":")
     if name not in STRATEGIES:
-        raise ConfigError(f"flag --strategy={text}: {unknown('strategy', name, STRATEGIES)}")
+        raise ConfigError(str(unknown("strategy", name, STRATEGIES)), setting="strategy", value=text)
     form = STRATEGIES[name]
     if (colon and not form.read) or (not colon and form.read and not form.optional):
-        raise ConfigError(f"flag --strategy={text}: expected {form.help if form.read else name + ' without an argument'}.")
+        raise ConfigError(f"expected {form.help if form.read else name + ' without an argument'}.", setting="strategy", value=text)
     try:
         value = form.read(argument) if colon and form.read else {}
         return form.kind(**value) if not colon or form.optional else form.kind(value)
     except ValueError as error:
-        raise ConfigError(f"flag --strategy={text}: expected {error}.") from None
+        raise ConfigError(f"expected {error}.", setting="strategy", value=text) from None
 
 
 def plan(stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:

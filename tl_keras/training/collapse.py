@@ -19,8 +19,8 @@ JUMP = 2.0  # how much a validation loss grows at once; overfitting takes epochs
 MIN_FALL = 0.2  # of accuracy; less is noise on a small validation split
 
 CURES = (
-    "Try a tenth of --learning_rate, or rates that fall towards the stem, --strategy=layer_decay:0.3. Of little help: --warmup_epochs "
-    "puts it off until the rate is reached, and Adam's step is the same for a gradient that --clip_norm has scaled down."
+    "Try a tenth of `learning_rate`, or rates that fall towards the stem, `strategy=layer_decay:0.3`. Of little help: `warmup_epochs` "
+    "puts it off until the rate is reached, and Adam's step is the same for a gradient that `clip_norm` has scaled down."
 )
 
 

@@ -75,7 +75,7 @@ class EpochMeter:
         if not math.isfinite(loss):
             raise TrainingError(
                 f"The loss became {loss} at step {self._first_step + self._steps} (epoch {self._epoch}); the last finite one was "
-                f"{self._last_finite:.4g}. Try a lower --learning_rate, --warmup_epochs=1, or --precision=float32."
+                f"{self._last_finite:.4g}. Try a lower `learning_rate`, `warmup_epochs=1`, or `precision=float32`."
             )
         self._timed_examples += num_examples if self._first_read else 0
         self._examples += num_examples

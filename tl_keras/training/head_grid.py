@@ -78,7 +78,7 @@ def train_heads(
         TrainingError: no head kept a finite loss.
     """
     if not len(validation[1]):
-        raise ConfigError("A grid of heads is chosen on validation, and there are no validation examples; raise --validation_fraction.")
+        raise ConfigError("A grid of heads is chosen on validation, and there are no validation examples; raise `validation_fraction`.")
     grid = _Grid(heads, config, num_classes, initial, np.bincount(training[1], minlength=num_classes), xla)
     train, validate = _Split(*training), _Split(*validation)
     records = [_Record() for _ in heads]
@@ -123,7 +123,7 @@ def _result(heads: Sequence[Head], records: Sequence[_Record], config: TrainConf
     selected = [record.selected(config) for record in records]
     alive = [number for number, record in enumerate(records) if not record.diverged]
     if not alive:
-        raise TrainingError("The loss of every head of the grid became infinite or not a number. Try lower learning rates in --grid.")
+        raise TrainingError("The loss of every head of the grid became infinite or not a number. Try lower learning rates in `grid`.")
     winner = max(alive, key=lambda number: (selected[number]["val_accuracy"], -selected[number]["val_loss"]))
     table = [
         {

@@ -61,7 +61,9 @@ def start(config: RuntimeConfig, *, seed: int, batch_size: int, depthwise: bool)
     strategy = _strategy(config.distribution)
     replicas = strategy.num_replicas_in_sync
     if batch_size % replicas:
-        raise ConfigError(f"flag --batch_size={batch_size}: expected a multiple of the {replicas} replicas of --distribution=mirrored.")
+        raise ConfigError(
+            f"expected a multiple of the {replicas} replicas of `distribution=mirrored`.", setting="batch_size", value=batch_size
+        )
     gpus = tf.config.list_logical_devices("GPU")
     precision = _precision(config.precision, on_gpu=bool(gpus), depthwise=depthwise)
     keras.config.set_dtype_policy(precision)

@@ -186,7 +186,7 @@ class Trainer:
         if changed := sorted(path for path in self._constant if now[path] != before.get(path)):
             raise DamagedError(
                 f"{self._latest} was written with other frozen weights: {freezing.listing(changed)} differ. Expected those that the run "
-                "began with; was the file of --weights replaced? Put it back, or delete the run's directory to train it anew."
+                "began with; was the file of `weights` replaced? Put it back, or delete the run's directory to train it anew."
             )
 
     def _variables(self) -> list[keras.Variable]:

@@ -38,7 +38,7 @@ def fill(model: "keras.Model", backbone_name: str, arrays: Mapping[str, Any], so
     if difference := _difference(variables, arrays, left_out):
         raise ConfigError(
             f"The weights of {source} are not those of {backbone_name} as it is set up here. {'; '.join(difference)}. "
-            "Use the --backbone, --stem and --image_size that they were made with."
+            "Use the `backbone`, `stem` and `image_size` that they were made with."
         )
     loaded = [path for path in variables if path not in left_out]
     for path in loaded:

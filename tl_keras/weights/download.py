@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tl_keras.errors import ConfigError, DamagedError, MissingError
-from tl_keras.weights.http import BROKEN, Patience, Report, transfer
+from tl_keras.weights.http_transfer import BROKEN, Patience, Report, transfer
 from tl_keras.weights.verify import verify, wrong
 from tl_keras.weights.weights_file import WeightsFile
 
@@ -58,7 +58,7 @@ def _make(directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         raise ConfigError(
-            f"{directory} cannot be a directory of weights: {error}. Give another --weights_dir or TL_KERAS_WEIGHTS."
+            f"{directory} cannot be a directory of weights: {error}. Give another `weights_dir` or TL_KERAS_WEIGHTS."
         ) from error
 
 
@@ -67,7 +67,7 @@ def how_to_get(row: WeightsFile, directories: list[Path]) -> str:
     size = f"{row.size:,} bytes, " if row.size else ""
     return (
         f"Run again where {row.url} can be reached; or fetch it elsewhere and put it into {' or '.join(map(str, directories))} "
-        f"under the name {row.name} ({size}{row.hash_text}); or point --weights_dir at its directory."
+        f"under the name {row.name} ({size}{row.hash_text}); or point `weights_dir` at its directory."
     )
 
 

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from tl_keras.backbones import get_backbone
 from tl_keras.errors import MissingError, unknown
-from tl_keras.utils.http import reachable
+from tl_keras.utils import connectivity
 from tl_keras.weights.download import PATIENCE, fetch, how_to_get
 from tl_keras.weights.load import READERS
 from tl_keras.weights.registry import WEIGHTS
@@ -54,8 +54,8 @@ def _no_variant(backbone_name: str, variant: str) -> MissingError:
     having = ", ".join(name for name, rows in WEIGHTS.items() if any(row.variant == variant for row in rows))
     own = ", ".join(row.variant for row in WEIGHTS.get(backbone_name, ())) or "none"
     return MissingError(
-        f"flag --weights={variant}: there are no {variant} weights of {backbone_name} that can be fetched; there are: {own}. "
-        f"Give the path of a file ({', '.join(READERS)}) that holds them, or use a backbone that has them: {having}."
+        f"`weights={variant}`: there are no {variant} weights of {backbone_name} that can be fetched; there are: {own}. "
+        f"Give the path of a file ({', '.join(READERS)}) that holds them, or use a backbone that has them: {having}.",
     )
 
 
@@ -64,7 +64,7 @@ def _own_file(backbone_name: str, weights: str) -> Path:
     if path.is_file():
         return path
     if path.parent != Path(".") or path.name.endswith(tuple(READERS)):
-        raise MissingError(f"flag --weights={weights}: there is no such file. Looked for {path.absolute()}.")
+        raise MissingError(f"`weights={weights}`: there is no such file. Looked for {path.absolute()}.")
     raise unknown(f"weights of {backbone_name}", weights, ["none", *(row.variant for row in WEIGHTS.get(backbone_name, ())), "PATH"])
 
 
@@ -114,6 +114,6 @@ def _obtain(row: WeightsFile, directories: list[Path]) -> Path:
         if path.is_file():
             verify(path, row)
             return path
-    if not reachable(row.url, PATIENCE.timeout):
+    if not connectivity.is_reachable(row.url, PATIENCE.timeout):
         raise MissingError(f"The weights file {row.name} is not at hand, and {row.url} does not answer. {how_to_get(row, directories)}")
     return fetch(row, directories[0])

@@ -8,7 +8,7 @@ import urllib.request
 from functools import cache
 
 
-def reachable(url: str, timeout: float = 10.0) -> bool:
+def is_reachable(url: str, timeout: float = 10.0) -> bool:
     """Whether the host of `url` answers at all, with whatever HTTP status, within `timeout` seconds; asked once a process."""
     parts = urllib.parse.urlsplit(url)
     return _answers(f"{parts.scheme}://{parts.netloc}/", timeout)

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from tl_keras.utils import http
+from tl_keras.utils import connectivity
 
 
 @pytest.fixture
@@ -30,12 +30,12 @@ def host():
 
 def test_any_status_is_an_answer_and_it_is_asked_for_once(host):
     url, asked = host
-    assert http.reachable(f"{url}/one.pth") and http.reachable(f"{url}/two.pth")
+    assert connectivity.is_reachable(f"{url}/one.pth") and connectivity.is_reachable(f"{url}/two.pth")
     assert asked == ["/"]
 
 
 def test_a_closed_port_and_a_url_without_host_are_no_answers():
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
-        assert not http.reachable(f"http://127.0.0.1:{closed.getsockname()[1]}/x")
-    assert not http.reachable("")
+        assert not connectivity.is_reachable(f"http://127.0.0.1:{closed.getsockname()[1]}/x")
+    assert not connectivity.is_reachable("")
