@@ -5,10 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from tl_keras.report import plots
-from tl_keras.report.best import best_row_blocks
 from tl_keras.report.document import Block, Bullets, Code, Heading, Image, Mark, Paragraph, Table, to_html, to_markdown
 from tl_keras.report.experiment_results import ExperimentResults, Run
-from tl_keras.report.sections import comparison_blocks
+from tl_keras.report.sections import best_row_blocks, comparison_blocks
 from tl_keras.report.tables import COLUMNS, FURTHER_COLUMNS, caption, results_csv, table
 from tl_keras.report.text import NOTHING, device, duration, label, listed, plain
 from tl_keras.utils.files import write_text

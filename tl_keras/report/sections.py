@@ -1,11 +1,15 @@
-"""The part of a page on paired tests: rows against the best one, image by image."""
+"""Sections of a page: paired tests of all rows against the best one, and the classes of the best row."""
+
+import numpy as np
 
 from tl_keras.report.document import Block, Bullets, Heading, Paragraph, Table
+from tl_keras.report.error_analysis import confusion_of
 from tl_keras.report.experiment_results import ExperimentResults
 from tl_keras.report.statistics import EXACT_BELOW, Comparison, compare
-from tl_keras.report.text import label, plain
+from tl_keras.report.text import NOTHING, label, plain
+from tl_keras.results.metrics import class_scores
 
-HEADINGS = (
+COMPARISON_HEADINGS = (
     "row",
     "difference (points)",
     "only this row right",
@@ -15,6 +19,8 @@ HEADINGS = (
     "p",
     "p after Holm",
 )
+MAX_CLASSES = 40
+CLASS_HEADINGS = ("class", "test images", "precision (%)", "recall (%)", "F1 (%)", "most often taken for")
 
 
 def comparison_blocks(results: ExperimentResults, level: int) -> list[Block]:
@@ -28,13 +34,16 @@ def comparison_blocks(results: ExperimentResults, level: int) -> list[Block]:
     found = compare(results)
     blocks: list[Block] = [Heading(level, f"Paired tests against the best row, {label(results, found.reference)}")]
     if found.rows:
-        blocks += [Table(HEADINGS, [_cells(results, comparison) for comparison in found.rows]), Paragraph(_meaning(results))]
+        blocks += [
+            Table(COMPARISON_HEADINGS, [_comparison_cells(results, comparison) for comparison in found.rows]),
+            Paragraph(_meaning(results)),
+        ]
     if found.left_out:
         blocks.append(Bullets([f"{plain(name)}: not compared ({reason})" for name, reason in found.left_out]))
     return blocks
 
 
-def _cells(results: ExperimentResults, comparison: Comparison) -> list[str]:
+def _comparison_cells(results: ExperimentResults, comparison: Comparison) -> list[str]:
     tests = comparison.seeds
     return [
         label(results, comparison.row),
@@ -70,3 +79,34 @@ def _meaning(results: ExperimentResults) -> str:
         "Holm's correction is for the number of rows compared. The best row was chosen by the same test images, "
         "which favours it: a p near the threshold is weaker than it looks."
     )
+
+
+def best_row_blocks(results: ExperimentResults, level: int) -> list[Block]:
+    """Precision, recall and F1 of each class of the best row; of many classes those of the lowest F1.
+
+    Raises:
+        DamagedError: predictions of a run are absent or damaged.
+    """
+    row = results.best_row
+    confusion = confusion_of(row)
+    names, f1 = row.runs[0].class_names, class_scores(confusion).f1
+    order = range(len(names))
+    if len(names) > MAX_CLASSES:
+        order = sorted(order, key=lambda index: 2.0 if f1[index] is None else f1[index])[:MAX_CLASSES]
+    kept = "" if len(names) <= MAX_CLASSES else f" The {MAX_CLASSES} classes of the lowest F1, of {len(names):,}."
+    summed = " Counts are summed over the seeds." if len(row.runs) > 1 else ""
+    text = f"Classes of the best row. {NOTHING}: the class was never predicted, or has no test image.{summed}{kept}"
+    return [
+        Heading(level, f"Best row: {label(results, row)}"),
+        Table(CLASS_HEADINGS, [_class_cells(confusion, names, index) for index in order]),
+        Paragraph(text),
+    ]
+
+
+def _class_cells(confusion: np.ndarray, names: list[str], index: int) -> list[str]:
+    scores = class_scores(confusion)
+    shares = [values[index] for values in (scores.precision, scores.recall, scores.f1)]
+    wrong = confusion[index] * (np.arange(len(names)) != index)
+    taken_for = f"{plain(names[wrong.argmax()])} ({wrong.max():,})" if wrong.any() else NOTHING
+    shown = [NOTHING if share is None else f"{100 * share:.2f}" for share in shares]
+    return [plain(names[index]), f"{confusion[index].sum():,}", *shown, taken_for]
