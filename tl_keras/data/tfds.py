@@ -102,7 +102,7 @@ def _fetch(config: DataConfig, url: str, place: Path) -> "tfds.core.DatasetBuild
 def _known_builder(config: DataConfig) -> "tfds.core.DatasetBuilder":
     import tensorflow_datasets as tfds
 
-    from tl_keras.data import DATASETS
+    from tl_keras.data.registry import DATASETS
 
     try:
         return tfds.builder(config.dataset, data_dir=_root(config), try_gcs=False)

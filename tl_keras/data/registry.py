@@ -1,0 +1,100 @@
+"""The table of data sets, and `load_source`, which opens one of them. TensorFlow is loaded by the TFDS loader only."""
+
+import importlib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+
+from tl_keras.config import DataConfig
+from tl_keras.data import folder
+from tl_keras.data.examples import Source
+from tl_keras.errors import ConfigError, unknown
+
+TFDS_NAME = re.compile(r"[a-z][a-z0-9_]*(/[A-Za-z0-9_.-]+)?")
+CIFAR_URL = "https://www.cs.toronto.edu/~kriz/cifar.html"
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """An entry of `DATASETS`.
+
+    Attributes:
+        name: value of the setting `dataset`.
+        description: images, classes, authors, licence.
+        loader: module of this package whose `load(config, url)` returns the data set.
+        labels: allowed values of the setting `label`. Empty: known only after the data set is opened.
+        crop_fraction: default fraction of the shorter side that the centre crop keeps.
+        url: host of the download. It is contacted before a download is tried.
+    """
+
+    name: str
+    description: str
+    loader: str
+    labels: tuple[str, ...] = ("label",)
+    crop_fraction: float = 1.0
+    url: str = ""
+
+
+_ENTRIES = (
+    DatasetInfo("cifar10", "60,000 photographs of 32 px in 10 classes (Krizhevsky 2009)", "tfds", url=CIFAR_URL),
+    DatasetInfo(
+        "cifar100",
+        "60,000 photographs of 32 px in 100 classes, or 20 with `label=coarse_label` (Krizhevsky 2009)",
+        "tfds",
+        labels=("label", "coarse_label"),
+        url=CIFAR_URL,
+    ),
+    DatasetInfo(
+        "oxford_iiit_pet",
+        "7,349 photographs of 37 breeds, or of cats and dogs with `label=species` (Parkhi et al. 2012, CC BY-SA 4.0)",
+        "tfds",
+        labels=("label", "species"),
+        crop_fraction=0.875,
+        url="https://www.robots.ox.ac.uk/~vgg/data/pets/",
+    ),
+    DatasetInfo(
+        "digits",
+        "embedded: 1,797 handwritten digits of 8 px, or even and odd ones with `label=parity` (Alpaydin and Kaynak 1998, CC BY 4.0)",
+        "digits",
+        labels=("label", "parity"),
+    ),
+    DatasetInfo("glyphs", "embedded: 12,400 letters and digits of 8 px, rendered from matplotlib's fonts", "glyphs"),
+)
+DATASETS: Mapping[str, DatasetInfo] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
+
+
+def find_dataset(config: DataConfig) -> DatasetInfo:
+    """Return the entry of `config.dataset`. A folder, or a TFDS set outside `DATASETS`, gets a new entry. Loads no TensorFlow.
+
+    Raises:
+        ConfigError: The name is malformed, the folder does not exist, or the data set has no such label.
+    """
+    dataset = _find_entry(config.dataset)
+    if dataset.labels and config.label not in dataset.labels:
+        raise ConfigError(f"{dataset.name} has {', '.join(dataset.labels)}.", setting="label", value=config.label)
+    return dataset
+
+
+def _find_entry(name: str) -> DatasetInfo:
+    if name.startswith(folder.PREFIX):
+        folder.find(name)
+        return DatasetInfo(name, "a folder of images", "folder")
+    if not TFDS_NAME.fullmatch(name):
+        raise unknown("data set", name, [*DATASETS, "folder:PATH", "the name of a TFDS set"])
+    return DATASETS.get(name) or DatasetInfo(name, "a TFDS set", "tfds", labels=())
+
+
+def load_source(config: DataConfig) -> Source:
+    """Open the data set of `config`. A missing TFDS set is downloaded if its host answers.
+
+    Only `dataset`, `data_dir`, `label` and `on_corrupt` of `config` are used.
+
+    Raises:
+        ConfigError: The name or the label is unknown, or the data set is not one of labelled images.
+        MissingError: The data set is absent and cannot be downloaded. The message says how to get it.
+        DamagedError: The data set is corrupt.
+    """
+    dataset = find_dataset(config)
+    source = importlib.import_module(f"tl_keras.data.{dataset.loader}").load(config, dataset.url)
+    return replace(source, crop_fraction=dataset.crop_fraction)
