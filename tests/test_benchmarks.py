@@ -223,17 +223,17 @@ class TestPlainTorch:
         assert sum(weight.numel() for weight in plain_torch.NETWORKS[name](1000).parameters()) == expected
 
     @pytest.mark.parametrize("case, name", [("alexnet_64", "alexnet"), ("alexnet_224", "alexnet"), ("resnet18_224", "resnet18")])
-    def test_logits_are_torchvisions(self, plain_torch, shared, case, name):
+    def test_logits_are_torchvisions(self, plain_torch, case, name):
         import torch
-        from test_parity import by_formula
+        from torch_reference import make_images, make_tensor, torchvision_logits
 
         network = plain_torch.NETWORKS[name](1000).eval()
-        weights = {key: torch.from_numpy(np.asarray(by_formula(key, tuple(value.shape)))) for key, value in network.state_dict().items()}
+        weights = {key: torch.from_numpy(np.asarray(make_tensor(key, tuple(value.shape)))) for key, value in network.state_dict().items()}
         network.load_state_dict(weights)
         size = int(case.rpartition("_")[2])
-        images = np.random.default_rng(0).standard_normal((2, size, size, 3)).astype("float32")
-        with np.load(shared / "parity" / "torchvision_logits.npz") as file, torch.no_grad():
-            found, expected = network(torch.from_numpy(images).permute(0, 3, 1, 2)).numpy(), file[case]
+        expected = torchvision_logits()[case]
+        with torch.no_grad():
+            found = network(torch.from_numpy(make_images(size)).permute(0, 3, 1, 2)).numpy()
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * expected.std())
 
     @pytest.mark.parametrize("name", ["alexnet", "resnet18"])

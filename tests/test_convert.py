@@ -9,9 +9,9 @@ import pytest
 import torch_builder
 from safetensors.numpy import save_file
 from test_backbones import pixels
-from test_parity import BOTTLENECK, CASES, resnet, tensors, vit_b_16
+from torch_reference import BOTTLENECK, CASES, make_tensors, resnet, vit_b_16
 
-from tl_keras.backbones import build_classifier, features_model, get_backbone
+from tl_keras.backbones import build_classifier, feature_extractor, get_backbone
 from tl_keras.errors import ConfigError, DamagedError, MissingError
 from tl_keras.weights import load_weights
 from tl_keras.weights.from_publisher import LaidOut, from_tensors, naming_of
@@ -47,7 +47,7 @@ def test_positions_without_a_square_grid_are_refused(num_tokens):
 @pytest.mark.parametrize("size, side", [(32, 2), (384, 24)])
 def test_vit_loads_at_another_image_size(size, side):
     model = build_classifier("vit_b16", 1000, image_size=size)
-    given = tensors(vit_b_16())
+    given = make_tensors(vit_b_16())
     account = from_tensors(model, "vit_b16", given, "vit.pth")
     assert account["resized"] == {"pos_embedding/kernel": f"14 x 14 patches in the file, interpolated to {side} x {side}"}
     kernel = np.asarray(model.get_layer("pos_embedding").kernel)
@@ -58,7 +58,7 @@ def test_vit_loads_at_another_image_size(size, side):
 
 def test_positions_that_cannot_be_resized_are_named():
     model = build_classifier("vit_b16", 10, image_size=32)
-    given = tensors(vit_b_16()) | {"encoder.pos_embedding": np.zeros((1, 196, 768), "float32")}
+    given = make_tensors(vit_b_16()) | {"encoder.pos_embedding": np.zeros((1, 196, 768), "float32")}
     with pytest.raises(ConfigError, match=r"pos_embedding/kernel \(1, 196, 768\) in the file, \(1, 5, 768\) in the model"):
         from_tensors(model, "vit_b16", given, "vit.pth")
 
@@ -175,7 +175,7 @@ def small():
 
 def state_dict(dtype="float32"):
     """A ResNet18 with CIFAR stem, and its values rounded to `dtype`."""
-    given = tensors(resnet(3))
+    given = make_tensors(resnet(3))
     return {name: array if array.dtype.kind == "i" else array.astype(dtype) for name, array in given.items()}
 
 
@@ -222,7 +222,7 @@ def test_absent_file_is_said(suffix, small, tmp_path):
 @pytest.mark.parametrize("stem, left_out", [("imagenet", set()), ("cifar", {"conv1/kernel"})])
 def test_cifar_stem_takes_all_but_conv1(stem, left_out):
     model = build_classifier("resnet50_torch", 1000, image_size=32, stem=stem)
-    account = from_tensors(model, "resnet50_torch", tensors(resnet(7, (3, 4, 6, 3), BOTTLENECK)), "resnet50.pth")
+    account = from_tensors(model, "resnet50_torch", make_tensors(resnet(7, (3, 4, 6, 3), BOTTLENECK)), "resnet50.pth")
     assert set(account["left_out"]) == left_out
     assert account["loaded"] == len(model.weights) - len(left_out)
 
@@ -290,7 +290,7 @@ def test_features_do_not_depend_on_the_head(small):
     other = build_classifier("resnet18", 1000, image_size=32, stem="cifar")
     assert not from_tensors(other, "resnet18", given, "file.pth")["left_out"]
     images = pixels(small)
-    np.testing.assert_array_equal(np.asarray(features_model(small)(images)), np.asarray(features_model(other)(images)))
+    np.testing.assert_array_equal(np.asarray(feature_extractor(small)(images)), np.asarray(feature_extractor(other)(images)))
 
 
 def test_released_memory_of_a_mapped_file_is_read_again_when_wanted():

@@ -1,14 +1,12 @@
 """Six training steps against PyTorch's: the same network, weights and batches have to give the same losses and the same changes.
 
-The reference figures and the formula of weights and batches are described beside them in README.md.
+The reference values and the formula of the weights are in torch_reference.py.
 """
-
-import json
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_parity import resnet, tensors
+from torch_reference import make_tensors, resnet, torch_training
 
 from tl_keras import backbones
 from tl_keras.config import RuntimeConfig, TrainConfig
@@ -53,7 +51,7 @@ CASES = {
 
 def initial_tensors() -> dict[str, np.ndarray]:
     shapes = resnet(3) | {"fc.weight": (10, 512), "fc.bias": (10,)}
-    made = tensors(shapes)
+    made = make_tensors(shapes)
     made["fc.weight"] *= 0.15
     made["fc.bias"] *= 0
     for name in made:
@@ -83,8 +81,8 @@ def change(trainer: Trainer, stage: str, before: dict[str, np.ndarray]) -> float
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_training_is_that_of_torch(case, shared, tmp_path):
-    expected = json.loads((shared / "parity" / "torch_training_losses.json").read_text())[case]
+def test_training_is_that_of_torch(case, tmp_path):
+    expected = torch_training()[case]
     trainer, losses, before = train(case, tmp_path)
     np.testing.assert_allclose(losses, expected["loss_before_each_step"], atol=1e-3, rtol=0)
     for stage, name in NAMES.items():
@@ -94,8 +92,8 @@ def test_training_is_that_of_torch(case, shared, tmp_path):
     assert trainer.progress.phases[0]["trainable_parameters"] == expected["trainable_parameters"]
 
 
-def test_every_case_of_the_reference_is_run(shared):
-    assert set(CASES) == set(json.loads((shared / "parity" / "torch_training_losses.json").read_text()))
+def test_every_case_of_the_reference_is_run():
+    assert set(CASES) == set(torch_training())
 
 
 def test_kinds_of_weights_are_those_that_phases_name():

@@ -2,7 +2,7 @@
 
     python -m tools.parity_table --torch-python=PYTHON      # an interpreter that has torch; this one needs none
 
-The cases, the weights and the reference logits are those of tests/test_parity.py. `--stream` has torch write its older container.
+The cases, the weights and the reference logits are those of tests/torch_reference.py. `--stream` has torch write its older container.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.test_parity import CASES, expected_logits, images, tensors
+from tests.torch_reference import CASES, make_images, make_tensors, torchvision_logits
 from tl_keras.backbones import build_classifier
 from tl_keras.weights import load_weights
 
@@ -27,7 +27,7 @@ torch.save(state, sys.argv[2], _use_new_zipfile_serialization=sys.argv[3] != "st
 def write_with_torch(torch_python: str, shapes: dict[str, tuple[int, ...]], path: Path, container: str) -> None:
     """Write the tensors of `shapes` to `path` as torch saves a state dict."""
     given = path.with_suffix(".npz")
-    np.savez(given, **tensors(shapes))
+    np.savez(given, **make_tensors(shapes))
     subprocess.run([torch_python, "-c", WRITE, str(given), str(path), container], check=True)
     given.unlink()
 
@@ -37,8 +37,8 @@ def row(case: str, path: Path) -> str:
     backbone, stem, size, _ = CASES[case]
     model = build_classifier(backbone, 1000, image_size=size, stem=stem, normalization="none")
     account = load_weights(model, backbone, path)
-    difference = float(np.abs(np.asarray(model(images(size))) - expected_logits(case)).max())
-    deviation = float(expected_logits(case).std())
+    difference = float(np.abs(np.asarray(model(make_images(size))) - torchvision_logits()[case]).max())
+    deviation = float(torchvision_logits()[case].std())
     return f"| {case} | {account['loaded']} | {difference:.2e} | {deviation:.3f} | {difference / deviation:.1e} |"
 
 
