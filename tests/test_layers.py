@@ -1,8 +1,6 @@
 """The layout of the package: every import points from a higher layer to a lower one."""
 
 import ast
-import importlib
-import pkgutil
 from pathlib import Path
 
 import pytest
@@ -98,23 +96,3 @@ def test_third_party_imports(path):
         assert "tensorflow" not in third_party or package_of(path) not in NO_TENSORFLOW
     if package_of(path) in NO_KERAS:
         assert not any(name.split(".")[0] == "keras" for name in imported(tree) - annotations_only(tree))
-
-
-def submodules() -> list[str]:
-    return [module.name for module in pkgutil.walk_packages(tl_keras.__path__, "tl_keras.") if not module.name.endswith("__main__")]
-
-
-def test_no_public_name_equals_a_submodule():
-    for name in ["tl_keras", *submodules()]:
-        package = importlib.import_module(name)
-        if hasattr(package, "__path__"):
-            names = {module.name for module in pkgutil.iter_modules(package.__path__)}
-            assert not names & set(getattr(package, "__all__", ())), name
-
-
-@pytest.mark.parametrize("name", tl_keras.PUBLIC)
-def test_public_names_stay_what_they_are(name):
-    first = getattr(tl_keras, name)
-    for module in submodules():
-        importlib.import_module(module)
-    assert getattr(tl_keras, name) is first is getattr(importlib.import_module(tl_keras.PUBLIC[name]), name)
