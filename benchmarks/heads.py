@@ -14,9 +14,10 @@ from benchmarks import ours
 from benchmarks.arrays import Arrays
 from benchmarks.work import CLASSES, Once, Outcome, Work
 from tl_keras import backbones
+from tl_keras.backbones import HEAD
 from tl_keras.config import RunConfig
 from tl_keras.data import pipeline
-from tl_keras.strategies import HEAD, Phase
+from tl_keras.strategies import Phase
 from tl_keras.strategies.grid import parse
 from tl_keras.training import losses, runtime
 from tl_keras.training.head_grid import train_heads
@@ -76,7 +77,7 @@ def one(work: Work, arrays: Arrays) -> Iterator[Once]:
 def run(work: Work, arrays: Arrays) -> Iterator[Once]:
     """One head, as the trainer trains it behind a cut."""
     config, (training, validation) = _settings(work), _splits(work, arrays)
-    machine = runtime.start(config.runtime, seed=0, batch_size=work.batch_size, depthwise=False)
+    machine = runtime.make_runtime(config.runtime, seed=0, batch_size=work.batch_size, depthwise=False)
     weights = np.ones(len(validation[1]), np.float32)
     batches = Batches(
         lambda epoch: _rows(training, _order(work)(epoch), (), work).map(lambda rows, labels: (rows, tf.one_hot(labels, CLASSES))),

@@ -19,7 +19,7 @@ Peaks = Mapping[str, Mapping[str, float]]
 
 def describe() -> dict[str, Any]:
     """Device, processor, automatic precision, versions and revision, as a run records them; with torch, threads and `peaks`."""
-    record = runtime.start(RuntimeConfig(), seed=0, batch_size=1, depthwise=False).record()
+    record = runtime.make_runtime(RuntimeConfig(), seed=0, batch_size=1, depthwise=False).record()
     torch_threads = 0
     with suppress(ImportError):
         torch = importlib.import_module("torch")

@@ -62,7 +62,7 @@ def _model(work: Work) -> tuple[keras.Model, runtime.Runtime]:
         return backbones.build_classifier(work.backbone, CLASSES, image_size=work.image_size), machine
 
 
-def _run(config: RunConfig, source: data.Source, callbacks: tuple[keras.callbacks.Callback, ...] = ()) -> dict[str, Any]:
+def _run(config: RunConfig, source: data.DatasetSource, callbacks: tuple[keras.callbacks.Callback, ...] = ()) -> dict[str, Any]:
     """A run on `source`, which is kept from no other: what was loaded from another `data_dir` does not count."""
     with tempfile.TemporaryDirectory() as directory, patch("tl_keras.data.load_source", lambda config: source):
         return run(config.replace(data_dir=directory), Path(directory) / "run", callbacks=callbacks)
@@ -82,7 +82,7 @@ def train_in_little_memory(work: Work, arrays: Arrays) -> Iterator[Once]:
         yield lambda: whole(config, arrays.source())
 
 
-def whole(config: RunConfig, source: data.Source) -> Outcome:
+def whole(config: RunConfig, source: data.DatasetSource) -> Outcome:
     """A run from its configuration to its files."""
     started = time.perf_counter()
     result = _run(config, source)
@@ -116,11 +116,11 @@ def _trainer(work: Work, model: keras.Model, machine: runtime.Runtime, directory
 @contextmanager
 def step(work: Work, arrays: Arrays) -> Iterator[Once]:
     """Training steps on a prepared batch: the trainer's own, without its loop."""
-    content, size = _batch(work, arrays), work.batch_size
-    batch = Batch(index=0, content=content, num_examples=size, num_in_update=size, update=0, completes=True)
+    data, size = _batch(work, arrays), work.batch_size
+    batch = Batch(index=0, data=data, num_examples=size, update_size=size, update=0, is_last_batch=True)
     with tempfile.TemporaryDirectory() as directory:
         trainer = _trainer(work, *_model(work), directory)
-        with trainer.following(trainer.phases[0]) as compiled:
+        with trainer.phase_step(trainer.phases[0]) as compiled:
             yield timed(lambda: [float(loss) for loss, _ in [trainer.take_step(compiled, batch) for _ in range(work.steps)]])
 
 

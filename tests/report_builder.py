@@ -101,7 +101,7 @@ def make_result(
 
 def make_run(path, row, seed, number, num_right, num_test, class_names, **facts):
     logits, labels = make_predictions(num_right, num_test, len(class_names), (number, seed))
-    test = evaluation.metrics(logits, labels)
+    test = evaluation.compute_metrics(logits, labels)
     place = RunDirectory(path)
     place.write_config(row.config.replace(seed=seed))
     place.write_history(make_history(test["accuracy"], seed))

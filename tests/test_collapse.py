@@ -37,36 +37,36 @@ HEALTHY = {
 @pytest.mark.parametrize("name", COLLAPSED)
 def test_a_collapse_has_a_symptom_and_the_epochs_before_it_have_none(name):
     history, num_classes, words = COLLAPSED[name]
-    assert words in collapse.symptom(history, num_classes)
-    assert not any(collapse.symptom(history[:end], num_classes) for end in range(1, len(history)))
+    assert words in collapse.detect_collapse(history, num_classes)
+    assert not any(collapse.detect_collapse(history[:end], num_classes) for end in range(1, len(history)))
 
 
 @pytest.mark.parametrize("name", HEALTHY)
 def test_training_that_is_slow_noisy_or_overfitting_is_no_collapse(name):
     history, num_classes = HEALTHY[name]
-    assert not any(collapse.symptom(history[:end], num_classes) for end in range(1, len(history) + 1))
+    assert not any(collapse.detect_collapse(history[:end], num_classes) for end in range(1, len(history) + 1))
 
 
 def test_the_largest_change_is_a_share_of_the_norm():
     before = {"a": np.array([3.0, 4.0]), "b": np.array([0.3, 0.4]), "zero": np.zeros(2)}
     after = {"a": np.array([3.0, 3.0]), "b": np.array([0.3, 0.2]), "zero": np.ones(2)}
-    assert collapse.largest_change(before, after) == {"path": "b", "share": pytest.approx(0.4)}
-    assert collapse.largest_change({}, {}) == {}
+    assert collapse.largest_relative_change(before, after) == {"path": "b", "share": pytest.approx(0.4)}
+    assert collapse.largest_relative_change({}, {}) == {}
 
 
 def test_the_message_names_cause_and_cures():
     moved = {"path": "conv/kernel", "share": 0.34, "updates": 15}
-    text = collapse.message("it fell", 2, TrainConfig(optimizer="adamw", learning_rate=1e-3), moved)
+    text = collapse.collapse_warning("it fell", 2, TrainConfig(optimizer="adamw", learning_rate=1e-3), moved)
     assert text.startswith(
         "Training collapsed in epoch 2: it fell. adamw at rate 0.001 moved conv/kernel by 34 % of its norm in the first 15"
     )
-    assert "--learning_rate" in text and "layer_decay" in text
-    assert "moved" not in collapse.message("it fell", 2, TrainConfig(), {})
+    assert "`learning_rate`" in text and "layer_decay" in text
+    assert "moved" not in collapse.collapse_warning("it fell", 2, TrainConfig(), {})
 
 
 def test_the_trainer_says_it_once_a_phase_and_records_it(tmp_path, capsys, monkeypatch):
     """The symptom is made up for the second epoch and the third; what was moved is measured."""
-    monkeypatch.setattr(collapse, "symptom", lambda history, num_classes: "it fell" if len(history) > 1 else "")
+    monkeypatch.setattr(collapse, "detect_collapse", lambda history, num_classes: "it fell" if len(history) > 1 else "")
     trainer = make_trainer(tmp_path, optimizer="adamw", learning_rate=1e-3)
     kernel = trainer.model.get_layer("stem_conv").kernel
     before = np.linalg.norm(kernel.numpy())

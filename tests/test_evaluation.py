@@ -7,7 +7,7 @@ import pytest
 
 from tl_keras.config import RunConfig
 from tl_keras.data import pipeline
-from tl_keras.data.examples import Images, make_examples
+from tl_keras.data.examples import ImageStore, make_examples
 from tl_keras.errors import DamagedError
 from tl_keras.results.predictions import (
     MAX_ERRORS,
@@ -32,16 +32,16 @@ LOGITS = np.array([[5, 0, 0], [3, 0, 0], [0, 4, 0], [0, 0, 1], [0, 2, 0]], np.fl
 def split(height, width, num=5):
     """Examples whose pixels are their places in the split."""
     pixels = np.broadcast_to(np.arange(num, dtype=np.uint8)[:, None, None, None], (num, height, width, 3))
-    return make_examples(Images(np.ascontiguousarray(pixels)), np.arange(num) % 3)
+    return make_examples(ImageStore(np.ascontiguousarray(pixels)), np.arange(num) % 3)
 
 
-def images_at(size, replicas=1):
+def batches_at(size, replicas=1):
     settings = {"image_size": size, "crop_fraction": 1.0, "batch_size": 2, "replicas": replicas}
-    return lambda positions: pipeline.evaluation_batches(split(size, size).take(positions), **settings)
+    return lambda positions: pipeline.evaluation_batches(split(size, size).subset(positions), **settings)
 
 
 def test_metrics_are_those_of_the_schema_and_survive_json():
-    found = evaluation.metrics(LOGITS, LABELS)
+    found = evaluation.compute_metrics(LOGITS, LABELS)
     assert set(found) == set(TEST_KEYS)
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["accuracy"] == 0.4 and found["num_examples"] == 5 and found["top5_accuracy"] is None
@@ -52,7 +52,7 @@ def test_metrics_are_those_of_the_schema_and_survive_json():
 
 @pytest.mark.parametrize("replicas", [1, 2])
 def test_mistakes_are_the_wrong_answers_the_surest_first(replicas):
-    found = evaluation.most_confident_errors(LOGITS, LABELS, images_at(8, replicas))
+    found = evaluation.most_confident_errors(LOGITS, LABELS, batches_at(8, replicas))
     np.testing.assert_array_equal(found.indices, [2, 1, 3])
     np.testing.assert_array_equal(found.labels, [2, 1, 0])
     np.testing.assert_array_equal(found.predicted, [1, 0, 2])
@@ -62,7 +62,7 @@ def test_mistakes_are_the_wrong_answers_the_surest_first(replicas):
 
 
 def test_mistakes_are_bounded_in_number_and_size():
-    found = evaluation.most_confident_errors(LOGITS, LABELS, images_at(200), num=2)
+    found = evaluation.most_confident_errors(LOGITS, LABELS, batches_at(200), num=2)
     assert found.images.shape == (2, MAX_THUMBNAIL, MAX_THUMBNAIL, 3)
     np.testing.assert_array_equal(found.images[:, 50, 50, 0], [2, 1])
 

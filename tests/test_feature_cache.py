@@ -217,8 +217,8 @@ def test_replicas_read_the_same_rows(tmp_path):
 
 
 def small_examples(num=20):
-    images = data.Images(np.zeros((num, 2, 2, 3), np.uint8))
-    return data.make_examples(images, np.zeros(num, np.int64)).take(np.arange(num)[::-1])
+    images = data.ImageStore(np.zeros((num, 2, 2, 3), np.uint8))
+    return data.make_examples(images, np.zeros(num, np.int64)).subset(np.arange(num)[::-1])
 
 
 def test_every_view_is_shown_once_in_each_round_and_drawn_by_seed_epoch_and_image():
@@ -233,7 +233,7 @@ def test_every_view_is_shown_once_in_each_round_and_drawn_by_seed_epoch_and_imag
     for first in (0, 3, 6):
         for image in range(20):
             assert {views[epoch][image] for epoch in range(first, first + 3)} == {0, 1, 2}
-    again = training_epoch(examples.take(np.arange(5)), "natural", seed=4, epoch=7, num_views=3)
+    again = training_epoch(examples.subset(np.arange(5)), "natural", seed=4, epoch=7, num_views=3)
     assert all(views[7][name] == view for name, view in zip(again.names.tolist(), again.views.tolist(), strict=True))
     other = training_epoch(examples, "natural", seed=5, epoch=7, num_views=3)
     assert dict(zip(other.names.tolist(), other.views.tolist(), strict=True)) != views[7]
@@ -306,7 +306,7 @@ def test_in_bfloat16_a_folded_network_is_the_same_to_its_rounding():
     keras.config.set_dtype_policy("mixed_bfloat16")
     model = classifier("resnet18", stem="cifar", image_size=32)
     prefix = split_model.cut(model, "resnet18", "features").prefix
-    machine = runtime.start(RuntimeConfig(precision="mixed_bfloat16"), seed=0, batch_size=3, depthwise=False)
+    machine = runtime.make_runtime(RuntimeConfig(precision="mixed_bfloat16"), seed=0, batch_size=3, depthwise=False)
     images = np.random.default_rng(0).uniform(0, 255, (3, 32, 32, 3)).astype("float32")
     plain, folded = (
         np.asarray(rows, np.float32) for rows in (prefix(images, training=False), split_model.compiled(prefix, machine)(images))

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from tl_keras.backbones.layers import dense
 from tl_keras.config import RunConfig, RuntimeConfig
-from tl_keras.data.examples import Examples, Images
+from tl_keras.data.examples import Examples, ImageStore
 from tl_keras.data.sampling import epoch_order
 from tl_keras.errors import ConfigError, TrainingError
 from tl_keras.runs.fallbacks import EMBEDDED_SETTINGS
@@ -30,7 +30,7 @@ RANDOM = np.random.default_rng(0)
 LABELS = RANDOM.choice(CLASSES, NUM_TRAIN + NUM_VALIDATION, p=[0.5, 0.2, 0.2, 0.1])
 VALUES = (RANDOM.normal(size=(len(LABELS), FEATURES)) + 0.8 * np.eye(CLASSES, FEATURES)[LABELS]).astype("float32")
 TRAINING, VALIDATION = (VALUES[:NUM_TRAIN], LABELS[:NUM_TRAIN]), (VALUES[NUM_TRAIN:], LABELS[NUM_TRAIN:])
-EXAMPLES = Examples(Images(np.zeros((NUM_TRAIN, 1, 1, 3), "uint8")), TRAINING[1], np.arange(NUM_TRAIN))
+EXAMPLES = Examples(ImageStore(np.zeros((NUM_TRAIN, 1, 1, 3), "uint8")), TRAINING[1], np.arange(NUM_TRAIN))
 
 
 def settings(**chosen) -> RunConfig:
@@ -60,7 +60,7 @@ def train_alone(head: grid.Head, config: RunConfig, directory, sampling="natural
     """The head as the training loop trains it."""
     chosen = {name: value for name, value in dataclasses.asdict(head).items() if name != "seed"}
     config = dataclasses.replace(config.train, **chosen)
-    machine = runtime.start(RuntimeConfig(precision="float32"), seed=head.seed, batch_size=BATCH, depthwise=False)
+    machine = runtime.make_runtime(RuntimeConfig(precision="float32"), seed=head.seed, batch_size=BATCH, depthwise=False)
     model = build(head.seed)
     features, labels = TRAINING
     targets = np.eye(CLASSES, dtype="float32")[labels]
@@ -103,7 +103,7 @@ def test_a_head_of_a_grid_is_the_head_of_a_run_of_its_own(tmp_path, text, chosen
         assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-5)
         assert (row["selected_epoch"], row["diverged"]) == (selected, False)
         assert {name: row[name] for name in grid.NAMES} == dataclasses.asdict(head)
-        if number != result.winner:
+        if number != result.best_index:
             continue
         for mine, alone in zip((result.kernel, result.bias), model.get_layer("logits").get_weights(), strict=True):
             np.testing.assert_allclose(mine, alone, rtol=1e-3, atol=2e-5)
@@ -118,9 +118,9 @@ def test_the_winner_is_the_best_on_validation():
     config = settings()
     result = train(grid.parse("learning_rate=1e-5|1e-1,l2=0|10", config), config)
     scores = [(row["val_accuracy"], -row["val_loss"]) for row in result.table]
-    assert result.winner == scores.index(max(scores)) and len(set(scores)) == 4
+    assert result.best_index == scores.index(max(scores)) and len(set(scores)) == 4
     logits = VALIDATION[0] @ result.kernel + result.bias
-    row = result.table[result.winner]
+    row = result.table[result.best_index]
     assert (logits.argmax(axis=1) == VALIDATION[1]).mean() == pytest.approx(row["val_accuracy"])
     assert result.best == {"epoch": row["selected_epoch"], "accuracy": row["val_accuracy"], "loss": row["val_loss"]}
 
@@ -129,7 +129,7 @@ def test_a_head_that_diverges_is_marked_and_spoils_no_other():
     config = settings(l2=0.1)
     wild, tame = grid.parse("learning_rate=1e30|0.1", config)
     together, alone = train([wild, tame], config), train([tame], config)
-    assert [row["diverged"] for row in together.table] == [True, False] and together.winner == 1
+    assert [row["diverged"] for row in together.table] == [True, False] and together.best_index == 1
     np.testing.assert_allclose(together.kernel, alone.kernel, rtol=1e-5, atol=1e-6)
     with pytest.raises(TrainingError, match="every head"):
         train([wild], config)
@@ -241,7 +241,7 @@ def test_a_grid_is_a_run_with_a_table_of_all_heads(tmp_path):
     best = max(table, key=lambda row: (float(row["val_accuracy"]), -float(row["val_loss"])))
     assert len(table) == 4 and result["phases"][0]["grid"]["heads"] == 4
     assert result["metrics"]["validation"]["accuracy"] == float(best["val_accuracy"])
-    assert result["phases"][0]["grid"]["winner"]["learning_rate"] == float(best["learning_rate"])
+    assert result["phases"][0]["grid"]["best_head"]["learning_rate"] == float(best["learning_rate"])
     settings = {name: float(best[name]) for name in ("learning_rate", "l2")}
     alone = run(config.replace(grid="", **settings), tmp_path / "alone")
     assert alone["metrics"]["test"]["accuracy"] == result["metrics"]["test"]["accuracy"]

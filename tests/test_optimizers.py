@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tl_keras.config import OPTIMIZERS, TrainConfig
-from tl_keras.training.optimizers import build_optimizer, is_decayed
+from tl_keras.training.optimizers import build_optimizer, has_weight_decay
 
 START = np.array([1.0, -2.0, 0.5], np.float32)
 GRADIENTS = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
@@ -67,7 +67,7 @@ def test_rate_scale_and_late_unfreeze(name):
     for _ in range(5):
         optimizer.apply([gradient], [early])
     np.testing.assert_array_equal(late.numpy(), START)
-    optimizer.rate_scales = [1.0, 0.5]
+    optimizer.lr_multipliers = [1.0, 0.5]
     optimizer.apply([gradient, gradient], [early, late])
     other.apply([gradient], [fresh])
     np.testing.assert_allclose(late.numpy() - START, 0.5 * (fresh.numpy() - START), rtol=1e-3)
@@ -94,7 +94,7 @@ def named_variables() -> dict[str, keras.Variable]:
 
 
 def test_what_is_decayed():
-    assert {path: is_decayed(variable) for path, variable in named_variables().items()} == DECAYED
+    assert {path: has_weight_decay(variable) for path, variable in named_variables().items()} == DECAYED
 
 
 @pytest.mark.parametrize("decay", ["weight_decay", "l2"])

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from tl_keras.config import SCHEDULES
-from tl_keras.training.schedules import SHAPES, Schedule
+from tl_keras.training.schedules import SCHEDULES as FUNCTIONS
+from tl_keras.training.schedules import Schedule
 
 
 def factors(name: str, warmup_epochs: float = 0.0) -> list[float]:
@@ -21,7 +22,7 @@ def test_schedules():
 
 
 def test_every_schedule_has_a_shape():
-    assert set(SHAPES) == set(SCHEDULES)
+    assert set(FUNCTIONS) == set(SCHEDULES)
 
 
 @pytest.mark.parametrize("name", SCHEDULES)
@@ -61,9 +62,9 @@ def test_runs_of_a_few_steps_have_a_rate(name, epochs):
 def test_plateau_waits_five_epochs_and_resumes():
     schedule = Schedule("plateau", steps_per_epoch=1, epochs=20)
     for loss in [1.0, 0.9, *[0.95] * 5]:
-        schedule.observe(loss)
+        schedule.on_validation_loss(loss)
     assert schedule.factor(7) == 1.0
     resumed = Schedule("plateau", steps_per_epoch=1, epochs=20)
     resumed.state |= schedule.state
-    resumed.observe(0.95)
+    resumed.on_validation_loss(0.95)
     assert resumed.factor(8) == pytest.approx(0.1)

@@ -62,7 +62,7 @@ def initial_tensors() -> dict[str, np.ndarray]:
 
 def train(case: str, directory) -> tuple[Trainer, list[float], dict[str, np.ndarray]]:
     config = TrainConfig(epochs=STEPS, batch_size=BATCH, selection="last", **OPTIMIZERS[case.partition("/")[2]])
-    machine = runtime.start(RuntimeConfig(precision="float32", xla="off"), seed=0, batch_size=BATCH, depthwise=False)
+    machine = runtime.make_runtime(RuntimeConfig(precision="float32", xla="off"), seed=0, batch_size=BATCH, depthwise=False)
     model = backbones.build_classifier("resnet18", 10, image_size=32, stem="cifar", normalization="none")
     from_tensors(model, "resnet18", initial_tensors(), "the formula")
     images = np.random.default_rng(0).standard_normal((STEPS, BATCH, 32, 32, 3)).astype("float32")
@@ -97,4 +97,4 @@ def test_every_case_of_the_reference_is_run():
 
 
 def test_kinds_of_weights_are_those_that_phases_name():
-    assert set(freezing.KINDS) == {ADAPTERS, ALL_WEIGHTS, BATCH_NORM, BIAS}
+    assert set(freezing.WEIGHT_GROUPS) == {ADAPTERS, ALL_WEIGHTS, BATCH_NORM, BIAS}

@@ -36,7 +36,7 @@ def make_batches(images=IMAGES, replicas=1, validation=True, batch=BATCH, target
 
 def make_trainer(directory, *, phases=None, settings=None, on_epoch=lambda progress: None, **config) -> Trainer:
     train = TrainConfig(**{"batch_size": BATCH, "learning_rate": 0.05, "epochs": 3, **config})
-    machine = runtime.start(RuntimeConfig(**{"precision": "float32", **(settings or {})}), seed=3, batch_size=BATCH, depthwise=False)
+    machine = runtime.make_runtime(RuntimeConfig(**{"precision": "float32", **(settings or {})}), seed=3, batch_size=BATCH, depthwise=False)
     with machine.scope():
         model, stages = tiny_classifier()
     phases = phases or plan(("stem", "body"), train)
@@ -97,7 +97,7 @@ def test_a_killed_run_resumes_to_the_bit(tmp_path, kill_after, chosen):
 
 def test_the_best_epoch_is_found_again_after_an_interruption(tmp_path, monkeypatch):
     """Every epoch is written, and the last is not the best: what is tested comes from the file alone."""
-    monkeypatch.setattr(checkpoint.Pace, "is_due", True)
+    monkeypatch.setattr(checkpoint.SavePolicy, "is_due", True)
     settings = {"epochs": 4, "selection": "best"}
     straight = make_trainer(tmp_path, **settings)
     best = straight.fit(make_batches()).best
@@ -112,7 +112,7 @@ def test_the_best_epoch_is_found_again_after_an_interruption(tmp_path, monkeypat
 def test_writing_takes_a_tenth_of_the_time_at_most(monkeypatch):
     clock = [50.0]
     monkeypatch.setattr("tl_keras.training.checkpoint.time.perf_counter", lambda: clock[0])
-    pace = checkpoint.Pace()
+    pace = checkpoint.SavePolicy()
     assert pace.is_due
     with pace.writing():
         clock[0] += 2.0
@@ -183,7 +183,7 @@ def test_two_replicas_train_as_one(tmp_path, strategy, chosen):
 def plain_trainer(directory, **config) -> Trainer:
     """A network without BatchNorm and dropout, of which the gradient of a batch is the mean of the gradients of its parts."""
     config = TrainConfig(**{"learning_rate": 0.05, "epochs": 2, "selection": "last", **config})
-    machine = runtime.start(RuntimeConfig(precision="float32"), seed=3, batch_size=config.batch_size, depthwise=False)
+    machine = runtime.make_runtime(RuntimeConfig(precision="float32"), seed=3, batch_size=config.batch_size, depthwise=False)
     model = keras.Sequential(
         [keras.Input((8, 8, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(4, 3), keras.layers.Flatten(), keras.layers.Dense(3)]
     )
@@ -208,7 +208,7 @@ def test_batches_accumulate_to_a_larger_one(tmp_path, chosen):
 
 def test_the_moving_average_is_what_is_validated_and_tested(tmp_path, monkeypatch):
     """Of the trained weights and the running statistics, by its formula, with the raw ones kept for training."""
-    monkeypatch.setattr(checkpoint.Pace, "is_due", True)
+    monkeypatch.setattr(checkpoint.SavePolicy, "is_due", True)
     seen = []
 
     class Record(keras.callbacks.Callback):
@@ -313,7 +313,7 @@ def test_the_meter_tells_computing_from_waiting_and_leaves_the_first_step_out(mo
             yield
 
     meter = EpochMeter(1, 0)
-    for _ in meter.timing(batches()):
+    for _ in meter.timed(batches()):
         clock[0] += 3.0
         meter.add(8, tf.constant(16.0), tf.constant(4.0))
     assert meter.finish() == {"loss": 2.0, "accuracy": 0.5, "images/s": 2.0, "input_wait": 0.25}  # 16 images and 2 s of waiting in 8 s
@@ -351,12 +351,12 @@ def test_steps_are_traced_once_for_whole_and_ragged_batches(tmp_path):
 
 def test_batch_must_divide_by_the_replicas():
     with pytest.raises(ConfigError, match="multiple of the 2 replicas"):
-        runtime.start(RuntimeConfig(distribution="mirrored"), seed=0, batch_size=7, depthwise=False)
+        runtime.make_runtime(RuntimeConfig(distribution="mirrored"), seed=0, batch_size=7, depthwise=False)
 
 
 @pytest.mark.parametrize("config", [{}, {"precision": "float32", "xla": "on"}])
 def test_runtime_records_what_is_really_used(config):
-    record = runtime.start(RuntimeConfig(**config), seed=0, batch_size=8, depthwise=True).record()
+    record = runtime.make_runtime(RuntimeConfig(**config), seed=0, batch_size=8, depthwise=True).record()
     assert record["precision"] == "float32"  # depthwise networks on a CPU, whatever it can
     assert record["xla"] is (config.get("xla") == "on")
     assert record["replicas"] == 1 and record["device"] == "CPU" and record["versions"]["keras"] == keras.__version__

@@ -37,7 +37,7 @@ from tl_keras import backbones, data, strategies, weights
 from tl_keras.config import RunConfig
 from tl_keras.data import pipeline
 from tl_keras.training import losses, runtime
-from tl_keras.training.optimizers import is_decayed
+from tl_keras.training.optimizers import has_weight_decay
 from tl_keras.training.trainer import Batches, Trainer
 
 BACKBONE, SIZE, BATCH, HE_SCALE = "mobilenet_0.75", 96, 16, 0.02
@@ -107,7 +107,7 @@ class Probe(keras.callbacks.Callback):
         self.figures: dict[str, float] = {}
 
     def on_train_begin(self, logs: Any = None) -> None:
-        self._features = backbones.features_model(self.model)
+        self._features = backbones.feature_extractor(self.model)
         self._before = self._features(self._images, training=False).numpy()
 
     def on_train_batch_begin(self, batch: int, logs: Any = None) -> None:
@@ -133,12 +133,12 @@ class Probe(keras.callbacks.Callback):
 def measure(label: str, settings: Mapping[str, Any], train: Arrays, validation: Arrays, num_classes: int, seed: int) -> tuple[str, str]:
     """The line of the table for a row, and what the trainer said of a collapse."""
     config = RunConfig().replace(**BASE | dict(settings))
-    machine = runtime.start(config.runtime, seed=seed, batch_size=BATCH, depthwise=True)
+    machine = runtime.make_runtime(config.runtime, seed=seed, batch_size=BATCH, depthwise=True)
     model = build(num_classes, scale="as trained" not in label)
     stages = backbones.stage_layers(model, BACKBONE)
-    phases = strategies.plan([stage for stage in stages if stage != strategies.HEAD], config.train)
-    trained = [layer for stage in phases[0].trainable if stage != strategies.HEAD for layer in stages[stage]]
-    probe = Probe([v for layer in trained for v in layer.trainable_weights if is_decayed(v)], validation)
+    phases = strategies.plan([stage for stage in stages if stage != backbones.HEAD], config.train)
+    trained = [layer for stage in phases[0].trainable if stage != backbones.HEAD for layer in stages[stage]]
+    probe = Probe([v for layer in trained for v in layer.trainable_weights if has_weight_decay(v)], validation)
 
     def training(epoch: int) -> tf.data.Dataset:
         order = np.random.default_rng((seed, epoch)).permutation(len(train[1]))

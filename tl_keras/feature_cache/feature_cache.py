@@ -20,7 +20,7 @@ from tl_keras.feature_cache.planner import NumImages, Planner, described
 from tl_keras.feature_cache.reader import Reader
 from tl_keras.runs.setup import Prepared, crop_fraction
 from tl_keras.strategies import Phase
-from tl_keras.training.trainer import Batches, Part
+from tl_keras.training.trainer import Batches, SplitInputs
 
 
 class FeatureCache:
@@ -42,13 +42,13 @@ class FeatureCache:
         }
         self._store = store.store_at(store.directory(config.runtime.cache_dir))
 
-    def narrow(self, phase: Phase, epoch: int, batches: Batches) -> Part:
+    def split_phase(self, phase: Phase, epoch: int, batches: Batches) -> SplitInputs:
         """What `phase` trains from `epoch` on: the network behind the cut, on the rows of the images in `batches`; or all of it."""
         self._store.release()
         choice, reason = self._planner.choose(phase)
         if choice is None:
             self._say(f"cache     {phase.name}: nothing is kept, {reason}\n")
-            return Part(None, batches, {"split_point": "", "reason": reason})
+            return SplitInputs(None, batches, {"split_point": "", "reason": reason})
         halves, reader = self._cut(choice)
         train, validation = self._splits.train, self._splits.validation
         self._say(f"cache     {phase.name}: {described(choice)}; ")
@@ -59,7 +59,7 @@ class FeatureCache:
             reader.evaluation(validation, batches.validation) if validation else None,
         )
         self._say("{features_computed:,} rows computed in {seconds:.1f} s, {features_reused:,} reused\n".format(**reader.record))
-        return Part(halves.suffix, narrowed, reader.record)
+        return SplitInputs(halves.suffix, narrowed, reader.record)
 
     def test(self, batches: tf.data.Dataset) -> tuple[keras.Model | None, tf.data.Dataset, Mapping[str, Any]]:
         """What scores the test split with the weights that the network has now, through the cut of the last phase where it has one.

@@ -6,6 +6,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from tl_keras.backbones import LOGITS
 from tl_keras.config import RunConfig
 from tl_keras.data.sampling import epoch_order
 from tl_keras.errors import ConfigError
@@ -18,7 +19,6 @@ from tl_keras.training.trainer import Progress
 from tl_keras.utils.files import write_csv
 
 FILE = "grid.csv"
-LOGITS = "logits"
 
 
 def search(config: RunConfig, ready: Prepared, cache: FeatureCache, directory: Path) -> tuple[Progress, int]:
@@ -77,6 +77,6 @@ def _progress(config: RunConfig, ready: Prepared, result: GridResult, heads: tup
         "cache": {"split_point": "features", "storage": "memory"},
         "audit": freezing.audit(ready.stages, phase, before),
         "collapse": "",
-        "grid": {"heads": len(heads), "varied": varied, "winner": result.table[result.winner]},
+        "grid": {"heads": len(heads), "varied": varied, "best_head": result.table[result.best_index]},
     }
     return Progress(epoch=config.train.epochs, history=result.history, phases=[record], best=result.best)

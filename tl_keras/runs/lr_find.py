@@ -88,8 +88,8 @@ def find(config: RunConfig) -> Curve:
     ready = prepare(config, plan(config))
     with tempfile.TemporaryDirectory() as directory:
         phases, network = ready.plan.phases, ready.seeing(ready.model)
-        trainer = Trainer(ready.model, ready.stages, phases, config.train, ready.machine, Path(directory), loss=ready.loss, network=network)
-        with trainer.following(ready.plan.phases[0]) as step:
+        trainer = Trainer(ready.model, ready.stages, phases, config.train, ready.machine, Path(directory), loss=ready.loss, forward=network)
+        with trainer.phase_step(ready.plan.phases[0]) as step:
             return range_test(_step(trainer, step), _endless(trainer, ready.training))
 
 

@@ -1,171 +1,201 @@
-"""One run, from a configuration to a directory with its result: the one composition function, `run`."""
+"""Trains and tests one configuration, and writes its run directory; scores and loads finished runs."""
 
 import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tl_keras import data
 from tl_keras.config import DataConfig, RunConfig
 from tl_keras.errors import ConfigError
 from tl_keras.results import run_directory
 from tl_keras.results.predictions import write_confident_errors, write_predictions
-from tl_keras.runs.setup import Plan, Prepared, crop_fraction, evaluation_batches, load_source, plan, prepare, start
+from tl_keras.results.run_directory import RunDirectory
+from tl_keras.runs.resolve import ResolvedRun, load_source, resolve
+from tl_keras.runs.setup import RunSetup, build_runtime, build_setup
+
+if TYPE_CHECKING:
+    import keras
+
+    from tl_keras.feature_cache.feature_cache import FeatureCache
+    from tl_keras.training.trainer import Progress
 
 
-def run(config: RunConfig, directory: Path, *, name: str = "", callbacks: Sequence[Any] = (), verbose: int = 0) -> dict[str, Any]:
-    """Train and test `config` in `directory`; finished runs are read back, interrupted ones resumed.
+def run(
+    config: RunConfig, directory: Path, *, name: str = "", callbacks: "Sequence[keras.callbacks.Callback]" = (), verbose: int = 0
+) -> dict[str, Any]:
+    """Train and test `config` in `directory`. A finished run is read back, an interrupted one resumed.
+
+    Keras's dtype policy and the random generators of Python and NumPy are left as they were. TensorFlow's own seed cannot be
+    read back, so it stays at the seed of the run.
 
     Args:
-        name: what the run is called in the result; the directory's name if empty.
-        callbacks: Keras callbacks, called as `model.fit` would.
-        verbose: 0 silent, 1 a progress bar, 2 a line each epoch.
+        name: name of the run in the result; by default that of the directory.
+        callbacks: Keras callbacks, called as `model.fit` would. A grid of heads does not call them.
+        verbose: 0 silent, 1 a progress bar, 2 a line per epoch.
 
     Returns:
-        The content of `result.json`; its schema is documented in `run_directory.py`.
+        The content of `result.json`; `results/run_directory.py` documents its keys.
 
     Raises:
-        UserError: impossible settings, missing or damaged files, non-finite losses, a failed audit.
+        UserError: Settings are impossible, files missing or damaged, a loss is not finite, or a frozen weight changed.
     """
-    planned = plan(config)
-    place = run_directory.RunDirectory(directory)
-    if finished := place.load_if_finished(config):
+    return run_resolved(resolve(config), directory, name=name, callbacks=callbacks, verbose=verbose)
+
+
+def run_resolved(
+    resolved: ResolvedRun, directory: Path, *, name: str = "", callbacks: "Sequence[keras.callbacks.Callback]" = (), verbose: int = 0
+) -> dict[str, Any]:
+    """Do what `run` does for a configuration that is resolved already."""
+    run_dir = RunDirectory(directory)
+    if finished := run_dir.load_if_finished(resolved.config):
         return finished
-    with place.lock():
-        place.write_config(config)
-        return _run(config, planned, place, name or directory.name, callbacks, verbose)
+    with run_dir.lock():
+        run_dir.write_config(resolved.config)
+        from tl_keras.training.runtime import preserve_global_state
+
+        with preserve_global_state():
+            return _run(resolved, run_dir, name or directory.name, callbacks, verbose)
 
 
 def _run(
-    config: RunConfig, planned: Plan, place: run_directory.RunDirectory, name: str, callbacks: Sequence[Any], verbose: int
+    resolved: ResolvedRun, run_dir: RunDirectory, name: str, callbacks: "Sequence[keras.callbacks.Callback]", verbose: int
 ) -> dict[str, Any]:
     from tl_keras.feature_cache.feature_cache import FeatureCache
     from tl_keras.training import evaluation
 
     started = time.perf_counter()
-    ready = prepare(config, planned)
+    setup = build_setup(resolved)
     if verbose:
-        print(_headline(config, ready), flush=True)
-    cache = FeatureCache(config, ready, verbose=verbose)
-    trained = (_search if config.train.grid else _train)(config, ready, cache, place, callbacks, verbose)
-    progress = trained.progress
-    tested = time.perf_counter()
-    model = _finished_model(ready, place)
-    is_merged = model is not ready.model
-    network, test, test_cache = (None, ready.test, {}) if is_merged else cache.test(ready.test)
-    predict = None if is_merged or network else trained.predict
-    predict = predict or evaluation.make_predict(network or ready.seeing(model), ready.machine)
-    logits, labels = evaluation.predict_logits(predict, ready.machine, test)
-    write_predictions(place.path, logits, labels)
-    write_confident_errors(place.path, evaluation.most_confident_errors(logits, labels, ready.test_at))
-    if config.runtime.save_model:
-        place.write_model(model)
-    result = {
-        "name": name,
-        "config": config.identity(),
-        "data": _data_record(config.data, ready.source, ready.splits),
-        "model": _model_record(config, ready, model),
-        "phases": progress.phases,
-        "test_cache": test_cache,
-        "runtime": ready.machine.record(),
-        "selection": {"rule": config.train.selection if ready.splits.validation else "last", "epoch": trained.selected_epoch},
-        "metrics": {"test": evaluation.metrics(logits, labels), "validation": progress.best},
-        "seconds": {
-            "total": time.perf_counter() - started,
-            "train": sum(phase["seconds"] for phase in progress.phases),
-            "test": time.perf_counter() - tested,
-        },
-    }
-    place.write_result(result)
-    if place.checkpoint.exists():  # a grid leaves none
-        shutil.rmtree(place.checkpoint)
-    return run_directory.load_result(place.path)
+        print(_describe_setup(setup), flush=True)
+    cache = FeatureCache(resolved.config, setup, verbose=verbose)
+    train = _train_grid if resolved.config.train.grid else _train
+    outcome = train(setup, cache, run_dir, callbacks, verbose)
+    test_started = time.perf_counter()
+    model = _merge_adapters(setup, run_dir)
+    inputs = cache.test_inputs(setup.test, model)
+    predict = outcome.predict if model is setup.model and inputs.model is None else None
+    predict = predict or evaluation.make_predict(inputs.model or setup.with_resize(model), setup.runtime)
+    logits, labels = evaluation.predict_logits(predict, setup.runtime, inputs.batches)
+    write_predictions(run_dir.path, logits, labels)
+    write_confident_errors(run_dir.path, evaluation.most_confident_errors(logits, labels, setup.test_batches_at))
+    if resolved.config.runtime.save_model:
+        run_dir.write_model(model)
+    progress = outcome.progress
+    run_dir.write_result(
+        {
+            "name": name,
+            "config": resolved.config.identity(),
+            "data": _data_record(resolved.config.data, setup.source, setup.splits),
+            "model": _model_record(setup, model),
+            "phases": progress.phases,
+            "test_cache": inputs.record,
+            "runtime": setup.runtime.record(),
+            "selection": {
+                "rule": resolved.config.train.selection if setup.splits.validation else "last",
+                "epoch": outcome.selected_epoch,
+            },
+            "metrics": {"test": evaluation.metrics(logits, labels), "validation": progress.best},
+            "seconds": {
+                "total": time.perf_counter() - started,
+                "train": sum(phase["seconds"] for phase in progress.phases),
+                "test": time.perf_counter() - test_started,
+            },
+        }
+    )
+    shutil.rmtree(run_dir.checkpoint, ignore_errors=True)
+    return run_directory.load_result(run_dir.path)
 
 
 @dataclass(frozen=True)
-class _Trained:
-    """What training gave: the model's weights are those of `selected_epoch`; `predict` is its compiled prediction, if there is one."""
+class TrainingOutcome:
+    """Training is over, and the model has the weights of `selected_epoch`.
 
-    progress: Any
+    Attributes:
+        predict: the compiled prediction of the whole model, if training made one.
+    """
+
+    progress: "Progress"
     selected_epoch: int
     predict: Callable[[Any], Any] | None = None
 
 
 def _train(
-    config: RunConfig, ready: Prepared, cache: Any, place: run_directory.RunDirectory, callbacks: Sequence[Any], verbose: int
-) -> _Trained:
+    setup: RunSetup, cache: "FeatureCache", run_dir: RunDirectory, callbacks: "Sequence[keras.callbacks.Callback]", verbose: int
+) -> TrainingOutcome:
     from tl_keras.training.trainer import Trainer
 
     trainer = Trainer(
-        ready.model,
-        ready.stages,
-        ready.plan.phases,
-        config.train,
-        ready.machine,
-        place.checkpoint,
-        loss=ready.loss,
-        on_epoch=lambda progress: place.write_history(progress.history),
-        narrow=cache.narrow,
-        network=ready.seeing(ready.model),
+        setup.model,
+        setup.stages,
+        setup.phases,
+        setup.resolved.config.train,
+        setup.runtime,
+        run_dir.checkpoint,
+        loss=setup.loss,
+        on_epoch=lambda progress: run_dir.write_history(progress.history),
+        narrow=cache.split_phase,
+        network=setup.with_resize(setup.model),
     )
-    progress = trainer.fit(ready.training, callbacks, verbose=verbose)
-    return _Trained(progress, trainer.selected_epoch(), trainer.predict)
+    progress = trainer.fit(setup.batches, callbacks, verbose=verbose)
+    return TrainingOutcome(progress, trainer.selected_epoch(), trainer.predict)
 
 
-def _search(
-    config: RunConfig, ready: Prepared, cache: Any, place: run_directory.RunDirectory, callbacks: Sequence[Any], verbose: int
-) -> _Trained:
-    """Train the heads of `--grid`; Keras callbacks are of one training and are not called."""
+def _train_grid(
+    setup: RunSetup, cache: "FeatureCache", run_dir: RunDirectory, callbacks: "Sequence[keras.callbacks.Callback]", verbose: int
+) -> TrainingOutcome:
+    """Train the heads of the setting `grid`. Keras callbacks belong to one training and are not called."""
     from tl_keras.runs.grid_search import FILE, search
 
-    progress, selected_epoch = search(config, ready, cache, place.path)
-    place.write_history(progress.history)
+    progress, selected_epoch = search(setup, cache, run_dir.path)
+    run_dir.write_history(progress.history)
     if verbose:
         grid = progress.phases[0]["grid"]
         best = ", ".join(f"{name} {grid['winner'][name]:g}" for name in grid["varied"])
         accuracy = 100 * progress.best["accuracy"]
-        print(f"grid      {grid['heads']} heads; best on validation, with {accuracy:.2f} %: {best}. All in {place.path / FILE}", flush=True)
-    return _Trained(progress, selected_epoch)
+        print(f"grid      {grid['heads']} heads; best on validation: {best}, {accuracy:.2f} %. All: {run_dir.path / FILE}", flush=True)
+    return TrainingOutcome(progress, selected_epoch)
 
 
-def _finished_model(ready: Prepared, place: run_directory.RunDirectory) -> Any:
-    """The model that is tested and kept: adapters are written to a file of their own and merged."""
+def _merge_adapters(setup: RunSetup, run_dir: RunDirectory) -> "keras.Model":
+    """Return the model to test and save. Adapters are written to a file of their own and merged."""
     from tl_keras.strategies import freezing, lora
 
-    if not lora.adapters_of(ready.model):
-        return ready.model
-    lora.save(place.path / lora.FILE, ready.model, freezing.expected_to_move(ready.stages, ready.plan.phases[-1]))
-    with ready.machine.scope():
-        return lora.merge(ready.model)
+    if not lora.adapters_of(setup.model):
+        return setup.model
+    lora.save(run_dir.path / lora.FILE, setup.model, freezing.expected_to_move(setup.stages, setup.phases[-1]))
+    with setup.runtime.scope():
+        return lora.merge(setup.model)
 
 
-def _model_record(config: RunConfig, ready: Prepared, model: Any) -> dict[str, Any]:
+def _model_record(setup: RunSetup, model: "keras.Model") -> dict[str, Any]:
+    config = setup.resolved.config.model
     return {
-        "backbone": config.model.backbone,
+        "backbone": config.backbone,
         "parameters": model.count_params(),
-        "image_size": ready.plan.image_size,
-        "crop_fraction": crop_fraction(config.data, ready.source),
-        "normalization": ready.plan.normalization,
-        "weights": config.model.weights,
-        "loading_info": ready.account,
+        "image_size": setup.geometry.image_size,
+        "crop_fraction": setup.geometry.crop_fraction,
+        "normalization": setup.resolved.normalization,
+        "weights": config.weights,
+        "loading_info": setup.loading_info,
     }
 
 
-def _headline(config: RunConfig, ready: Prepared) -> str:
-    """What is about to be trained, on what, with what: as it really is."""
-    planned, source, splits = ready.plan, ready.source, ready.splits
+def _describe_setup(setup: RunSetup) -> str:
+    """Return the lines that say what is about to be trained, on which data and which device."""
+    config, source, splits = setup.resolved.config, setup.source, setup.splits
     num_validation = len(splits.validation) if splits.validation else 0
     images = f"{len(splits.train):,} training, {num_validation:,} validation, {len(splits.test):,} test images"
-    network = f"{config.model.backbone}, {planned.image_size} px, {ready.model.count_params():,} parameters"
-    network += f", weights {config.model.weights}, normalisation {planned.normalization}"
-    phases = "; ".join(f"{phase.name}: {phase.epochs} epochs, trains {', '.join(phase.trainable)}" for phase in planned.phases)
-    facts = [f"data      {source.name}: {images}", f"model     {network}", f"phases    {phases}", f"runtime   {ready.machine}"]
-    return "\n".join([*facts, *(f"note      {note}" for note in source.notes)])
+    model = f"{config.model.backbone}, {setup.geometry.image_size} px, {setup.model.count_params():,} parameters"
+    model += f", weights {config.model.weights}, normalization {setup.resolved.normalization}"
+    phases = "; ".join(f"{phase.name}: {phase.epochs} epochs, trains {', '.join(phase.trainable)}" for phase in setup.phases)
+    lines = [f"data      {source.name}: {images}", f"model     {model}", f"phases    {phases}", f"runtime   {setup.runtime}"]
+    return "\n".join([*lines, *(f"note      {note}" for note in source.notes)])
 
 
-def _data_record(config: DataConfig, source: data.Source, splits: data.Splits) -> dict[str, Any]:
+def _data_record(config: DataConfig, source: data.DatasetSource, splits: data.Splits) -> dict[str, Any]:
     return {
         "dataset": source.name,
         "fingerprint": source.fingerprint,
@@ -179,53 +209,58 @@ def _data_record(config: DataConfig, source: data.Source, splits: data.Splits) -
     }
 
 
-def _data_notes(config: DataConfig, source: data.Source, splits: data.Splits) -> list[str]:
-    """What a reader would not expect of the data as it is trained on."""
+def _data_notes(config: DataConfig, source: data.DatasetSource, splits: data.Splits) -> list[str]:
+    """Return what a reader would not expect of the training data."""
     num_epoch, num_train = data.epoch_size(splits.train, config.sampling), len(splits.train)
     empty = [name for label, name in enumerate(source.class_names) if label not in source.train.class_counts]
     return [
-        *([f"an epoch has {num_epoch} images: those of smaller classes more than once"] if num_epoch > num_train else []),
+        *([f"an epoch has {num_epoch} images, since smaller classes are repeated"] if num_epoch > num_train else []),
         *([f"{len(empty)} of {len(source.class_names)} classes have no images: {', '.join(empty)}"] if empty else []),
     ]
 
 
 def evaluate_run(run_dir: Path, data_settings: dict[str, Any]) -> dict[str, Any]:
-    """Score the model of a finished run on a test split: its own, or the one that `data_settings` name.
+    """Score the model of a finished run on its own test split, or on that of the data set in `data_settings`.
 
     Returns:
-        The metrics of `evaluation.metrics`.
+        The test metrics, with the keys `results.run_directory.TEST_KEYS`.
 
     Raises:
-        ConfigError: the run is not finished, or the data has other classes.
+        ConfigError: The run is not finished, or the data set has other classes.
     """
     result = run_directory.load_result(run_dir)
-    config = RunConfig.from_dict(result["config"]).replace(**data_settings)
-    planned = plan(config)
+    resolved = resolve(RunConfig.from_dict(result["config"]).replace(**data_settings))
+    config = resolved.config
     source = load_source(config.data)
     if list(source.class_names) != result["data"]["class_names"]:
         raise ConfigError(
-            f"The model knows the classes {', '.join(result['data']['class_names'])}; {source.name} has {', '.join(source.class_names)}. "
+            f"The model has the classes {', '.join(result['data']['class_names'])}; {source.name} has {', '.join(source.class_names)}. "
             "Choose a data set with the same classes."
         )
+    from tl_keras.data import pipeline
     from tl_keras.training import evaluation
+    from tl_keras.training.runtime import preserve_global_state
 
-    machine = start(config, planned)
-    with machine.scope():
-        model = load_model(run_dir)
-    test = data.make_splits(source, config.data, config.seed).test
-    batches = evaluation_batches(config, planned, source, test, machine.replicas, resized=True)
-    return evaluation.metrics(*evaluation.predict_logits(evaluation.make_predict(model, machine), machine, batches))
+    with preserve_global_state():
+        runtime = build_runtime(resolved)
+        with runtime.scope():
+            model = load_model(run_dir)
+        test = data.make_splits(source, config.data, config.seed).test
+        batches = pipeline.evaluation_batches(
+            test, resolved.geometry, batch_size=config.train.batch_size, replicas=runtime.replicas
+        )
+        return evaluation.metrics(*evaluation.predict_logits(evaluation.make_predict(model, runtime), runtime, batches))
 
 
-def load_model(run_dir: Path) -> Any:
-    """The tested model of the finished run in `run_dir`.
+def load_model(run_dir: Path) -> "keras.Model":
+    """Return the tested model of the finished run in `run_dir`.
 
     Raises:
-        ConfigError: the run did not keep it.
+        ConfigError: The run did not save its model.
     """
     import keras
 
     path = run_dir / run_directory.MODEL
     if not path.exists():
-        raise ConfigError(f"{run_dir} has no {run_directory.MODEL}: it was run with `save_model=false`. Run it again with `save_model`.")
+        raise ConfigError(f"{run_dir} has no {run_directory.MODEL}, since it ran with `save_model=false`. Run it again with `save_model=true`.")
     return keras.models.load_model(path, compile=False)

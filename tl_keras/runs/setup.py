@@ -1,247 +1,172 @@
-"""What a run needs before it trains: its settings checked, data and weights at hand, and the model and the batches made of them."""
+"""Builds what a resolved run trains with: the runtime, the data, the model and the batches."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import lru_cache
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tl_keras import backbones, data, strategies, weights
-from tl_keras.config import DataConfig, RunConfig
-from tl_keras.errors import MissingError
-from tl_keras.strategies import Phase, grid
-from tl_keras.utils import tensorflow_import
+from tl_keras.data.geometry import Geometry
+from tl_keras.data.sampling import TrainingOrder
+from tl_keras.runs.resolve import ResolvedRun, load_source, locate_weights
+from tl_keras.strategies import Phase
 
 if TYPE_CHECKING:
+    import keras
+    import tensorflow as tf
+
+    from tl_keras.strategies.freezing import Stages
+    from tl_keras.training.losses import Loss
     from tl_keras.training.runtime import Runtime
+    from tl_keras.training.trainer import Batches
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What a configuration comes to, known before anything is loaded."""
-
-    backbone: backbones.Backbone
-    image_size: int
-    normalization: str
-    phases: tuple[Phase, ...]
-
-
-def plan(config: RunConfig) -> Plan:
-    """Check every name and number of `config` against the tables; fast, without TensorFlow.
-
-    Raises:
-        ConfigError: a name is unknown or a combination impossible; the message lists what is possible.
-    """
-    backbone = backbones.get_backbone(config.model.backbone)
-    image_size = backbones.check_settings(
-        backbone, image_size=config.model.image_size, stem=config.model.stem, normalization=config.model.normalization
-    )
-    data.find_dataset(config.data)
-    data.get_augmentation(config.data.augmentation)
-    data.parse_keep(config.data.keep)
-    if config.train.grid:
-        grid.parse(config.train.grid, config)
-    stages = [name for name, _ in backbone.stages]
-    normalization = config.model.normalization
-    if normalization == "weights":  # of which a backbone may have variants that were trained with different ones
-        normalization = weights.normalization_of(backbone.name, config.model.weights)
-    return Plan(backbone, image_size, normalization, strategies.plan(stages, config.train))
-
-
-def build(config: RunConfig, planned: Plan, num_classes: int) -> Any:
-    """The classifier that `config` names, with new weights."""
-    return backbones.build_classifier(
-        config.model.backbone,
-        num_classes,
-        image_size=planned.image_size,
-        stem=config.model.stem,
-        normalization="weights" if planned.normalization == planned.backbone.normalization else planned.normalization,
-    )
-
-
-def adapt(model: Any, config: RunConfig) -> Any:
-    """`model`, or a copy with the adapters that the strategy of `config` asks for."""
-    from tl_keras.strategies import lora
-
-    strategy = strategies.parse(config.train.strategy)
-    if not isinstance(strategy, strategies.Lora):
-        return model
-    return lora.insert_strategy(model, backbones.stage_layers(model, config.model.backbone), strategy, seed=config.seed)
-
-
-def check_strategy(config: RunConfig) -> None:
-    """ConfigError where the network has no layers or weights of the kind that the strategy trains, e.g. no batch norm.
-
-    The network is built to know, which takes seconds; not where whole stages are trained.
-    """
-    planned = plan(config)
-    if {kind for phase in planned.phases for kind in phase.trainable.values()} == {strategies.ALL_WEIGHTS}:
-        return
-    tensorflow_import.import_tensorflow()
-    from tl_keras.strategies import freezing, lora
-
-    stages = backbones.stage_layers(build(config, planned, 2), config.model.backbone)
-    strategy = strategies.parse(config.train.strategy)
-    if isinstance(strategy, strategies.Lora):
-        lora.find_targets(stages, strategy.targets)
-        return
-    for phase in planned.phases:
-        freezing.require_weights(stages, phase)
-
-
-def require(config: RunConfig) -> None:
-    """Make sure that the strategy fits the network, and data and weights are at hand, before any run starts.
-
-    Raises:
-        ConfigError: the strategy trains a kind of weights that the network does not have, or the data cannot be split as asked.
-        MissingError, DamagedError: with all that is missing or damaged, and how to get it.
-    """
-    check_strategy(config)
-    missing = []
-    for fetch in (lambda: locate_weights(config), lambda: data.make_splits(load_source(config.data), config.data, config.seed)):
-        try:
-            fetch()
-        except MissingError as error:
-            missing.append(str(error))
-    if missing:
-        raise MissingError("\n".join(missing))
-
-
-def locate_weights(config: RunConfig) -> Path | None:
-    """The weights file that `config` names, verified; None for new weights."""
-    return weights.find_weights_file(config.model.backbone, config.model.weights, config.model.weights_dir)
-
-
-def load_source(config: DataConfig) -> data.Source:
-    """The images of `config.dataset`; the runs of an experiment read them once."""
-    tensorflow_import.import_tensorflow()
-    return _load_source(config.dataset, config.data_dir, config.label, config.on_corrupt)
-
-
-@lru_cache(maxsize=1)
-def _load_source(dataset: str, data_dir: str, label: str, on_corrupt: str) -> data.Source:
-    return data.load_source(DataConfig(dataset=dataset, data_dir=data_dir, label=label, on_corrupt=on_corrupt))
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """A run that is ready to train.
+class RunSetup:
+    """All that a run trains and tests with.
 
     Attributes:
-        machine: what it runs on, resolved; the model's variables are made in its scope.
+        geometry: crop and resize, with the size of the source images if they have one size.
+        runtime: the runtime in effect; the model's variables are created in its scope.
         model, stages: the classifier with its weights and adapters, and the layers of each stage.
-        enlarge: what the device does to the images of `training` and `test` before the model; None: they are resized already.
-        account: what was made of the weights file; empty for new weights.
-        training: what the trainer reads: training and validation batches.
-        test: batches of the test split; `test_at` gives those of the test examples at some positions, as the model sees them.
+        loading_info: what was loaded from the weights file; empty for new weights.
+        order: order of the training examples in each epoch.
+        batches: training and validation batches.
+        test: batches of the test split.
         loss: (targets, logits) -> loss of each example.
     """
 
-    plan: Plan
-    source: data.Source
+    resolved: ResolvedRun
+    source: data.DatasetSource
     splits: data.Splits
-    machine: "Runtime"
-    model: Any
-    stages: Any
-    enlarge: Callable[[Any], Any] | None
-    account: dict[str, Any]
-    training: Any
-    test: Any
-    test_at: Callable[[Any], Any]
-    loss: Callable[[Any, Any], Any]
+    geometry: Geometry
+    runtime: "Runtime"
+    model: "keras.Model"
+    stages: "Stages"
+    loading_info: dict[str, Any]
+    order: TrainingOrder
+    batches: "Batches"
+    test: "tf.data.Dataset"
+    loss: "Loss"
 
-    def seeing(self, model: Any) -> Callable[..., Any]:
-        """(images of `training` or `test`, training=...) -> outputs of `model`, which sees them enlarged."""
+    @property
+    def phases(self) -> Sequence[Phase]:
+        return self.resolved.phases
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.source.class_names)
+
+    def with_resize(self, model: "keras.Model") -> Callable[..., Any]:
+        """Return `model` as a function of the images in `batches` and `test`, which the device may have to resize first."""
+        from tl_keras.data.geometry import with_resize
+
+        return with_resize(self.geometry.device_resize(), model)
+
+    def test_batches_at(self, indices: np.ndarray) -> "tf.data.Dataset":
+        """Return batches of the test examples at `indices`, int (k,), resized as the model sees them."""
         from tl_keras.data import pipeline
 
-        return pipeline.behind(self.enlarge, model)
+        batch_size, replicas = self.resolved.config.train.batch_size, self.runtime.replicas
+        examples = self.splits.test.subset(indices)
+        return pipeline.evaluation_batches(examples, self.geometry.in_pipeline(), batch_size=batch_size, replicas=replicas)
 
 
-def prepare(config: RunConfig, planned: Plan) -> Prepared:
-    """Load what `config` names and build what it trains.
+def build_setup(resolved: ResolvedRun) -> RunSetup:
+    """Load what `resolved` names and build what it trains.
 
     Raises:
-        UserError: missing or damaged files, data that cannot be split as asked, weights that do not fit.
+        UserError: Files are missing or damaged, the data cannot be split as asked, or the weights do not fit the model.
     """
-    from tl_keras.training import losses
-
-    source = load_source(config.data)
-    splits = data.make_splits(source, config.data, config.seed)
-    weights_path = locate_weights(config)
-    machine = start(config, planned)
-    with machine.scope():
-        model = build(config, planned, len(source.class_names))
-        account = weights.load_weights(model, config.model.backbone, weights_path) if weights_path else {}
-        model = adapt(model, config)
-    stages = backbones.stage_layers(model, config.model.backbone)
-    training = training_batches(config, planned, source, splits, machine.replicas)
-
-    def test_at(positions: Any) -> Any:
-        return evaluation_batches(config, planned, source, splits.test.take(positions), machine.replicas, resized=True)
-
-    test = evaluation_batches(config, planned, source, splits.test, machine.replicas)
-    loss = losses.build_loss(config.train, splits.train.class_counts, len(source.class_names))
-    enlarge = enlarging(config, planned, source)
-    return Prepared(planned, source, splits, machine, model, stages, enlarge, account, training, test, test_at, loss)
-
-
-def start(config: RunConfig, planned: Plan) -> "Runtime":
-    """The resolved runtime of `config`, with its seed and precision set."""
-    from tl_keras.training import runtime
-
-    return runtime.start(config.runtime, seed=config.seed, batch_size=config.train.batch_size, depthwise=planned.backbone.depthwise)
-
-
-def training_batches(config: RunConfig, planned: Plan, source: data.Source, splits: data.Splits, replicas: int) -> Any:
-    """The trainer's batches of the train and validation splits."""
     from tl_keras.data import pipeline
+    from tl_keras.training.losses import build_loss
     from tl_keras.training.trainer import Batches
 
-    def training(epoch: int) -> Any:
+    config = resolved.config
+    runtime = build_runtime(resolved)
+    source = load_source(config.data)
+    splits = data.make_splits(source, config.data, config.seed)
+    geometry = replace(resolved.geometry, source_size=_common_size(source))
+    model, loading_info = _build_model(resolved, len(source.class_names), runtime)
+    order = TrainingOrder(splits.train, config.seed, config.data.sampling, config.data.cache_views, runtime.replicas)
+
+    def training(epoch: int) -> "tf.data.Dataset":
         return pipeline.training_batches(
-            splits.train,
+            order,
+            geometry,
             num_classes=len(source.class_names),
             augmentation=config.data.augmentation,
-            sampling=config.data.sampling,
-            num_views=config.data.cache_views,
-            seed=config.seed,
+            batch_size=config.train.batch_size,
             epoch=epoch,
-            resized=enlarging(config, planned, source) is None,
-            **_geometry(config, planned, source, replicas),
         )
 
-    num_epoch = data.epoch_size(splits.train, config.data.sampling)
-    validation = evaluation_batches(config, planned, source, splits.validation, replicas) if splits.validation else None
-    return Batches(training, num_epoch - num_epoch % replicas, validation)
+    def evaluation(examples: data.Examples) -> "tf.data.Dataset":
+        return pipeline.evaluation_batches(examples, geometry, batch_size=config.train.batch_size, replicas=runtime.replicas)
+
+    return RunSetup(
+        resolved=resolved,
+        source=source,
+        splits=splits,
+        geometry=geometry,
+        runtime=runtime,
+        model=model,
+        stages=backbones.stage_layers(model, resolved.backbone.name),
+        loading_info=loading_info,
+        order=order,
+        batches=Batches(training, order.num_examples, evaluation(splits.validation) if splits.validation else None),
+        test=evaluation(splits.test),
+        loss=build_loss(config.train, splits.train.class_counts, len(source.class_names)),
+    )
 
 
-def evaluation_batches(
-    config: RunConfig, planned: Plan, source: data.Source, examples: data.Examples, replicas: int, *, resized: bool = False
-) -> Any:
-    """Batches that hold each of `examples` once: as the model of `config` sees them if `resized`, else as `enlarging` takes them."""
-    from tl_keras.data import pipeline
+def build_runtime(resolved: ResolvedRun) -> "Runtime":
+    """Set up the device strategy, the precision and the seeds. Call before TensorFlow's first operation.
 
-    resized = resized or enlarging(config, planned, source) is None
-    return pipeline.evaluation_batches(examples, resized=resized, **_geometry(config, planned, source, replicas))
+    Raises:
+        ConfigError: The batch size is not a multiple of the number of replicas.
+    """
+    from tl_keras.training import runtime
+
+    config = resolved.config
+    return runtime.make_runtime(
+        config.runtime, seed=config.seed, batch_size=config.train.batch_size, depthwise=resolved.backbone.depthwise
+    )
 
 
-def enlarging(config: RunConfig, planned: Plan, source: data.Source) -> Callable[[Any], Any] | None:
-    """What the device does to the images of `source` before the model; None where tf.data resizes them."""
-    from tl_keras.data import pipeline
-
+def _common_size(source: data.DatasetSource) -> tuple[int, int] | None:
+    """Return the (height, width) of all images of `source`, or None if they differ."""
     sizes = {split.size for split in (source.train, source.validation, source.test) if split is not None}
-    return pipeline.enlarging(sizes.pop(), planned.image_size, crop_fraction(config.data, source)) if len(sizes) == 1 else None
+    return sizes.pop() if len(sizes) == 1 else None
 
 
-def _geometry(config: RunConfig, planned: Plan, source: data.Source, replicas: int) -> dict[str, Any]:
-    return {
-        "image_size": planned.image_size,
-        "crop_fraction": crop_fraction(config.data, source),
-        "batch_size": config.train.batch_size,
-        "replicas": replicas,
-    }
+def _build_model(resolved: ResolvedRun, num_classes: int, runtime: "Runtime") -> tuple["keras.Model", dict[str, Any]]:
+    """Return the classifier with loaded weights and adapters, and what was loaded."""
+    weights_path = locate_weights(resolved.config)
+    with runtime.scope():
+        model = build_model(resolved, num_classes)
+        loading_info = weights.load_weights(model, resolved.backbone.name, weights_path) if weights_path else {}
+        return add_adapters(model, resolved), loading_info
 
 
-def crop_fraction(config: DataConfig, source: data.Source) -> float:
-    """Share of the shorter side that the centre crop keeps."""
-    return config.crop_fraction or source.crop_fraction
+def build_model(resolved: ResolvedRun, num_classes: int) -> "keras.Model":
+    """Return the classifier of `resolved` with new weights and without adapters."""
+    config = resolved.config.model
+    is_default = resolved.normalization == resolved.backbone.normalization
+    return backbones.build_classifier(
+        config.backbone,
+        num_classes,
+        image_size=resolved.geometry.image_size,
+        stem=config.stem,
+        normalization="weights" if is_default else resolved.normalization,
+    )
+
+
+def add_adapters(model: "keras.Model", resolved: ResolvedRun) -> "keras.Model":
+    """Return `model`, or a copy with the adapters that the strategy asks for."""
+    from tl_keras.strategies import lora
+
+    strategy = resolved.strategy
+    if not isinstance(strategy, strategies.Lora):
+        return model
+    return lora.insert_strategy(model, backbones.stage_layers(model, resolved.backbone.name), strategy, seed=resolved.config.seed)

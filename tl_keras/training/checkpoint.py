@@ -13,18 +13,20 @@ from tl_keras.errors import DamagedError
 from tl_keras.strategies.freezing import content
 from tl_keras.utils.files import READ_ERRORS, read_npz, write_npz
 
-WRITING_SHARE = 0.1
+MAX_WRITE_FRACTION = 0.1
 
 
-def save(path: Path, variables: Sequence[keras.Variable], best: Sequence[np.ndarray], state: dict[str, Any]) -> None:
+def save(path: Path, variables: Sequence[keras.Variable], best_values: Sequence[np.ndarray], state: dict[str, Any]) -> None:
     """Write to `path` (.npz), by rename, the values of `variables` and those of the best epoch, both by position, and a JSON-able state."""
-    values = [*map(content, variables), *best]
+    values = [*map(content, variables), *best_values]
     arrays = {f"{index:05d}": value for index, value in enumerate(values)}
     write_npz(path, arrays, meta=state)
 
 
-def restore(path: Path, variables: Sequence[keras.Variable], best_of: Sequence[keras.Variable]) -> tuple[list[np.ndarray], dict[str, Any]]:
-    """Set `variables` to the values in `path`; the values of `best_of` in the best epoch, if any were saved, and the state.
+def restore(
+    path: Path, variables: Sequence[keras.Variable], best_variables: Sequence[keras.Variable]
+) -> tuple[list[np.ndarray], dict[str, Any]]:
+    """Set `variables` to the values in `path`; the values of `best_variables` in the best epoch, if any were saved, and the state.
 
     Raises:
         DamagedError: the file is truncated or holds other variables.
@@ -35,7 +37,7 @@ def restore(path: Path, variables: Sequence[keras.Variable], best_of: Sequence[k
     except READ_ERRORS as error:
         raise DamagedError(f"Checkpoint {path} cannot be read ({error}). Delete its directory to train this run anew.") from error
     shapes = [value.shape for value in values]
-    expected = [[tuple(variable.shape) for variable in kept] for kept in (variables, [*variables, *best_of])]
+    expected = [[tuple(variable.shape) for variable in kept] for kept in (variables, [*variables, *best_variables])]
     if shapes not in expected:
         raise DamagedError(f"Checkpoint {path} belongs to another model. Delete its directory to train this run anew.")
     for value, variable in zip(values, variables, strict=False):
@@ -43,8 +45,8 @@ def restore(path: Path, variables: Sequence[keras.Variable], best_of: Sequence[k
     return values[len(variables) :], state
 
 
-class Pace:
-    """Says whether to write again: the first time, and when what it took last time is at most `WRITING_SHARE` of the time since then.
+class SavePolicy:
+    """Says whether to write again: the first time, and when what it took last time is at most `MAX_WRITE_FRACTION` of the time since then.
 
     So a large model with short epochs is not mostly written, and an interruption costs at most some ten times what writing takes.
     """
@@ -62,4 +64,4 @@ class Pace:
         started = time.perf_counter()
         yield
         now = time.perf_counter()
-        self._due = now + (now - started) / WRITING_SHARE
+        self._due = now + (now - started) / MAX_WRITE_FRACTION

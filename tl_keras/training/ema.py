@@ -10,7 +10,7 @@ import tensorflow as tf
 from tl_keras.training.runtime import Runtime
 
 
-class MovingAverage:
+class ExponentialMovingAverage:
     """The averages of `sources`; of none, every method does nothing.
 
     Args:
@@ -37,16 +37,16 @@ class MovingAverage:
         for average, source in zip(self.variables, self._sources, strict=True):
             self._strategy.extended.update(average.value, _move_one, args=(source.value, decay))
 
-    def put_in(self) -> None:
+    def copy_to_model(self) -> None:
         """Set the weights to their averages."""
         for average, source in zip(self.variables, self._sources, strict=True):
             source.assign(average.numpy())
 
     @contextmanager
-    def swapped_in(self) -> Iterator[None]:
+    def averaged_weights(self) -> Iterator[None]:
         """The weights are their averages in this block, and themselves again after it."""
         raw = [source.numpy() for source in self._sources]
-        self.put_in()
+        self.copy_to_model()
         try:
             yield
         finally:

@@ -22,11 +22,11 @@ class EpochMeter:
         self._epoch, self._first_step = epoch, first_step
         self._pending: list[tuple[int, Any, Any]] = []
         self._steps = self._examples = self._timed_examples = 0
-        self._loss = self._right = 0.0
+        self._loss = self._correct = 0.0
         self._last_finite = math.nan
-        self._first_read = self._last_read = self._waited = 0.0
+        self._first_read = self._last_read = self._input_wait = 0.0
 
-    def timing(self, batches: Iterable[Any]) -> Iterator[Any]:
+    def timed(self, batches: Iterable[Any]) -> Iterator[Any]:
         """`batches`, with the time that the loop waits for each counted; the first, which starts the pipeline, is left out."""
         iterator = iter(batches)
         while True:
@@ -35,16 +35,16 @@ class EpochMeter:
                 batch = next(iterator)
             except StopIteration:
                 return
-            self._waited += time.perf_counter() - began if self._first_read else 0.0
+            self._input_wait += time.perf_counter() - began if self._first_read else 0.0
             yield batch
 
-    def add(self, num_examples: int, loss: Any, right: Any) -> None:
-        """Take the summed loss and the number right of a step over `num_examples`, still on the device.
+    def add(self, num_examples: int, loss: Any, correct: Any) -> None:
+        """Take the summed loss and the number correct of a step over `num_examples`, still on the device.
 
         Raises:
             TrainingError: the loss of a step was not finite.
         """
-        self._pending.append((num_examples, loss, right))
+        self._pending.append((num_examples, loss, correct))
         if time.perf_counter() - self._last_read > READ_EVERY_SECONDS:
             self._read()
 
@@ -52,10 +52,10 @@ class EpochMeter:
         """Mean loss and accuracy so far, and, without the first step, which compiles: images per second, and the share of the time that
         went by waiting for input."""
         seen = max(1, self._examples)
-        logs = {"loss": self._loss / seen, "accuracy": self._right / seen}
+        logs = {"loss": self._loss / seen, "accuracy": self._correct / seen}
         if self._timed_examples:
             seconds = max(self._last_read - self._first_read, 1e-9)
-            logs |= {"images/s": round(self._timed_examples / seconds, 1), "input_wait": round(min(1.0, self._waited / seconds), 3)}
+            logs |= {"images/s": round(self._timed_examples / seconds, 1), "input_wait": round(min(1.0, self._input_wait / seconds), 3)}
         return logs
 
     def finish(self) -> dict[str, float]:
@@ -64,13 +64,13 @@ class EpochMeter:
         return self.logs()
 
     def _read(self) -> None:
-        for num_examples, loss, right in self._pending:
-            self._take(num_examples, float(loss), float(right))
+        for num_examples, loss, correct in self._pending:
+            self._record(num_examples, float(loss), float(correct))
         self._pending.clear()
         self._last_read = time.perf_counter()
         self._first_read = self._first_read or self._last_read
 
-    def _take(self, num_examples: int, loss: float, right: float) -> None:
+    def _record(self, num_examples: int, loss: float, correct: float) -> None:
         self._steps += 1
         if not math.isfinite(loss):
             raise TrainingError(
@@ -80,5 +80,5 @@ class EpochMeter:
         self._timed_examples += num_examples if self._first_read else 0
         self._examples += num_examples
         self._loss += loss
-        self._right += right
+        self._correct += correct
         self._last_finite = loss / num_examples

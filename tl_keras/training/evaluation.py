@@ -35,18 +35,18 @@ def predict_logits(predict: Callable[[Any], Any], runtime: Runtime, batches: tf.
     """
     logits, labels, weights = [], [], []
     for images, batch_labels, batch_weights in runtime.strategy.experimental_distribute_dataset(batches):
-        logits += _local(runtime, predict(images))
-        labels += _local(runtime, batch_labels)
-        weights += _local(runtime, batch_weights)
+        logits += _local_results(runtime, predict(images))
+        labels += _local_results(runtime, batch_labels)
+        weights += _local_results(runtime, batch_weights)
     real = np.concatenate(weights) > 0
     return np.concatenate(logits)[real], np.concatenate(labels)[real]
 
 
-def _local(runtime: Runtime, value: Any) -> Iterable[np.ndarray]:
+def _local_results(runtime: Runtime, value: Any) -> Iterable[np.ndarray]:
     return [part.numpy() for part in runtime.strategy.experimental_local_results(value)]
 
 
-def metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def compute_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
     """What `result.json` holds of a test split, as `results.TEST_KEYS` lists it. The confusion matrix is left to `predictions.npz`.
 
     Args:
@@ -54,34 +54,34 @@ def metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
         labels: int (n,).
     """
     log_probabilities, predicted = log_softmax(logits), logits.argmax(axis=1)
-    hits = predicted == labels
+    correct = predicted == labels
     classes = class_scores(confusion_matrix(labels, predicted, logits.shape[1]))
     return {
-        "accuracy": float(hits.mean()),
-        "interval": list(wilson_interval(int(hits.sum()), len(hits))),
-        "num_examples": len(hits),
+        "accuracy": float(correct.mean()),
+        "interval": list(wilson_interval(int(correct.sum()), len(correct))),
+        "num_examples": len(correct),
         "loss": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
         "top5_accuracy": top_k_accuracy(logits, labels),
         "balanced_accuracy": classes.balanced_accuracy,
         **asdict(classes),
-        "calibration": asdict(calibration(np.exp(log_probabilities.max(axis=1)), hits)),
+        "calibration": asdict(calibration(np.exp(log_probabilities.max(axis=1)), correct)),
     }
 
 
 def most_confident_errors(
-    logits: np.ndarray, labels: np.ndarray, images_at: Callable[[np.ndarray], tf.data.Dataset], num: int = MAX_ERRORS
+    logits: np.ndarray, labels: np.ndarray, batches_at: Callable[[np.ndarray], tf.data.Dataset], num: int = MAX_ERRORS
 ) -> ConfidentErrors:
     """The `num` wrong answers of highest confidence, the surest first; fewer where there are fewer.
 
     Args:
         logits, labels: of all test examples, (n, classes) and (n,).
-        images_at: positions (k,) in the test split -> evaluation batches of these examples, as the model saw them.
+        batches_at: positions (k,) in the test split -> evaluation batches of these examples, as the model saw them.
     """
     predicted = logits.argmax(axis=1)
     confidences = np.exp(log_softmax(logits).max(axis=1))
     wrong = np.flatnonzero(predicted != labels)
     positions = wrong[np.argsort(-confidences[wrong], kind="stable")[:num]]
-    images = _thumbnails(images_at(positions)) if len(positions) else np.zeros((0, 1, 1, 3), np.uint8)
+    images = _thumbnails(batches_at(positions)) if len(positions) else np.zeros((0, 1, 1, 3), np.uint8)
     return ConfidentErrors(images, labels[positions], predicted[positions], confidences[positions].astype(np.float32), positions)
 
 

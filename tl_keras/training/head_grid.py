@@ -20,7 +20,7 @@ from tl_keras.config import TrainConfig
 from tl_keras.errors import ConfigError, TrainingError
 from tl_keras.strategies.grid import NAMES, Head
 from tl_keras.training.losses import build_loss
-from tl_keras.training.optimizers import CLIP_EPSILON, build_optimizer, is_decayed
+from tl_keras.training.optimizers import CLIP_EPSILON, build_optimizer, has_weight_decay
 from tl_keras.training.schedules import Schedule
 
 BLOCK_BYTES = 1 << 28  # of features that are read from a file at a time
@@ -32,7 +32,7 @@ class GridResult:
     """What training a grid gives.
 
     Attributes:
-        winner: number of the head that is best on validation, in the order of the grid.
+        best_index: number of the head that is best on validation, in the order of the grid.
         kernel, bias: its weights at its selected epoch, float32 (f, classes) and (classes,).
         best: epoch, accuracy and loss on validation of its best epoch, as `Progress.best`.
         selected_epoch: the epoch, from 1, that the weights are of.
@@ -41,7 +41,7 @@ class GridResult:
             (of training), `diverged`: whether a loss was not finite, after which a head is not chosen; a single run would have failed.
     """
 
-    winner: int
+    best_index: int
     kernel: np.ndarray
     bias: np.ndarray
     best: dict[str, float]
@@ -92,7 +92,7 @@ def train_heads(
             row |= {"val_loss": val_losses[number], "val_accuracy": val_accuracies[number], "learning_rate": rates[number]}
             if record.add(row | {"seconds": seconds}) or config.selection == "last":
                 record.weights = grid.weights(number)
-        grid.observe(val_losses)
+        grid.on_validation_losses(val_losses)
     return _result(heads, records, config)
 
 
@@ -124,7 +124,7 @@ def _result(heads: Sequence[Head], records: Sequence[_Record], config: TrainConf
     alive = [number for number, record in enumerate(records) if not record.diverged]
     if not alive:
         raise TrainingError("The loss of every head of the grid became infinite or not a number. Try lower learning rates in `grid`.")
-    winner = max(alive, key=lambda number: (selected[number]["val_accuracy"], -selected[number]["val_loss"]))
+    best_index = max(alive, key=lambda number: (selected[number]["val_accuracy"], -selected[number]["val_loss"]))
     table = [
         {
             **dataclasses.asdict(head),
@@ -136,8 +136,8 @@ def _result(heads: Sequence[Head], records: Sequence[_Record], config: TrainConf
         }
         for head, record, row in zip(heads, records, selected, strict=True)
     ]
-    kernel, bias = records[winner].weights
-    return GridResult(winner, kernel, bias, records[winner].best, selected[winner]["epoch"], records[winner].history, table)
+    kernel, bias = records[best_index].weights
+    return GridResult(best_index, kernel, bias, records[best_index].best, selected[best_index]["epoch"], records[best_index].history, table)
 
 
 class _Split:
@@ -184,7 +184,7 @@ class _Grid:
             for index, name in enumerate(("kernel", "bias"))
         ]
         self._averages = [tf.Variable(variable.value) for variable in self._variables] if config.ema else []
-        self._decayed = [config.decay_biases or is_decayed(variable) for variable in self._variables]
+        self._decayed = [config.decay_biases or has_weight_decay(variable) for variable in self._variables]
         self._optimizer = build_optimizer(config)
         self._optimizer.build(self._variables)
         counts = {label: int(count) for label, count in enumerate(class_counts) if count}
@@ -220,16 +220,16 @@ class _Grid:
         return (shape[:, None] * own * self._settings["learning_rate"]).astype(np.float32)
 
     def validate(self, split: _Split) -> tuple[list[float], list[float]]:
-        """Of each head the mean cross-entropy and the accuracy, as `evaluation.metrics` has them."""
+        """Of each head the mean cross-entropy and the accuracy, as `evaluation.compute_metrics` has them."""
         num = len(split)
         blocks = split.blocks(np.arange(num), EVALUATION_BATCH)
         losses, accuracies = (sum(self._validate(*block).numpy() for block in blocks) / num).tolist()
         return losses, accuracies
 
-    def observe(self, losses: Sequence[float]) -> None:
+    def on_validation_losses(self, losses: Sequence[float]) -> None:
         """Tell the schedule of each head its validation loss."""
         for schedule, loss in zip(self._schedules, losses, strict=True):
-            schedule.observe(loss)
+            schedule.on_validation_loss(loss)
 
     def weights(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """Copies of what is validated of a head: kernel (f, classes) and bias (classes,)."""
@@ -301,7 +301,7 @@ class _Grid:
                 variable.assign_sub(variable * (rate * decay))
             if decayed and l2.any():
                 gradient = gradient + variable * l2
-            variable.assign_sub(rate * self._optimizer.direction(index, gradient))
+            variable.assign_sub(rate * self._optimizer.compute_update(index, gradient))
 
 
 def _schedule(config: TrainConfig, updates: int) -> Schedule:

@@ -16,15 +16,15 @@ from keras import ops
 from tl_keras.config import TrainConfig
 
 # Biases, the weights of norms, and ViT's class token and position embedding: what timm and DeiT leave without decay.
-UNDECAYED = frozenset({"bias", "beta", "gamma", "class_token", "pos_embedding"})
+NO_WEIGHT_DECAY = frozenset({"bias", "beta", "gamma", "class_token", "pos_embedding"})
 CLIP_EPSILON = 1e-6  # of torch.nn.utils.clip_grad_norm_
 
 
 class _TorchOptimizer(keras.optimizers.Optimizer):
-    """What SGD and Adam share: clipping, decay, L2 and the rate of each variable; subclasses give the direction of the step.
+    """What SGD and Adam share: clipping, decay, L2 and the rate of each variable; subclasses give the compute_update of the step.
 
     Args:
-        decay_biases: whether `l2` and `decoupled_decay` act on the variables of `UNDECAYED` too.
+        decay_biases: whether `l2` and `decoupled_decay` act on the variables of `NO_WEIGHT_DECAY` too.
         clip_norm: the gradients of one `apply`, summed over the replicas, are scaled down to this L2 norm; 0 for no limit.
     """
 
@@ -43,15 +43,15 @@ class _TorchOptimizer(keras.optimizers.Optimizer):
         self.decoupled_decay = decoupled_decay
         self.decay_biases = decay_biases
         self.clip_norm = clip_norm
-        self.rate_scales: Sequence[float] = ()
+        self.lr_multipliers: Sequence[float] = ()
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
         """Make the slots for `variables`, all with a rate scale of 1."""
         if self.built:
             return
         super().build(list(variables))
-        self.rate_scales = [1.0] * len(variables)
-        self._decays = [self.decay_biases or is_decayed(variable) for variable in variables]
+        self.lr_multipliers = [1.0] * len(variables)
+        self._decays = [self.decay_biases or has_weight_decay(variable) for variable in variables]
 
     def _all_reduce_sum_gradients(self, pairs: Any) -> Any:
         # Keras's own clipping comes before this hook, when each replica has its own gradient.
@@ -65,16 +65,16 @@ class _TorchOptimizer(keras.optimizers.Optimizer):
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         # The TensorFlow backend passes a raw tf.Variable without a path: the index is the only key that holds.
         index = self._get_variable_index(variable)
-        rate = ops.cast(learning_rate, variable.dtype) * self.rate_scales[index]
+        rate = ops.cast(learning_rate, variable.dtype) * self.lr_multipliers[index]
         gradient = ops.cast(gradient, variable.dtype)
         decays = self._decays[index]
         if self.decoupled_decay and decays:
             self.assign_sub(variable, variable * (rate * self.decoupled_decay))
         if self.l2 and decays:
             gradient = gradient + self.l2 * variable
-        self.assign_sub(variable, rate * self.direction(index, gradient))
+        self.assign_sub(variable, rate * self.compute_update(index, gradient))
 
-    def direction(self, index: int, gradient: Any) -> Any:
+    def compute_update(self, index: int, gradient: Any) -> Any:
         """The step of variable `index` before the rate, and the update of its slots."""
         raise NotImplementedError
 
@@ -93,7 +93,7 @@ class SGD(_TorchOptimizer):
         super().build(variables)
         self._velocities = self.add_optimizer_variables(list(variables), "velocity") if self.momentum else []
 
-    def direction(self, index: int, gradient: Any) -> Any:
+    def compute_update(self, index: int, gradient: Any) -> Any:
         if not self.momentum:
             return gradient
         velocity = self.momentum * self._velocities[index] + gradient
@@ -114,16 +114,16 @@ class Adam(_TorchOptimizer):
         if self.built:
             return
         super().build(variables)
-        self._means, self._squares = self.add_optimizer_variables(list(variables), ["mean", "square"])
+        self._first_moments, self._second_moments = self.add_optimizer_variables(list(variables), ["mean", "square"])
         self._steps = [self.add_variable(shape=(), dtype="float32", name=f"step_{index}") for index in range(len(variables))]
 
-    def direction(self, index: int, gradient: Any) -> Any:
+    def compute_update(self, index: int, gradient: Any) -> Any:
         step = self._steps[index] + 1.0
-        mean = self.BETA_1 * self._means[index] + (1 - self.BETA_1) * gradient
-        square = self.BETA_2 * self._squares[index] + (1 - self.BETA_2) * ops.square(gradient)
+        mean = self.BETA_1 * self._first_moments[index] + (1 - self.BETA_1) * gradient
+        square = self.BETA_2 * self._second_moments[index] + (1 - self.BETA_2) * ops.square(gradient)
         self.assign(self._steps[index], step)
-        self.assign(self._means[index], mean)
-        self.assign(self._squares[index], square)
+        self.assign(self._first_moments[index], mean)
+        self.assign(self._second_moments[index], square)
         root = ops.sqrt(square / _one_minus_power(self.BETA_2, step)) + self.EPSILON
         return mean / _one_minus_power(self.BETA_1, step) / root
 
@@ -133,9 +133,9 @@ def _one_minus_power(beta: float, step: Any) -> Any:
     return -ops.expm1(step * math.log(beta))
 
 
-def is_decayed(variable: keras.Variable) -> bool:
-    """Whether `variable` is a kernel, which decay is meant for: not one of `UNDECAYED`, and not a vector or a scalar."""
-    return len(variable.shape) > 1 and UNDECAYED.isdisjoint(variable.path.split("/"))
+def has_weight_decay(variable: keras.Variable) -> bool:
+    """Whether `variable` is a kernel, which decay is meant for: not one of `NO_WEIGHT_DECAY`, and not a vector or a scalar."""
+    return len(variable.shape) > 1 and NO_WEIGHT_DECAY.isdisjoint(variable.path.split("/"))
 
 
 def build_optimizer(config: TrainConfig) -> _TorchOptimizer:

@@ -49,7 +49,7 @@ class Runtime:
         }
 
 
-def start(config: RuntimeConfig, *, seed: int, batch_size: int, depthwise: bool) -> Runtime:
+def make_runtime(config: RuntimeConfig, *, seed: int, batch_size: int, depthwise: bool) -> Runtime:
     """Resolve `config` on this machine, and set the global seed and precision.
 
     Args:

@@ -24,32 +24,32 @@ class Schedule:
     """
 
     def __init__(self, name: str, *, steps_per_epoch: int, epochs: int, warmup_epochs: float = 0.0):
-        self._shape = SHAPES[name]
+        self._shape = SCHEDULES[name]
         self._watches = name == "plateau"
         self._warmup_steps = round(warmup_epochs * steps_per_epoch)
         self._num_steps = steps_per_epoch * epochs
-        self.state: dict[str, float] = {"best": math.inf, "waited": 0, "factor": 1.0}
+        self.state: dict[str, float] = {"best": math.inf, "num_bad_epochs": 0, "factor": 1.0}
 
     def factor(self, step: int) -> float:
         """The factor for `step`, counted from 0 over the whole run."""
         return self._shape(step, self._warmup_steps, self._num_steps) * self.state["factor"]
 
-    def observe(self, loss: float) -> None:
+    def on_validation_loss(self, loss: float) -> None:
         """Tell the schedule the loss that `plateau` watches, once an epoch."""
         if not self._watches:
             return
         if loss < self.state["best"]:
-            self.state.update(best=loss, waited=0)
+            self.state.update(best=loss, num_bad_epochs=0)
             return
-        self.state["waited"] += 1
-        if self.state["waited"] > PLATEAU_PATIENCE:
-            self.state.update(waited=0, factor=self.state["factor"] * PLATEAU_FACTOR)
+        self.state["num_bad_epochs"] += 1
+        if self.state["num_bad_epochs"] > PLATEAU_PATIENCE:
+            self.state.update(num_bad_epochs=0, factor=self.state["factor"] * PLATEAU_FACTOR)
 
 
-Shape = Callable[[int, int, int], float]
+ScheduleFn = Callable[[int, int, int], float]
 
 
-def _warmed(decay: Callable[[float], float]) -> Shape:
+def _with_warmup(decay: Callable[[float], float]) -> ScheduleFn:
     """The linear warm-up, then `decay` of the share of the rest that is done."""
 
     def shape(step: int, warmup_steps: int, num_steps: int) -> float:
@@ -75,12 +75,12 @@ def _one_cycle(step: int, warmup_steps: int, num_steps: int) -> float:
     return ONE_CYCLE_END + (1 - ONE_CYCLE_END) * _cosine((step - peak) / max(1.0, num_steps - 1 - peak))
 
 
-SHAPES: Mapping[str, Shape] = MappingProxyType(
+SCHEDULES: Mapping[str, ScheduleFn] = MappingProxyType(
     {
-        "constant": _warmed(lambda progress: 1.0),
-        "cosine": _warmed(_cosine),
-        "step": _warmed(_staircase),
+        "constant": _with_warmup(lambda progress: 1.0),
+        "cosine": _with_warmup(_cosine),
+        "step": _with_warmup(_staircase),
         "one_cycle": _one_cycle,
-        "plateau": _warmed(lambda progress: 1.0),
+        "plateau": _with_warmup(lambda progress: 1.0),
     }
 )

@@ -12,18 +12,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from tl_keras.backbones import HEAD
 from tl_keras.config import TrainConfig
 from tl_keras.errors import DamagedError
-from tl_keras.strategies import HEAD, Phase, freezing
+from tl_keras.strategies import Phase, freezing
 from tl_keras.training import checkpoint, collapse
-from tl_keras.training.ema import MovingAverage
+from tl_keras.training.ema import ExponentialMovingAverage
 from tl_keras.training.epoch_meter import EpochMeter
-from tl_keras.training.evaluation import make_predict, metrics, predict_logits
+from tl_keras.training.evaluation import compute_metrics, make_predict, predict_logits
 from tl_keras.training.losses import Loss
-from tl_keras.training.optimizers import build_optimizer, is_decayed
+from tl_keras.training.optimizers import build_optimizer, has_weight_decay
 from tl_keras.training.runtime import Runtime
 from tl_keras.training.schedules import Schedule
-from tl_keras.training.train_step import Batch, make_step, numbered
+from tl_keras.training.train_step import Batch, enumerate_batches, make_train_step
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ class Batches:
 
 
 @dataclass(frozen=True)
-class Part:
+class SplitInputs:
     """What a phase trains: a network with the model's own weights, and what it reads.
 
     Attributes:
@@ -51,9 +52,9 @@ class Part:
         cache: what the phase's record says of the cut.
     """
 
-    network: Callable[..., Any] | None
+    model: Callable[..., Any] | None
     batches: Batches
-    cache: dict[str, Any] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
@@ -66,10 +67,10 @@ class Progress:
         phases: one record for each phase that is done and audited.
         before_phase: fingerprints of the weights when the current phase began.
         schedule: state of the learning-rate schedule.
-        rate_factor: the factor of the schedule that the learning rate was last set to.
+        lr_factor: the factor of the schedule that the learning rate was last set to.
         best: epoch, accuracy and loss of the best epoch on validation; empty without validation.
         stopped: whether a callback ended the training.
-        moved: which weight the current phase's first epoch moved most; see `collapse.message`.
+        moved: which weight the current phase's first epoch moved most; see `collapse.collapse_warning`.
         collapse: what was said of a collapse in the current phase, or empty.
     """
 
@@ -78,7 +79,7 @@ class Progress:
     phases: list[dict[str, Any]] = field(default_factory=list)
     before_phase: dict[str, str] = field(default_factory=dict)
     schedule: dict[str, float] = field(default_factory=dict)
-    rate_factor: float = math.nan
+    lr_factor: float = math.nan
     best: dict[str, float] = field(default_factory=dict)
     stopped: bool = False
     moved: dict[str, Any] = field(default_factory=dict)
@@ -95,7 +96,7 @@ class Trainer:
         loss: the loss of each example from targets and logits, as `losses.build_loss` makes it.
         directory: where `latest.npz` lies; a checkpoint found there is resumed.
         on_epoch: called with the progress after each epoch, before its checkpoint.
-        narrow: (phase, its first epoch to run, from 0, batches of images) -> what is trained; None: the whole model.
+        split_phase: (phase, its first epoch to run, from 0, batches of images) -> what is trained; None: the whole model.
         network: (images of the batches, training=...) -> logits, where it is not `model` itself but what resizes images before it.
     """
 
@@ -110,16 +111,16 @@ class Trainer:
         *,
         loss: Loss,
         on_epoch: Callable[[Progress], None] = lambda progress: None,
-        narrow: Callable[[Phase, int, Batches], Part] | None = None,
-        network: Callable[..., Any] | None = None,
+        split_phase: Callable[[Phase, int, Batches], SplitInputs] | None = None,
+        forward: Callable[..., Any] | None = None,
     ):
         self.model, self.stages, self.phases, self.config, self.runtime = model, stages, phases, config, runtime
         self.progress = Progress()
-        self._network = network or model
-        self.predict = make_predict(self._network, runtime)
-        self._latest, self._pace = directory / "latest.npz", checkpoint.Pace()
+        self._forward = forward or model
+        self.predict = make_predict(self._forward, runtime)
+        self._checkpoint_path, self._save_policy = directory / "latest.npz", checkpoint.SavePolicy()
         self._best: list[np.ndarray] = []  # of what changes, in the best epoch, if that is to be tested
-        self._loss, self._on_epoch, self._narrow = loss, on_epoch, narrow
+        self._loss, self._on_epoch, self._split_phase = loss, on_epoch, split_phase
         for phase in phases:
             freezing.require_weights(stages, phase)
         self._trained = list({v.path: v for phase in phases for v in freezing.trained_variables(stages, phase)}.values())
@@ -129,9 +130,13 @@ class Trainer:
             self._updater = keras.optimizers.LossScaleOptimizer(self.optimizer) if runtime.precision == "mixed_float16" else self.optimizer
             self._updater.build(self._trained)
         moving = {path for phase in phases for path in freezing.expected_to_move(stages, phase)}
-        self._constant = freezing.weight_paths(stages) - moving
-        self._changing = [variable for variable in model.variables if variable.path not in self._constant]  # also seeds of dropout
-        self._average = MovingAverage([v for v in model.variables if v.path in moving] if config.ema else [], config.ema, runtime)
+        self._frozen_paths = freezing.weight_paths(stages) - moving
+        self._mutable_variables = [
+            variable for variable in model.variables if variable.path not in self._frozen_paths
+        ]  # also seeds of dropout
+        self._average = ExponentialMovingAverage(
+            [v for v in model.variables if v.path in moving] if config.ema else [], config.ema, runtime
+        )
 
     def fit(self, batches: Batches, callbacks: Sequence[keras.callbacks.Callback] = (), *, verbose: int = 0) -> Progress:
         """Train what is left to train, and leave the model with the selected weights.
@@ -174,8 +179,8 @@ class Trainer:
         return self.progress
 
     def _resume(self) -> None:
-        if self._latest.exists():
-            self._best, state = checkpoint.restore(self._latest, self._variables(), self._changing)
+        if self._checkpoint_path.exists():
+            self._best, state = checkpoint.restore(self._checkpoint_path, self._variables(), self._mutable_variables)
             self.progress = Progress(**state)
             self._schedule.state |= self.progress.schedule
             self._require_constant()
@@ -183,23 +188,23 @@ class Trainer:
     def _require_constant(self) -> None:
         """A checkpoint leaves out the weights that no phase changes: they must be those that the interrupted run had."""
         now, before = freezing.fingerprints(self.stages), self.progress.before_phase
-        if changed := sorted(path for path in self._constant if now[path] != before.get(path)):
+        if changed := sorted(path for path in self._frozen_paths if now[path] != before.get(path)):
             raise DamagedError(
-                f"{self._latest} was written with other frozen weights: {freezing.listing(changed)} differ. Expected those that the run "
+                f"{self._checkpoint_path} was written with other frozen weights: {freezing.listing(changed)} differ. Expected those that the run "
                 "began with; was the file of `weights` replaced? Put it back, or delete the run's directory to train it anew."
             )
 
     def _variables(self) -> list[keras.Variable]:
         """All that training changes."""
-        return [*self._changing, *self._updater.variables, *self._average.variables]
+        return [*self._mutable_variables, *self._updater.variables, *self._average.variables]
 
     def _select(self) -> None:
         """Leave the model with what is tested: the weights of the selected epoch, or their averages."""
         if self.selected_epoch() != self.progress.epoch:
-            for variable, value in zip(self._changing, self._best, strict=True):
+            for variable, value in zip(self._mutable_variables, self._best, strict=True):
                 variable.assign(value)
         else:
-            self._average.put_in()
+            self._average.copy_to_model()
 
     def selected_epoch(self) -> int:
         """The epoch, from 1, whose weights are tested."""
@@ -218,15 +223,15 @@ class Trainer:
         variables = freezing.trained_variables(self.stages, phase)
         self.progress.before_phase = self.progress.before_phase or freezing.fingerprints(self.stages)
         self._start = self._kernels(phase) if self.progress.epoch == epochs.start else {}
-        started, part = time.perf_counter(), Part(None, batches)
-        if self._narrow and self.progress.epoch < epochs.stop and not self.progress.stopped:
-            part = self._narrow(phase, max(epochs.start, self.progress.epoch), batches)
+        started, inputs = time.perf_counter(), SplitInputs(None, batches)
+        if self._split_phase and self.progress.epoch < epochs.stop and not self.progress.stopped:
+            inputs = self._split_phase(phase, max(epochs.start, self.progress.epoch), batches)
         narrowing = time.perf_counter() - started
-        predict = make_predict(part.network, self.runtime) if part.network else self.predict
-        with self.following(phase, part.network) as step:
+        predict = make_predict(inputs.model, self.runtime) if inputs.model else self.predict
+        with self.phase_step(phase, inputs.model) as step:
             for epoch in epochs:
                 if epoch >= self.progress.epoch and not self.progress.stopped:
-                    self._run_epoch(epoch, phase.name, step, predict, part.batches, listeners)
+                    self._run_epoch(epoch, phase.name, step, predict, inputs.batches, listeners)
         rows = self.progress.history[epochs.start : epochs.stop]
         record = {
             "name": phase.name,
@@ -235,7 +240,7 @@ class Trainer:
             "trainable_stages": list(phase.trainable),
             "frozen_mode": phase.frozen_mode,
             "seconds": narrowing + sum(row["seconds"] for row in rows),
-            "cache": dict(part.cache),
+            "cache": dict(inputs.record),
             "audit": freezing.audit(self.stages, phase, self.progress.before_phase, self.config.learning_rate),
             "collapse": self.progress.collapse,
         }
@@ -246,27 +251,27 @@ class Trainer:
         """Path -> value of the kernels that `phase` trains, without those of the head, which is new."""
         head = {variable.path for layer in self.stages[HEAD] for variable in layer.weights}
         variables = freezing.trained_variables(self.stages, phase)
-        return {variable.path: variable.numpy() for variable in variables if is_decayed(variable) and variable.path not in head}
+        return {variable.path: variable.numpy() for variable in variables if has_weight_decay(variable) and variable.path not in head}
 
     @contextmanager
-    def following(self, phase: Phase, network: Callable[..., Any] | None = None) -> Iterator[Callable[..., Any]]:
-        """The compiled step of `phase`, for `take_step`: of the whole, or of a `network` that is part of it.
+    def phase_step(self, phase: Phase, network: Callable[..., Any] | None = None) -> Iterator[Callable[..., Any]]:
+        """The compiled step of `phase`, for `take_step`: of the whole, or of a `network` that is inputs of it.
 
         In this block layers have the modes, and variables the rates, that the phase asks for.
         """
         variables = freezing.trained_variables(self.stages, phase)
         scales = freezing.rate_scales(self.stages, phase)
-        self.optimizer.rate_scales = [scales.get(variable.path, 0.0) for variable in self._trained]
+        self.optimizer.lr_multipliers = [scales.get(variable.path, 0.0) for variable in self._trained]
         with freezing.follow(self.stages, phase):
-            yield self._make_step(network or self._network, variables)
+            yield self._make_step(network or self._forward, variables)
 
     def take_step(self, step: Callable[..., Any], batch: Batch) -> tuple[Any, Any]:
         """Summed loss and number right of a batch, still on the device; the weights move where it completes an update."""
-        return step(*batch.content, tf.constant(batch.num_in_update, tf.float32), batch.completes)
+        return step(*batch.data, tf.constant(batch.update_size, tf.float32), batch.is_last_batch)
 
     def _make_step(self, network: Callable[..., Any], variables: Sequence[keras.Variable]) -> Callable[..., Any]:
-        accumulates = self.config.accumulate_steps > 1
-        return make_step(network, self._updater, variables, self._loss, self.runtime, accumulates=accumulates)
+        use_accumulation = self.config.accumulate_steps > 1
+        return make_train_step(network, self._updater, variables, self._loss, self.runtime, use_accumulation=use_accumulation)
 
     def _run_epoch(
         self,
@@ -280,11 +285,11 @@ class Trainer:
         listeners.on_epoch_begin(epoch)
         started = time.perf_counter()
         meter = EpochMeter(epoch + 1, epoch * self._steps_per_epoch)
-        for batch in meter.timing(self.batches(batches, epoch)):
+        for batch in meter.timed(self.batches(batches, epoch)):
             self._set_rate(batch.update)
             listeners.on_train_batch_begin(batch.index)
             meter.add(batch.num_examples, *self.take_step(step, batch))
-            if batch.completes:
+            if batch.is_last_batch:
                 self._average.update(batch.update)
             listeners.on_train_batch_end(batch.index, meter.logs())
         logs = meter.finish()
@@ -296,49 +301,49 @@ class Trainer:
     def batches(self, batches: Batches, epoch: int) -> Iterator[Batch]:
         """The batches of an epoch on the replicas, with their places in the run."""
         contents = self.runtime.strategy.experimental_distribute_dataset(batches.training(epoch))
-        return numbered(contents, epoch, batches.num_train, self.config)
+        return enumerate_batches(contents, epoch, batches.num_train, self.config)
 
     def _set_rate(self, update: int) -> None:
         """Set the rate where the schedule changes it; where it does not, one that a callback has set stays."""
         factor = self._schedule.factor(update)
-        if factor != self.progress.rate_factor:
-            self.progress.rate_factor = factor
+        if factor != self.progress.lr_factor:
+            self.progress.lr_factor = factor
             self.optimizer.learning_rate = self.config.learning_rate * factor
 
     def _validate(self, predict: Callable[[Any], Any], validation: tf.data.Dataset | None) -> dict[str, float]:
         if validation is None:
             return {}
-        with self._average.swapped_in():
-            scores = metrics(*predict_logits(predict, self.runtime, validation))
+        with self._average.averaged_weights():
+            scores = compute_metrics(*predict_logits(predict, self.runtime, validation))
         return {"val_loss": scores["loss"], "val_accuracy": scores["accuracy"]}
 
     def _end_epoch(self, row: dict[str, Any]) -> None:
         progress = self.progress
         progress.epoch, progress.stopped = row["epoch"], self.model.stop_training
         progress.history.append(row)
-        self._schedule.observe(row.get("val_loss", row["loss"]))
+        self._schedule.on_validation_loss(row.get("val_loss", row["loss"]))
         progress.schedule = self._schedule.state
         best = progress.best
         if "val_loss" in row and (row["val_accuracy"], -row["val_loss"]) > (best.get("accuracy", -1.0), -best.get("loss", math.inf)):
             progress.best = {"epoch": row["epoch"], "accuracy": row["val_accuracy"], "loss": row["val_loss"]}
             if self.config.selection == "best":
-                with self._average.swapped_in():
-                    self._best = [variable.numpy() for variable in self._changing]
+                with self._average.averaged_weights():
+                    self._best = [variable.numpy() for variable in self._mutable_variables]
         self._watch()
         self._on_epoch(progress)
-        if self._pace.is_due:
-            with self._pace.writing():
-                checkpoint.save(self._latest, self._variables(), self._best, asdict(progress))
+        if self._save_policy.is_due:
+            with self._save_policy.writing():
+                checkpoint.save(self._checkpoint_path, self._variables(), self._best, asdict(progress))
 
     def _watch(self) -> None:
         """Say once a phase where the last epoch is a collapse."""
         progress = self.progress
         if self._start:
             now = {variable.path: variable.numpy() for variable in self._trained if variable.path in self._start}
-            progress.moved = collapse.largest_change(self._start, now) | {"updates": self._updates_per_epoch}
+            progress.moved = collapse.largest_relative_change(self._start, now) | {"updates": self._updates_per_epoch}
             self._start = {}
-        what = "" if progress.collapse else collapse.symptom(progress.history, self.model.output_shape[-1])
+        what = "" if progress.collapse else collapse.detect_collapse(progress.history, self.model.output_shape[-1])
         if what:
-            progress.collapse = collapse.message(what, progress.epoch, self.config, progress.moved)
+            progress.collapse = collapse.collapse_warning(what, progress.epoch, self.config, progress.moved)
             if self._verbose:
                 print(progress.collapse, flush=True)
