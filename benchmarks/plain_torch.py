@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.arrays import Arrays
 from benchmarks.work import CLASSES, LEARNING_RATE, MOMENTUM, Clock, Once, Outcome, Work, timed
-from tl_keras.strategies import HEAD, Phase
+from tl_keras.backbones import HEAD
+from tl_keras.strategies import Phase
 
 MEAN = torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1)
 STD = torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1)

@@ -9,13 +9,25 @@ import keras
 import numpy as np
 import pytest
 
-from tl_keras.backbones import BACKBONES, NORMALIZATIONS, build_classifier, check_settings, get_backbone, stage_layers, variables_by_path
+from tl_keras.backbones import (
+    BACKBONES,
+    NORMALIZATIONS,
+    build_classifier,
+    get_backbone,
+    resolve_image_size,
+    stage_layers,
+    variables_by_path,
+)
 from tl_keras.backbones.layers import adaptive_average_pool
 from tl_keras.backbones.normalization import normalize
+from tl_keras.backbones.registry import ATTENTION, BATCH_NORM, BIAS
 from tl_keras.errors import ConfigError
+from tl_keras.strategies.freezing import WEIGHT_GROUPS
+from tl_keras.strategies.lora_layer import is_adaptable
 
 # Backbone -> parameters with 1000 classes: all (with the running statistics of batch normalization), and those that are trained.
 PARAMETERS = {
+    "tiny": (18_488, 18_440),
     "alexnet": (61_100_840, 61_100_840),
     "alexnet_narrow": (1_576_888, 1_576_888),
     "resnet18": (11_699_112, 11_689_512),
@@ -96,11 +108,22 @@ def pixels(model, batch=2):
     return np.random.default_rng(0).uniform(0, 255, (batch, *model.input.shape[1:])).astype("float32")
 
 
+def weight_groups(layers):
+    """The groups that the strategies `batchnorm`, `bias` and `lora` find in the layers of a backbone."""
+    found = {
+        group
+        for group in (BATCH_NORM, BIAS)
+        if any(WEIGHT_GROUPS[group](layer, weight) for layer in layers for weight in layer.trainable_weights)
+    }
+    adaptable = [layer for layer in layers if is_adaptable(layer) and layer.name.endswith(("_query", "_value"))]
+    return found | ({ATTENTION} if adaptable else set())
+
+
 def test_all_tested():
-    assert set(PARAMETERS) == set(BACKBONES)
+    assert set(PARAMETERS) == {*BACKBONES, "tiny"}
 
 
-@pytest.mark.parametrize("name", marked(BACKBONES))
+@pytest.mark.parametrize("name", marked(PARAMETERS))
 def test_row(name):
     model = build_classifier(name, 1000)
     counts = (model.count_params(), sum(math.prod(variable.shape) for variable in model.trainable_weights))
@@ -111,21 +134,25 @@ def test_row(name):
     assert all(type(layer).__module__.startswith("keras.") for layer in model.layers)
 
     stages = stage_layers(model, name)
-    assert list(stages) == [*(stage for stage, _ in BACKBONES[name].stages), "head"]
+    backbone = get_backbone(name)
+    assert list(stages) == [*(stage for stage, _ in backbone.stages), "head"]
     layers = [layer.name for stage in stages.values() for layer in stage]
     assert sorted(layers) == sorted(layer.name for layer in model.layers)
     assert all(any(layer.weights for layer in stage) for stage in stages.values())
     assert [layer.name for layer in stages["head"] if layer.weights] == ["logits"]
 
-    for _, end in BACKBONES[name].stages:
+    assert weight_groups([layer for stage, part in stages.items() if stage != "head" for layer in part]) == backbone.weight_groups
+
+    for _, end in backbone.stages:
         keras.Model(model.get_layer(end).output, model.output)  # raises where the graph is not a single tensor
-    size = BACKBONES[name].image_size
+    size = backbone.image_size
     assert model.input.shape == (None, size, size, 3) and model.input.dtype == "float32"
     assert model.output.shape == (None, 1000) and model.output.dtype == "float32"
 
 
 # One row of each builder and family, at a size that is quick to compute.
 SMALL = {
+    "tiny": 16,
     "alexnet_narrow": 64,
     "resnet18": 32,
     "resnet50_torch": 32,
@@ -153,7 +180,7 @@ def test_cut_is_exact(name):
     images = pixels(model)
     expected = np.asarray(model(images))
     assert expected.shape == (2, 5) and np.isfinite(expected).all()
-    for _, end in BACKBONES[name].stages:
+    for _, end in get_backbone(name).stages:
         cut = model.get_layer(end).output
         features = keras.Model(model.input, cut)(images)
         np.testing.assert_array_equal(np.asarray(keras.Model(cut, model.output)(features)), expected)
@@ -200,7 +227,7 @@ print("reloaded", len(sys.argv) - 1)
 @pytest.mark.parametrize(
     "names",
     [
-        ["alexnet_narrow", "resnet18", "vit_b16", "resnet50", "mobilenet_0.25"],
+        ["tiny", "alexnet_narrow", "resnet18", "vit_b16", "resnet50", "mobilenet_0.25"],
         pytest.param(
             ["efficientnet_b0", "efficientnet_v2_b0", "convnext_tiny", "inception_v3", "mobilenet_v3_small"], marks=pytest.mark.slow
         ),
@@ -304,7 +331,7 @@ def new_models():
         ({"name": "alexnet", "stem": "cifar"}, "Backbones with this stem: resnet18, resnet34, resnet50_torch"),
         ({"name": "alexnet", "stem": "other"}, "Backbones with this stem: none"),
         ({"name": "alexnet", "normalization": "imagnet"}, "Did you mean 'imagenet'"),
-        ({"name": "efficientnet_b0", "normalization": "imagenet"}, "normalises inside the network"),
+        ({"name": "efficientnet_b0", "normalization": "imagenet"}, "normalises inside the model"),
         ({"name": "alexnet", "num_classes": 1}, "at least 2 classes"),
     ],
 )
@@ -317,8 +344,15 @@ def test_impossible_settings_are_refused(settings, said):
 @pytest.mark.parametrize("name", BACKBONES)
 def test_settings_of_every_row_are_possible(name):
     row = get_backbone(name)
-    assert check_settings(row) == row.image_size
-    assert check_settings(row, image_size=row.min_size) == row.min_size
+    assert resolve_image_size(row) == row.image_size
+    assert resolve_image_size(row, image_size=row.min_size) == row.min_size
+
+
+def test_the_backbone_for_tests_is_in_no_list_and_no_message():
+    assert get_backbone("tiny").image_size == 16 and "tiny" not in BACKBONES
+    with pytest.raises(ConfigError) as error:
+        get_backbone("tini")
+    assert "tiny" not in str(error.value).split()
 
 
 def test_embedded_backbone_is_small():

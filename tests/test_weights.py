@@ -9,7 +9,7 @@ import pytest
 from keras.src.legacy.saving import legacy_h5_format
 from test_backbones import SMALL, marked, pixels
 
-from tl_keras.backbones import BACKBONES, build_classifier, features_model, variables_by_path
+from tl_keras.backbones import BACKBONES, build_classifier, feature_extractor, variables_by_path
 from tl_keras.errors import ConfigError, DamagedError
 from tl_keras.weights import WEIGHTS, find_weights_file, load_weights
 
@@ -50,7 +50,7 @@ def test_files_and_layers_are_those_of_keras(name, keras_application):
         layers = [layer for layer in model.layers if layer.weights and layer.name != "predictions"]
         return [(type(layer), [tuple(weight.shape) for weight in layer.weights]) for layer in layers]
 
-    ours = features_model(build_classifier(name, 2))
+    ours = feature_extractor(build_classifier(name, 2))
     assert filled(ours) == filled(reference)
     if not row.top:
         kinds = [type(layer).__name__ for layer in ours.layers if layer.name != "normalization"]
@@ -98,7 +98,7 @@ def test_head_of_another_size_is_left_out_and_said(suffix, tmp_path):
     account = load_weights(other, "alexnet_narrow", save(model, tmp_path / f"saved{suffix}"))
     assert account["loaded"] == len(model.weights) - 2
     assert account["left_out"]["logits/bias"] == "(62,) in the file, (10,) here; new"
-    np.testing.assert_array_equal(np.asarray(features_model(other)(pixels(model))), np.asarray(features_model(model)(pixels(model))))
+    np.testing.assert_array_equal(np.asarray(feature_extractor(other)(pixels(model))), np.asarray(feature_extractor(model)(pixels(model))))
 
 
 def test_half_precision_is_read(tmp_path):
@@ -140,7 +140,7 @@ def test_keras_file_gives_keras_features(name, keras_application, tmp_path):
     images = pixels(model)
     expected = np.asarray(reference(FROM_KERAS[name](images.copy())))
     assert np.isfinite(expected).all() and expected.std() > 0
-    np.testing.assert_allclose(np.asarray(features_model(model)(images)), expected, rtol=1e-3, atol=1e-4 * expected.std())
+    np.testing.assert_allclose(np.asarray(feature_extractor(model)(images)), expected, rtol=1e-3, atol=1e-4 * expected.std())
 
 
 @pytest.mark.slow
@@ -165,7 +165,7 @@ def test_real_mobilenet(size, shared, monkeypatch):
         alpha=0.75, include_top=False, weights=str(path), input_shape=model.input.shape[1:], pooling="avg"
     )
     images = pixels(model)
-    features = np.asarray(features_model(model)(images))
+    features = np.asarray(feature_extractor(model)(images))
     np.testing.assert_allclose(features, np.asarray(reference(images / 127.5 - 1)), atol=1e-3)
     assert features.std() > 0.1
 

@@ -78,7 +78,7 @@ def stage_costs(model: keras.Model, backbone: str) -> dict[str, StageCost]:
 
     One black image goes through the network, as layers that leave the number of tokens open have no shape before.
     """
-    ends = {stage: model.get_layer(end).output for stage, end in backbones.get_backbone(backbone).stages} | {"head": model.output}
+    ends = {stage: model.get_layer(end).output for stage, end in backbones.get_backbone(backbone).stages} | {backbones.HEAD: model.output}
     values = _values(model)
     costs, taken = {}, set()
     for stage, end in ends.items():

@@ -7,10 +7,16 @@ from types import MappingProxyType
 from typing import Any
 
 from tl_keras.backbones import stages
-from tl_keras.backbones.normalization import IMAGENET_STD
+from tl_keras.backbones.normalization import IMAGENET_STD, NORMALIZATIONS
 from tl_keras.backbones.stages import Stages
+from tl_keras.errors import ConfigError, unknown
 
 INTERNAL = "internal"
+
+# Groups of weights that a strategy can train alone: those of BatchNormalization layers; biases, and the beta of every norm, which
+# PyTorch calls a bias; the query and value projections of attention, which adapters of low rank are for.
+BATCH_NORM, BIAS, ATTENTION = "batchnorm", "bias", "attention"
+BIAS_ONLY = frozenset({BIAS})
 
 
 @dataclass(frozen=True)
@@ -26,7 +32,8 @@ class Backbone:
         size_multiple: sides must be multiples of this.
         normalization: key of NORMALIZATIONS that its weights expect; `internal` where the network itself normalises.
         stems: stems that it can have.
-        depthwise: whether it has depthwise convolutions, which CPUs train no faster in bfloat16.
+        depthwise: True if it has depthwise convolutions, which CPUs train no faster in bfloat16.
+        weight_groups: the groups of weights that it has besides its kernels, see `BATCH_NORM`, `BIAS` and `ATTENTION`.
         options: keyword arguments of the builder.
     """
 
@@ -39,6 +46,7 @@ class Backbone:
     normalization: str = "imagenet"
     stems: tuple[str, ...] = ("imagenet",)
     depthwise: bool = False
+    weight_groups: frozenset[str] = frozenset({BATCH_NORM, BIAS})
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
@@ -51,7 +59,7 @@ def _application(name: str, constructor: str, ends: Stages, options: Mapping[str
     return Backbone(name, "applications:build", ends, options=MappingProxyType({"constructor": constructor, **options}), **settings)
 
 
-def _widths(name: str, constructor: str, alphas: tuple[float, ...], ends: Stages, **settings: Any) -> tuple[Backbone, ...]:
+def _width_variants(name: str, constructor: str, alphas: tuple[float, ...], ends: Stages, **settings: Any) -> tuple[Backbone, ...]:
     """One row for each width that has ImageNet weights; the bare name is the full width."""
     full = _application(name, constructor, ends, **settings, depthwise=True)
     return (full, *(replace(full, name=f"{name}_{a}", options=MappingProxyType({**full.options, "alpha": a})) for a in alphas))
@@ -82,31 +90,33 @@ def _efficientnet_v2(size: str, image_size: int, repeats: tuple[int, ...], depth
 
 def _convnext(size: str) -> Backbone:
     name = f"convnext_{size.lower()}"
-    return _application(name, f"ConvNeXt{size}", stages.convnext(name), normalization=INTERNAL, depthwise=True)
+    return _application(name, f"ConvNeXt{size}", stages.convnext(name), normalization=INTERNAL, depthwise=True, weight_groups=BIAS_ONLY)
 
 
 EFFICIENTNET_V2_B = (1, 2, 2, 3, 5, 8)
 
-ROWS = (
-    Backbone("alexnet", "alexnet:build", stages.ALEXNET, min_size=63),
+_ENTRIES = (
+    Backbone("alexnet", "alexnet:build", stages.ALEXNET, min_size=63, weight_groups=BIAS_ONLY),
     Backbone(
         "alexnet_narrow",
         "alexnet:build",
         stages.ALEXNET,
         image_size=64,
         min_size=63,
+        weight_groups=BIAS_ONLY,
         options=MappingProxyType({"filters": (16, 48, 96, 64, 64), "units": 384}),
     ),
     _resnet("resnet18", (2, 2, 2, 2)),
     _resnet("resnet34", (3, 4, 6, 3)),
     _resnet("resnet50_torch", (3, 4, 6, 3), "bottleneck"),
-    Backbone("vgg16", "vgg:build", stages.VGG16, normalization="caffe"),
+    Backbone("vgg16", "vgg:build", stages.VGG16, normalization="caffe", weight_groups=BIAS_ONLY),
     Backbone(
         "vit_b16",
         "vit:build",
         stages.VIT,
         min_size=16,
         size_multiple=16,
+        weight_groups=frozenset({BIAS, ATTENTION}),
         options=MappingProxyType({"num_blocks": 12, "num_heads": 12, "dim": 768, "mlp_dim": 3072}),
     ),
     _application("resnet50", "ResNet50", stages.resnet((3, 4, 6, 3)), normalization="caffe"),
@@ -115,17 +125,17 @@ ROWS = (
     _application("resnet50_v2", "ResNet50V2", stages.resnet((3, 4, 6, 3), last="post_relu"), normalization="half"),
     _application("resnet101_v2", "ResNet101V2", stages.resnet((3, 4, 23, 3), last="post_relu"), normalization="half"),
     _application("resnet152_v2", "ResNet152V2", stages.resnet((3, 8, 36, 3), last="post_relu"), normalization="half"),
-    _application("vgg19", "VGG19", stages.VGG19, normalization="caffe"),
+    _application("vgg19", "VGG19", stages.VGG19, normalization="caffe", weight_groups=BIAS_ONLY),
     *(_application(f"densenet{depth}", f"DenseNet{depth}", stages.DENSENET) for depth in (121, 169, 201)),
     _application("inception_v3", "InceptionV3", stages.INCEPTION_V3, image_size=299, min_size=75, normalization="half"),
     _application("inception_resnet_v2", "InceptionResNetV2", stages.INCEPTION_RESNET_V2, image_size=299, min_size=75, normalization="half"),
     _application("xception", "Xception", stages.XCEPTION, image_size=299, min_size=71, normalization="half", depthwise=True),
     _application("nasnet_mobile", "NASNetMobile", stages.nasnet(12), normalization="half", depthwise=True),
     _application("nasnet_large", "NASNetLarge", stages.nasnet(18), image_size=331, normalization="half", depthwise=True),
-    *_widths("mobilenet", "MobileNet", (0.25, 0.5, 0.75, 1.0), stages.MOBILENET, normalization="half"),
-    *_widths("mobilenet_v2", "MobileNetV2", (0.35, 0.5, 0.75, 1.0, 1.3, 1.4), stages.MOBILENET_V2, normalization="half"),
-    *_widths("mobilenet_v3_small", "MobileNetV3Small", (0.75, 1.0), stages.MOBILENET_V3_SMALL, normalization=INTERNAL),
-    *_widths("mobilenet_v3_large", "MobileNetV3Large", (0.75, 1.0), stages.MOBILENET_V3_LARGE, normalization=INTERNAL),
+    *_width_variants("mobilenet", "MobileNet", (0.25, 0.5, 0.75, 1.0), stages.MOBILENET, normalization="half"),
+    *_width_variants("mobilenet_v2", "MobileNetV2", (0.35, 0.5, 0.75, 1.0, 1.3, 1.4), stages.MOBILENET_V2, normalization="half"),
+    *_width_variants("mobilenet_v3_small", "MobileNetV3Small", (0.75, 1.0), stages.MOBILENET_V3_SMALL, normalization=INTERNAL),
+    *_width_variants("mobilenet_v3_large", "MobileNetV3Large", (0.75, 1.0), stages.MOBILENET_V3_LARGE, normalization=INTERNAL),
     _efficientnet(0, 224, 1.0),
     _efficientnet(1, 240, 1.1),
     _efficientnet(2, 260, 1.2),
@@ -144,4 +154,75 @@ ROWS = (
     *(_convnext(size) for size in ("Tiny", "Small", "Base", "Large", "XLarge")),
 )
 
-BACKBONES: Mapping[str, Backbone] = MappingProxyType({row.name: row for row in ROWS})
+BACKBONES: Mapping[str, Backbone] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
+
+# For tests: found by `get_backbone`, but named in no list and no message. Below 2,000 parameters, with BatchNorm and dropout.
+_HIDDEN: Mapping[str, Backbone] = MappingProxyType({"tiny": Backbone("tiny", "tiny:build", stages.TINY, image_size=16, min_size=4)})
+
+
+def get_backbone(name: str) -> Backbone:
+    """Return the backbone called `name`. Raise ConfigError with the nearest names if there is none."""
+    if name in _HIDDEN:
+        return _HIDDEN[name]
+    if name not in BACKBONES:
+        raise unknown("backbone", name, BACKBONES)
+    return BACKBONES[name]
+
+
+def check_image_size(backbone: Backbone, size: int) -> None:
+    """Raise ConfigError if `backbone` cannot take images of `size` x `size` pixels."""
+    if size < backbone.min_size:
+        raise ConfigError(
+            f"{backbone.name} takes images of at least {backbone.min_size} pixels; "
+            f"use `image_size={backbone.min_size}` or more, or 0 for its own {backbone.image_size}.",
+            setting="image_size",
+            value=size,
+        )
+    if size % backbone.size_multiple:
+        multiple = backbone.size_multiple
+        raise ConfigError(
+            f"{backbone.name} takes images whose side is a multiple of {multiple}; "
+            f"the nearest are {size // multiple * multiple} and {(size // multiple + 1) * multiple}.",
+            setting="image_size",
+            value=size,
+        )
+
+
+def resolve_image_size(backbone: Backbone, *, image_size: int = 0, stem: str = "imagenet", normalization: str = "weights") -> int:
+    """Return the side of the input in pixels: `image_size`, or the backbone's own for 0.
+
+    Raises:
+        ConfigError: `backbone` has no such image size, stem or normalization.
+    """
+    size = image_size or backbone.image_size
+    check_image_size(backbone, size)
+    if stem not in backbone.stems:
+        suitable = ", ".join(entry.name for entry in BACKBONES.values() if stem in entry.stems)
+        raise ConfigError(
+            f"{backbone.name} has {', '.join(backbone.stems)}. Backbones with this stem: {suitable or 'none'}.",
+            setting="stem",
+            value=stem,
+        )
+    if normalization not in (*NORMALIZATIONS, "weights"):
+        raise ConfigError(
+            str(unknown("normalization", normalization, (*NORMALIZATIONS, "weights"))), setting="normalization", value=normalization
+        )
+    if normalization != "weights" and backbone.normalization == INTERNAL:
+        raise ConfigError(
+            f"{backbone.name} normalises inside the model; use `normalization=weights`.",
+            setting="normalization",
+            value=normalization,
+        )
+    return size
+
+
+def resnet_equivalent_stages(backbone: Backbone, *names: str) -> tuple[str, ...]:
+    """Return the stages of `backbone` that correspond to the stages `names` (stem, layer1, ..., layer4) of a ResNet.
+
+    The last four stages correspond to layer1 to layer4, and all before them to the stem. A ResNet's stages are returned unchanged,
+    so an experiment that is written for ResNets also runs on a fallback backbone.
+    """
+    stage_names = [stage for stage, _ in backbone.stages]
+    layers = {f"layer{number}": stage_names[number - 5 : number - 4 or None] for number in (1, 2, 3, 4)}
+    equivalents = {"stem": stage_names[:-4], **layers}
+    return tuple(stage for name in names for stage in equivalents[name])

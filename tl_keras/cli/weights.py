@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from tl_keras.backbones import LOGITS, Backbone, build_classifier, check_settings, get_backbone
+from tl_keras.backbones import LOGITS, Backbone, build_classifier, get_backbone, resolve_image_size
 from tl_keras.cli.flags import CommandFlags, dispatch
 from tl_keras.errors import ConfigError, DamagedError, MissingError, UserError, unknown
 from tl_keras.utils import tensorflow_import
@@ -152,7 +152,7 @@ def _convert(arguments: Sequence[str]) -> None:
         raise ConfigError(f"expected a file that ends in {OUTPUT_SUFFIX}.", setting="output", value=output)
     row = get_weights(backbone.name, path.name)
     options = {"image_size": action.value("image_size") or (row.crop if row else 0), "stem": action.value("stem")}
-    check_settings(backbone, **options)
+    resolve_image_size(backbone, **options)
     num_classes = _num_classes(backbone, list_tensors(path))
     tensorflow_import.import_tensorflow()
     from tl_keras.utils.files import atomic_write

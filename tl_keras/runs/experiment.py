@@ -7,7 +7,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tl_keras.backbones import get_backbone
+from tl_keras.backbones import get_backbone, resnet_equivalent_stages
 from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError, MissingError, unknown
 from tl_keras.results.run_directory import RunDirectory
@@ -236,11 +236,5 @@ def run_directory(directory: Path, row: Row, config: RunConfig) -> Path:
 
 
 def like_resnet(base: RunConfig, *names: str) -> tuple[str, ...]:
-    """The stages of the backbone of `base` that lie where a ResNet has `names` (stem, layer1, ..., layer4).
-
-    Stages are matched from the last one up, and the stem with all that is left, so that another backbone can stand in for
-    the report's; a ResNet's own come out as they are.
-    """
-    stages = [name for name, _ in get_backbone(base.model.backbone).stages]
-    places = {"stem": stages[:-4], **{f"layer{number}": stages[number - 5 : number - 4 or None] for number in (1, 2, 3, 4)}}
-    return tuple(stage for name in names for stage in places[name])
+    """Return the stages of the backbone of `base` that correspond to the stages `names` of a ResNet."""
+    return resnet_equivalent_stages(get_backbone(base.model.backbone), *names)

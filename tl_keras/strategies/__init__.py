@@ -5,7 +5,6 @@ from tl_keras.strategies.strategy import (
     ALL_WEIGHTS,
     BATCH_NORM,
     BIAS,
-    HEAD,
     STRATEGIES,
     Lora,
     Phase,
@@ -13,4 +12,4 @@ from tl_keras.strategies.strategy import (
     plan,
 )
 
-__all__ = ["ADAPTERS", "ALL_WEIGHTS", "BATCH_NORM", "BIAS", "HEAD", "STRATEGIES", "Lora", "Phase", "parse", "plan"]
+__all__ = ["ADAPTERS", "ALL_WEIGHTS", "BATCH_NORM", "BIAS", "STRATEGIES", "Lora", "Phase", "parse", "plan"]

@@ -11,8 +11,9 @@ from contextlib import contextmanager
 import keras
 import numpy as np
 
+from tl_keras.backbones import HEAD
 from tl_keras.errors import ConfigError, TrainingError
-from tl_keras.strategies import ADAPTERS, ALL_WEIGHTS, BATCH_NORM, BIAS, HEAD, Phase
+from tl_keras.strategies import ADAPTERS, ALL_WEIGHTS, BATCH_NORM, BIAS, Phase
 from tl_keras.strategies.lora_layer import LowRank
 
 Stages = Mapping[str, Sequence[keras.layers.Layer]]
@@ -84,7 +85,7 @@ def rate_scales(stages: Stages, phase: Phase) -> dict[str, float]:
 
 
 def _trainable(layers: Sequence[keras.layers.Layer], kind: str) -> list[keras.Variable]:
-    return [weight for layer in layers for weight in layer.trainable_weights if KINDS[kind](layer, weight)]
+    return [weight for layer in layers for weight in layer.trainable_weights if WEIGHT_GROUPS[kind](layer, weight)]
 
 
 def _is_batch_norm(layer: keras.layers.Layer) -> bool:
@@ -92,7 +93,7 @@ def _is_batch_norm(layer: keras.layers.Layer) -> bool:
 
 
 # Kind of weights in Phase.trainable -> whether a weight of a layer is of that kind. PyTorch calls the beta of a norm its bias.
-KINDS: Mapping[str, Callable[[keras.layers.Layer, keras.Variable], bool]] = {
+WEIGHT_GROUPS: Mapping[str, Callable[[keras.layers.Layer, keras.Variable], bool]] = {
     ALL_WEIGHTS: lambda layer, weight: True,
     BATCH_NORM: lambda layer, weight: _is_batch_norm(layer),
     BIAS: lambda layer, weight: weight.name in ("bias", "beta"),

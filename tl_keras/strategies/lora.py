@@ -14,8 +14,9 @@ import keras
 import numpy as np
 from keras import layers
 
+from tl_keras.backbones import HEAD
 from tl_keras.errors import ConfigError, DamagedError
-from tl_keras.strategies import HEAD, Lora
+from tl_keras.strategies import Lora
 from tl_keras.strategies.lora_layer import LowRank, is_adaptable
 from tl_keras.utils.files import READ_ERRORS, read_npz, write_npz
 

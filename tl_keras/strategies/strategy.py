@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
 
+from tl_keras.backbones import HEAD
+from tl_keras.backbones.registry import BATCH_NORM, BIAS
 from tl_keras.config import TrainConfig
 from tl_keras.errors import ConfigError, unknown
 from tl_keras.strategies import arguments as read
 
-HEAD = "head"
 OTHERS = "*"
-ALL_WEIGHTS, BATCH_NORM, BIAS, ADAPTERS = "all", "batchnorm", "bias", "adapters"
+ALL_WEIGHTS, ADAPTERS = "all", "adapters"
 
 
 @dataclass(frozen=True)

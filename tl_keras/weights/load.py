@@ -16,7 +16,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from tl_keras.backbones import features_model, variables_by_path
+from tl_keras.backbones import feature_extractor, variables_by_path
 from tl_keras.errors import ConfigError, DamagedError, MissingError, UserError
 from tl_keras.weights.assign import fill
 from tl_keras.weights.from_publisher import from_tensors, naming_of
@@ -174,7 +174,7 @@ def _texts(group: h5py.Group, name: str) -> list[str]:
 
 def _read_application(path: Path, model: "keras.Model") -> Arrays:
     """Keras Applications' `.h5`: layers in the order of the network, each with its weights; `predictions` is their head."""
-    backbone = features_model(model)
+    backbone = feature_extractor(model)
     layers = [layer for layer in backbone.layers if layer.weights]
     with h5py.File(path) as store:
         datasets = _datasets(store, model)

@@ -11,6 +11,8 @@ from types import MappingProxyType
 
 import numpy as np
 
+from tl_keras.backbones import LOGITS
+
 # A layout only reshapes, transposes and takes parts, so that on an array without memory behind it it gives the shape alone.
 Layout = Callable[[np.ndarray], np.ndarray]
 
@@ -98,7 +100,7 @@ def _alexnet() -> Iterator[Move]:
         yield from _layer(f"features.{tensor}", f"conv{number}")
     yield from _layer("classifier.1", "fc6", _flattened(6))
     yield from _layer("classifier.4", "fc7", _linear)
-    yield from _layer("classifier.6", "logits", _linear)
+    yield from _layer("classifier.6", LOGITS, _linear)
 
 
 def _vgg16() -> Iterator[Move]:
@@ -107,7 +109,7 @@ def _vgg16() -> Iterator[Move]:
         yield from _layer(f"features.{tensor}", name)
     yield from _layer("classifier.0", "fc1", _flattened(7))
     yield from _layer("classifier.3", "fc2", _linear)
-    yield from _layer("classifier.6", "logits", _linear)
+    yield from _layer("classifier.6", LOGITS, _linear)
 
 
 def _convolution_and_norm(convolution: str, norm: str, name: str) -> Iterator[Move]:
@@ -125,7 +127,7 @@ def _resnet(*, num_blocks: tuple[int, ...], block: str) -> Iterator[Move]:
                 yield from _convolution_and_norm(f"{tensor}.conv{number}", f"{tensor}.bn{number}", f"{name}_{{}}{number}")
             if index == 0 and (layer > 1 or bottleneck):
                 yield from _convolution_and_norm(f"{tensor}.downsample.0", f"{tensor}.downsample.1", f"{name}_downsample_{{}}")
-    yield from _layer("fc", "logits", _linear)
+    yield from _layer("fc", LOGITS, _linear)
 
 
 def _vit(*, num_blocks: int, num_heads: int, **_: int) -> Iterator[Move]:
@@ -144,7 +146,7 @@ def _vit(*, num_blocks: int, num_heads: int, **_: int) -> Iterator[Move]:
         yield from _layer(f"{tensor}.mlp.0", f"{name}_mlp1", _linear)
         yield from _layer(f"{tensor}.mlp.3", f"{name}_mlp2", _linear)
     yield from _norm("encoder.ln", "norm")
-    yield from _layer("heads.head", "logits", _linear)
+    yield from _layer("heads.head", LOGITS, _linear)
 
 
 def _flax_layer(tensor: str, variable: str) -> Iterator[Move]:
@@ -177,7 +179,7 @@ def _flax_vit(*, num_blocks: int, **_: int) -> Iterator[Move]:
         for part, ours in FLAX_PARTS.items():
             yield from _flax_layer(f"{tensor}/{part}", f"{name}_{ours}")
     yield from _flax_norm("Transformer/encoder_norm", "norm")
-    yield from _flax_layer("head", "logits")
+    yield from _flax_layer("head", LOGITS)
 
 
 TORCHVISION = Naming(

@@ -1,0 +1,15 @@
+"""A backbone for tests: all kinds of layers that a strategy, the cache or an export treats specially, in 1,600 parameters."""
+
+from typing import Any
+
+from keras import layers
+
+
+def build(x: Any) -> Any:
+    """Return the features (b, 16) of normalised images (b, h, w, 3), h and w at least 4."""
+    for name, filters in (("stem", 8), ("body", 16)):
+        x = layers.Conv2D(filters, 3, 2, padding="same", name=f"{name}_conv")(x)
+        x = layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
+        x = layers.ReLU(name=f"{name}_relu")(x)
+        x = layers.Dropout(0.1, name=f"{name}_out")(x)
+    return layers.GlobalAveragePooling2D(name="average_pool")(x)
