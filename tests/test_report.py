@@ -18,7 +18,7 @@ from rich.console import Console
 
 from tl_keras import report
 from tl_keras.errors import ConfigError, DamagedError, UserError
-from tl_keras.report import document, experiment_results, page, plots, seeds, style, tables, text
+from tl_keras.report import document, experiment_results, page, plots, style, tables, text
 
 FIGURES = ["accuracy_against_cost.png", "learning_curves.png", "confusion_matrix.png", "reliability.png", "mistakes.jpg"]
 FEW = 200  # test images, where figures do not matter
@@ -319,21 +319,6 @@ def test_csv_cell(value, cell):
 @pytest.mark.parametrize(("seconds", "shown"), [(0.44, "0.4 s"), (43, "43 s"), (367.9, "6 min 7 s"), (10925, "3 h 2 min")])
 def test_duration(seconds, shown):
     assert text.duration(seconds) == shown
-
-
-# The quantile 0.975 of Student's distribution, from the printed tables.
-@pytest.mark.parametrize(("degrees", "quantile"), [(1, 12.706), (2, 4.303), (3, 3.182), (4, 2.776), (9, 2.262), (30, 2.042), (100, 1.984)])
-def test_student_quantile(degrees, quantile):
-    assert seeds.student_quantile(degrees) == pytest.approx(quantile, abs=5e-4)
-
-
-def test_summarize():
-    summary = seeds.summarize([0.80, 0.81, 0.83])
-    assert (summary.num, summary.mean) == (3, pytest.approx(0.813333, abs=1e-6))
-    assert summary.std == pytest.approx(0.0152753, abs=1e-6)
-    assert summary.interval == pytest.approx((0.775388, 0.851279), abs=1e-5)
-    alone = seeds.summarize([0.5])
-    assert alone.mean == 0.5 and math.isnan(alone.std) and math.isnan(alone.interval[0])
 
 
 def test_the_table_fits_a_narrow_terminal(tmp_path):

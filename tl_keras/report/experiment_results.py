@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tl_keras.report.seeds import summarize
+from tl_keras.report.statistics import summarize
 
 PAPER = "paper"  # the profile whose settings are the report's
 METRICS = ("test accuracy", "test loss", "validation loss", "seconds", "seconds per epoch")

@@ -5,7 +5,8 @@ import numpy as np
 from tl_keras.report.document import Block, Bullets, Heading, Paragraph, Table
 from tl_keras.report.error_analysis import confusion_of
 from tl_keras.report.experiment_results import ExperimentResults
-from tl_keras.report.statistics import EXACT_BELOW, Comparison, compare
+from tl_keras.report.paired_tests import Comparison, compare
+from tl_keras.report.statistics import EXACT_BELOW
 from tl_keras.report.text import NOTHING, label, plain
 from tl_keras.results.metrics import class_scores
 
@@ -38,8 +39,8 @@ def comparison_blocks(results: ExperimentResults, level: int) -> list[Block]:
             Table(COMPARISON_HEADINGS, [_comparison_cells(results, comparison) for comparison in found.rows]),
             Paragraph(_meaning(results)),
         ]
-    if found.left_out:
-        blocks.append(Bullets([f"{plain(name)}: not compared ({reason})" for name, reason in found.left_out]))
+    if found.not_compared:
+        blocks.append(Bullets([f"{plain(name)}: not compared ({reason})" for name, reason in found.not_compared]))
     return blocks
 
 
@@ -48,16 +49,16 @@ def _comparison_cells(results: ExperimentResults, comparison: Comparison) -> lis
     return [
         label(results, comparison.row),
         f"{comparison.difference:+.2f}",
-        ", ".join(f"{test.num_row:,}" for test in tests),
-        ", ".join(f"{test.num_reference:,}" for test in tests),
-        ", ".join(probability(test.p) for test in tests),
+        ", ".join(f"{test.only_row_correct:,}" for test in tests),
+        ", ".join(f"{test.only_reference_correct:,}" for test in tests),
+        ", ".join(format_p_value(test.p) for test in tests),
         f"{comparison.num_agreeing} of {len(tests)}",
-        probability(comparison.p),
-        probability(comparison.corrected),
+        format_p_value(comparison.p),
+        format_p_value(comparison.p_corrected),
     ]
 
 
-def probability(p: float) -> str:
+def format_p_value(p: float) -> str:
     """E.g. `0.23`, `0.0041` or `< 0.0001`."""
     return "< 0.0001" if p < 1e-4 else f"{p:.2g}" if p < 0.995 else "1"
 

@@ -1,0 +1,117 @@
+"""Paired comparison of rows on the same test images: McNemar's test for each seed, corrected for the number of comparisons."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from tl_keras.report.experiment_results import ExperimentResults, Row
+from tl_keras.report.statistics import combine_p_values, holm, mcnemar
+from tl_keras.results.predictions import read_predictions
+
+SIGNIFICANCE_LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class SeedTest:
+    """McNemar's test of one seed.
+
+    Attributes:
+        only_row_correct: number of test images that only the row predicts correctly.
+        only_reference_correct: number of test images that only the reference predicts correctly.
+        p: two-sided p-value.
+    """
+
+    seed: int
+    only_row_correct: int
+    only_reference_correct: int
+    p: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Comparison of a row with the reference row.
+
+    Attributes:
+        seeds: one test per seed.
+        difference: mean accuracy of the row minus that of the reference, in points.
+        p: p-value over the seeds; see `combine_p_values`.
+        p_corrected: `p` after Holm's correction over all comparisons of the experiment.
+    """
+
+    row: Row
+    seeds: tuple[SeedTest, ...]
+    difference: float
+    p: float
+    p_corrected: float
+
+    @property
+    def num_agreeing(self) -> int:
+        """Number of seeds whose own p-value is significant (uncorrected) and whose difference has the sign of the mean difference."""
+        return sum(
+            test.p < SIGNIFICANCE_LEVEL and (test.only_row_correct - test.only_reference_correct) * self.difference > 0
+            for test in self.seeds
+        )
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """Comparisons of all rows with `reference`; `not_compared` has the label of every other row and the reason."""
+
+    reference: Row
+    rows: tuple[Comparison, ...]
+    not_compared: tuple[tuple[str, str], ...]
+
+
+def compare(results: ExperimentResults) -> Comparisons:
+    """Compare every row with the best row, seed by seed, if both were tested on the same images.
+
+    Raises:
+        DamagedError: The predictions of a run are absent or damaged.
+    """
+    reference = results.best_row
+    reference_outcomes = _read_outcomes(reference)
+    tested, not_compared = [], []
+    for row in results.rows:
+        outcomes = reference_outcomes if row is reference else _read_outcomes(row)
+        if reason := _why_incomparable(row, reference, outcomes, reference_outcomes):
+            not_compared.append((row.label, reason))
+        elif row is not reference:
+            tested.append((row, tuple(_test_seed(seed, outcomes[seed], reference_outcomes[seed]) for seed in outcomes)))
+    p_values = [combine_p_values([test.p for test in tests]) for _, tests in tested]
+    comparisons = [
+        Comparison(row, tests, row.accuracy().mean - reference.accuracy().mean, p, p_corrected)
+        for (row, tests), p, p_corrected in zip(tested, p_values, holm(p_values), strict=True)
+    ]
+    return Comparisons(reference, tuple(comparisons), tuple(not_compared))
+
+
+class _Outcomes(NamedTuple):
+    """Test outcomes of one run: the true labels, int (n,), and if the prediction of each image is correct, bool (n,)."""
+
+    labels: np.ndarray
+    correct: np.ndarray
+
+
+def _read_outcomes(row: Row) -> dict[int, _Outcomes]:
+    """Return the outcomes of each seed."""
+    predictions = {run.seed: read_predictions(run.path) for run in row.runs}
+    return {seed: _Outcomes(labels, logits.argmax(axis=1) == labels) for seed, (logits, labels) in predictions.items()}
+
+
+def _why_incomparable(row: Row, reference: Row, outcomes: Mapping[int, _Outcomes], reference_outcomes: Mapping[int, _Outcomes]) -> str:
+    """Return the reason why the row cannot be compared with the reference image by image, or an empty string."""
+    if row.stand_ins != reference.stand_ins:
+        return "other fallbacks"
+    if outcomes.keys() != reference_outcomes.keys():
+        return "other seeds"
+    fingerprints = {run.result["data"]["fingerprint"] for run in (*row.runs, *reference.runs)}
+    has_same_labels = all(np.array_equal(outcomes[seed].labels, reference_outcomes[seed].labels) for seed in outcomes)
+    return "" if has_same_labels and len(fingerprints) == 1 else "other test images, or another order"
+
+
+def _test_seed(seed: int, row: _Outcomes, reference: _Outcomes) -> SeedTest:
+    only_row_correct = int((row.correct & ~reference.correct).sum())
+    only_reference_correct = int((reference.correct & ~row.correct).sum())
+    return SeedTest(seed, only_row_correct, only_reference_correct, mcnemar(only_row_correct, only_reference_correct))
