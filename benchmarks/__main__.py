@@ -42,7 +42,7 @@ def _run(arguments: Sequence[str]) -> None:
     if profile not in PROFILES:
         raise ConfigError(f"flag --profile={profile}: expected one of {', '.join(PROFILES)}.")
     chosen = rows(profile, [name.strip() for name in command.value("rows").split(",") if name.strip()])
-    tensorflow_import.import_tensorflow()
+    tensorflow_import.quiet_tensorflow()
     from benchmarks import table
 
     report = benchmark(profile, chosen, _images(chosen, command.value("data_dir")))

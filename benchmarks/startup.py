@@ -46,7 +46,7 @@ def import_seconds(side: str) -> float:
 def main(side: str, work: str = "") -> None:
     """Print the time at which imports, and the first step of `work` where it is given, are done."""
     if side != "plain_torch":
-        tensorflow_import.import_tensorflow()
+        tensorflow_import.quiet_tensorflow()
     module = importlib.import_module(f"benchmarks.{side}")
     if work:
         given = Work(**json.loads(work))

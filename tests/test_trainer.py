@@ -11,7 +11,7 @@ from test_freezing import tiny_classifier
 
 from tl_keras.config import RuntimeConfig, TrainConfig
 from tl_keras.errors import ConfigError, DamagedError, TrainingError
-from tl_keras.strategies import Phase, plan
+from tl_keras.strategies import Phase, build_phases
 from tl_keras.training import checkpoint, runtime
 from tl_keras.training.epoch_meter import EpochMeter
 from tl_keras.training.losses import build_loss
@@ -39,7 +39,7 @@ def make_trainer(directory, *, phases=None, settings=None, on_epoch=lambda progr
     machine = runtime.make_runtime(RuntimeConfig(**{"precision": "float32", **(settings or {})}), seed=3, batch_size=BATCH, depthwise=False)
     with machine.scope():
         model, stages = tiny_classifier()
-    phases = phases or plan(("stem", "body"), train)
+    phases = phases or build_phases(("stem", "body"), train)
     loss = build_loss(train, dict(Counter(LABELS[:NUM_TRAIN].tolist())), 3)
     return Trainer(model, stages, phases, train, machine, directory, loss=loss, on_epoch=on_epoch)
 
@@ -54,7 +54,7 @@ class Killed(Exception):
 
 GRADUAL = (
     Phase("head", 2, {"head": "all"}),
-    Phase("body", 1, {"body": "all", "head": "all"}, rate_scale={"body": 0.1}),
+    Phase("body", 1, {"body": "all", "head": "all"}, lr_multipliers={"body": 0.1}),
     Phase("full", 2, {"stem": "all", "body": "all", "head": "all"}, frozen_mode="training"),
 )
 
@@ -188,7 +188,7 @@ def plain_trainer(directory, **config) -> Trainer:
         [keras.Input((8, 8, 3)), keras.layers.Rescaling(1 / 255), keras.layers.Conv2D(4, 3), keras.layers.Flatten(), keras.layers.Dense(3)]
     )
     stages = {"head": model.layers}
-    return Trainer(model, stages, plan((), config), config, machine, directory, loss=build_loss(config, {}, 3))
+    return Trainer(model, stages, build_phases((), config), config, machine, directory, loss=build_loss(config, {}, 3))
 
 
 @pytest.mark.parametrize(
@@ -347,17 +347,3 @@ def test_steps_are_traced_once_for_whole_and_ragged_batches(tmp_path):
     trainer._make_step = lambda *arguments: traces.append(make(*arguments)) or traces[-1]
     trainer.fit(make_batches())
     assert traces[0].experimental_get_tracing_count() <= 2
-
-
-def test_batch_must_divide_by_the_replicas():
-    with pytest.raises(ConfigError, match="multiple of the 2 replicas"):
-        runtime.make_runtime(RuntimeConfig(distribution="mirrored"), seed=0, batch_size=7, depthwise=False)
-
-
-@pytest.mark.parametrize("config", [{}, {"precision": "float32", "xla": "on"}])
-def test_runtime_records_what_is_really_used(config):
-    record = runtime.make_runtime(RuntimeConfig(**config), seed=0, batch_size=8, depthwise=True).record()
-    assert record["precision"] == "float32"  # depthwise networks on a CPU, whatever it can
-    assert record["xla"] is (config.get("xla") == "on")
-    assert record["replicas"] == 1 and record["device"] == "CPU" and record["versions"]["keras"] == keras.__version__
-    assert dataclasses.asdict(RuntimeConfig(**config))

@@ -148,7 +148,7 @@ def export(arguments: Sequence[str]) -> None:
     if given is None:
         return
     run_dir, output = _required(command, "run_dir"), _required(command, "output")
-    tensorflow_import.import_tensorflow()
+    tensorflow_import.quiet_tensorflow()
     from tl_keras.runs.export import export_run
 
     record = export_run(run_dir, command.value("format"), output, data_dir=given.get("data_dir", ""))

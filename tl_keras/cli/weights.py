@@ -154,7 +154,7 @@ def _convert(arguments: Sequence[str]) -> None:
     options = {"image_size": action.value("image_size") or (row.crop if row else 0), "stem": action.value("stem")}
     resolve_image_size(backbone, **options)
     num_classes = _num_classes(backbone, list_tensors(path))
-    tensorflow_import.import_tensorflow()
+    tensorflow_import.quiet_tensorflow()
     from tl_keras.utils.files import atomic_write
     from tl_keras.weights.load import load_weights
 

@@ -97,7 +97,7 @@ def _run(
                 "rule": resolved.config.train.selection if setup.splits.validation else "last",
                 "epoch": outcome.selected_epoch,
             },
-            "metrics": {"test": evaluation.metrics(logits, labels), "validation": progress.best},
+            "metrics": {"test": evaluation.compute_metrics(logits, labels), "validation": progress.best},
             "seconds": {
                 "total": time.perf_counter() - started,
                 "train": sum(phase["seconds"] for phase in progress.phases),
@@ -136,8 +136,8 @@ def _train(
         run_dir.checkpoint,
         loss=setup.loss,
         on_epoch=lambda progress: run_dir.write_history(progress.history),
-        narrow=cache.split_phase,
-        network=setup.with_resize(setup.model),
+        split_phase=cache.split_phase,
+        forward=setup.with_resize(setup.model),
     )
     progress = trainer.fit(setup.batches, callbacks, verbose=verbose)
     return TrainingOutcome(progress, trainer.selected_epoch(), trainer.predict)
@@ -163,9 +163,9 @@ def _merge_adapters(setup: RunSetup, run_dir: RunDirectory) -> "keras.Model":
     """Return the model to test and save. Adapters are written to a file of their own and merged."""
     from tl_keras.strategies import freezing, lora
 
-    if not lora.adapters_of(setup.model):
+    if not lora.lora_layers(setup.model):
         return setup.model
-    lora.save(run_dir.path / lora.FILE, setup.model, freezing.expected_to_move(setup.stages, setup.phases[-1]))
+    lora.save(run_dir.path / lora.FILE, setup.model, freezing.updated_paths(setup.stages, setup.phases[-1]))
     with setup.runtime.scope():
         return lora.merge(setup.model)
 
@@ -249,7 +249,7 @@ def evaluate_run(run_dir: Path, data_settings: dict[str, Any]) -> dict[str, Any]
         batches = pipeline.evaluation_batches(
             test, resolved.geometry, batch_size=config.train.batch_size, replicas=runtime.replicas
         )
-        return evaluation.metrics(*evaluation.predict_logits(evaluation.make_predict(model, runtime), runtime, batches))
+        return evaluation.compute_metrics(*evaluation.predict_logits(evaluation.make_predict(model, runtime), runtime, batches))
 
 
 def load_model(run_dir: Path) -> "keras.Model":

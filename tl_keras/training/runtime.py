@@ -1,27 +1,33 @@
-"""What a run runs on: seeds, precision, tf.distribute and XLA, decided once, checked, and recorded as they really are."""
+"""Resolves device, precision, XLA and replicas of a run once, records what is used, and preserves global state."""
 
 import importlib.metadata
 import os
 import platform
+import random
 import subprocess
-from contextlib import AbstractContextManager
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from tl_keras.config import RuntimeConfig
 from tl_keras.errors import ConfigError
+from tl_keras.utils.tensorflow_import import preserve_logger_levels
 
 PACKAGES = ("tl_keras", "tensorflow", "keras", "tensorflow-datasets", "keras-cv", "numpy")
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """The resolved runtime: no `auto` is left in it."""
+    """The resolved runtime. No field is `auto`."""
 
     device: str
     precision: str
@@ -30,14 +36,14 @@ class Runtime:
     strategy: tf.distribute.Strategy
 
     def scope(self) -> AbstractContextManager[Any]:
-        """Where variables are made."""
+        """Return the context in which variables are created."""
         return self.strategy.scope()
 
     def __str__(self) -> str:
         return f"{self.device} ({processor()}), {self.precision}, XLA {'on' if self.xla else 'off'}, replicas {self.replicas}"
 
     def record(self) -> dict[str, Any]:
-        """What `result.json` says of it."""
+        """Return the entry `runtime` of `result.json`."""
         return {
             "device": self.device,
             "cpu": processor(),
@@ -50,13 +56,13 @@ class Runtime:
 
 
 def make_runtime(config: RuntimeConfig, *, seed: int, batch_size: int, depthwise: bool) -> Runtime:
-    """Resolve `config` on this machine, and set the global seed and precision.
+    """Resolve `config` on this machine. Set Keras's global dtype policy and the seeds of all random generators.
 
     Args:
-        depthwise: whether the backbone has depthwise convolutions, for which bfloat16 is slower on CPUs.
+        depthwise: True if the backbone has depthwise convolutions, for which bfloat16 is slower on CPUs.
 
     Raises:
-        ConfigError: the batch does not divide by the number of replicas.
+        ConfigError: The batch size is not a multiple of the number of replicas.
     """
     strategy = _strategy(config.distribution)
     replicas = strategy.num_replicas_in_sync
@@ -72,7 +78,26 @@ def make_runtime(config: RuntimeConfig, *, seed: int, batch_size: int, depthwise
     return Runtime(_device_name(gpus), precision, xla, replicas, strategy)
 
 
-@cache  # a second MirroredStrategy in a process would give its collectives the keys of the first one's
+@contextmanager
+def preserve_global_state() -> Iterator[None]:
+    """Restore the global state that a run changes when the block ends, also after an exception.
+
+    Restored are Keras's dtype policy, the random generators of Python and NumPy, the levels of all loggers, the filters of
+    `warnings` and `sys.stderr`. The global seeds of TensorFlow and Keras cannot be read back, so they stay at the seed of the run.
+    """
+    policy, stderr = keras.config.dtype_policy(), sys.stderr
+    python_state, numpy_state = random.getstate(), np.random.get_state(legacy=False)
+    try:
+        with preserve_logger_levels(), warnings.catch_warnings():
+            yield
+    finally:
+        keras.config.set_dtype_policy(policy)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        sys.stderr = stderr
+
+
+@cache  # a second MirroredStrategy in a process would give its collectives the keys of the first one
 def _strategy(name: str) -> tf.distribute.Strategy:
     if name == "none":
         return tf.distribute.get_strategy()
@@ -88,7 +113,7 @@ def _precision(name: str, *, on_gpu: bool, depthwise: bool) -> str:
 
 
 def _gpu_has_bfloat16() -> bool:
-    """Whether the first GPU has bfloat16 units (compute capability 8.0, Ampere, or later)."""
+    """Return True if the first GPU has bfloat16 units: compute capability 8.0 (Ampere) or later."""
     details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
     return details.get("compute_capability", (0, 0)) >= (8, 0)
 
@@ -107,12 +132,12 @@ def _cpuinfo(key: str) -> str:
 
 
 def processor() -> str:
-    """The processor and how many of its cores this process may use, e.g. `AMD EPYC, 2 cores`."""
+    """Return the processor and the number of its cores that this process may use, e.g. `AMD EPYC, 2 cores`."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{_cpuinfo('model name') or platform.processor() or platform.machine()}, {cores} cores"
 
 
-def _device_name(gpus: list[Any]) -> str:
+def _device_name(gpus: list[tf.config.LogicalDevice]) -> str:
     if not gpus:
         return "CPU"
     details = tf.config.experimental.get_device_details(tf.config.list_physical_devices("GPU")[0])
@@ -120,7 +145,7 @@ def _device_name(gpus: list[Any]) -> str:
 
 
 def versions() -> dict[str, str]:
-    """Of Python and of the packages that decide what a run computes."""
+    """Return the versions of Python and of the packages that decide the result of a run."""
     return {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES}
 
 
@@ -132,7 +157,7 @@ def _version(package: str) -> str:
 
 
 def _git_revision() -> str:
-    """The revision of the source tree this package runs from, or an empty string for an installed one."""
+    """Return the git revision of the source tree of this package, or an empty string for an installed one."""
     command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
     try:
         return subprocess.run(command, capture_output=True, text=True, timeout=5, check=True).stdout.strip()

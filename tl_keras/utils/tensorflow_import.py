@@ -1,5 +1,6 @@
-"""Keeps TensorFlow's start-up notices from burying our own lines."""
+"""Imports TensorFlow: quietly for the command line, and without a lasting effect on loggers for library code."""
 
+import importlib
 import logging
 import os
 import sys
@@ -8,24 +9,46 @@ from contextlib import contextmanager
 
 
 def import_tensorflow() -> None:
-    """Import TensorFlow, if it is not yet, without what its C++ code prints; errors of the import itself are raised as ever."""
+    """Import TensorFlow and leave the levels of all loggers as they were. Its notices are printed."""
+    with preserve_logger_levels():
+        importlib.import_module("tensorflow")
+
+
+def quiet_tensorflow() -> None:
+    """Import TensorFlow without its notices and silence its loggers for the rest of the process.
+
+    Call it once from a command line, which owns the process. Standard error of the whole process is discarded during the
+    import, since the notices come from C++. Errors of the import are raised as usual.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS warns of its own deprecations
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it takes the functions of several runs for one that is traced again
     if "tensorflow" not in sys.modules:
-        with _no_standard_error():
-            import tensorflow  # noqa: F401
+        with _discard_standard_error():
+            importlib.import_module("tensorflow")
+    logging.getLogger("absl").setLevel(logging.ERROR)  # TFDS warns about its own deprecated calls
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # it mistakes the functions of several runs for one that is retraced
 
 
 @contextmanager
-def _no_standard_error() -> Iterator[None]:
-    """Discard what is written to file descriptor 2, by whatever language."""
-    sys.stderr.flush()
-    kept, nothing = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, 2)
+def preserve_logger_levels() -> Iterator[None]:
+    """Restore the level of every existing logger, the root logger included, when the block ends."""
+    loggers = [logging.root, *(logger for logger in logging.root.manager.loggerDict.values() if isinstance(logger, logging.Logger))]
+    levels = [(logger, logger.level) for logger in loggers]
     try:
         yield
     finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nothing)
+        for logger, level in levels:
+            logger.setLevel(level)
+
+
+@contextmanager
+def _discard_standard_error() -> Iterator[None]:
+    """Discard everything that the process writes to file descriptor 2, from any language."""
+    sys.stderr.flush()
+    original, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(original, 2)
+        os.close(original)
+        os.close(null)
