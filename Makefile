@@ -65,9 +65,10 @@ fuzz: setup ## hostile weights files, at random, for some minutes
 coverage: setup ## the tests with line coverage
 	$(RUN) -m pytest -q --cov --cov-report=term $(ARGS)
 
-lint: setup ## formatting and lint
+lint: setup ## formatting, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/mypy
 
 format: setup ## format and fix
 	$(BIN)/ruff format .
@@ -78,4 +79,4 @@ embedded: setup ## make the embedded data and weights anew
 	$(RUN) tools/make_embedded_weights.py
 
 clean: ## remove the environment and caches, never the results
-	rm -rf .venv .pytest_cache .ruff_cache
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache

@@ -10,7 +10,7 @@ import keras
 from keras import layers
 
 # kaiming_uniform(a=sqrt(5)), the weights of every new torch.nn.Conv2d and torch.nn.Linear: uniform in +-1/sqrt(fan_in).
-TORCH_KERNEL = {"class_name": "VarianceScaling", "config": {"scale": 1 / 3, "mode": "fan_in", "distribution": "uniform"}}
+TORCH_KERNEL: dict[str, Any] = {"class_name": "VarianceScaling", "config": {"scale": 1 / 3, "mode": "fan_in", "distribution": "uniform"}}
 # kaiming_normal(fan_out, relu), the convolutions of torchvision's ResNets.
 HE_FAN_OUT = {"class_name": "VarianceScaling", "config": {"scale": 2.0, "mode": "fan_out", "distribution": "untruncated_normal"}}
 

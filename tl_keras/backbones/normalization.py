@@ -13,8 +13,8 @@ from typing import Any
 class Normalization:
     """`(pixel - mean) / std` per channel of RGB 0..255; `bgr` reverses the channels first, and mean and std are then in BGR order."""
 
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
     bgr: bool = False
 
 

@@ -85,9 +85,9 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray], *, meta: Any = None, compress: bool = False) -> None:
     """Write named arrays to `path`. `meta`, if given, is stored beside them as JSON."""
-    record = {} if meta is None else {_META: np.array(json.dumps(meta))}
+    content: dict[str, Any] = {**arrays} if meta is None else {**arrays, _META: np.array(json.dumps(meta))}
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
-        (np.savez_compressed if compress else np.savez)(file, **arrays, **record)
+        (np.savez_compressed if compress else np.savez)(file, **content)
 
 
 def read_npz(path: Path) -> tuple[dict[str, np.ndarray], Any]:
