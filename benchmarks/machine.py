@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks import ours
 from benchmarks.measure import Measured
 from benchmarks.rows import OURS, TORCH
-from tl_keras.backbones.macs import MATRIX_SIZE, MEASURED_SECONDS, measured_rate
+from tl_keras.backbones.macs import MATRIX_SIZE, MEASURED_SECONDS, measure_matmul_throughput
 from tl_keras.config import RuntimeConfig
 from tl_keras.training import runtime
 
@@ -29,7 +29,7 @@ def describe() -> dict[str, Any]:
 
 def peaks() -> Peaks:
     """Library -> dtype -> multiply-adds a second of a product of two matrices."""
-    rates = {"tensorflow": {dtype: measured_rate(dtype) for dtype in DTYPES}}
+    rates = {"tensorflow": {dtype: measure_matmul_throughput(dtype) for dtype in DTYPES}}
     with suppress(ImportError):
         torch = importlib.import_module("benchmarks.plain_torch")
         rates["torch"] = {dtype: torch.matrix_rate(dtype, MATRIX_SIZE, MEASURED_SECONDS) for dtype in DTYPES}

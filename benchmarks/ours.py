@@ -17,7 +17,7 @@ from benchmarks import plain_keras
 from benchmarks.arrays import Arrays
 from benchmarks.work import CLASSES, LEARNING_RATE, MOMENTUM, Once, Outcome, Work, timed
 from tl_keras import backbones, data
-from tl_keras.backbones.macs import stage_costs
+from tl_keras.backbones.macs import count_macs
 from tl_keras.config import RunConfig
 from tl_keras.data import pipeline
 from tl_keras.runs.run import run
@@ -190,6 +190,6 @@ def multiply_adds(backbone: str, image_size: int) -> tuple[int, int]:
     """
     keras.config.set_dtype_policy("float32")
     costs = [
-        cost.multiply_adds for cost in stage_costs(backbones.build_classifier(backbone, CLASSES, image_size=image_size), backbone).values()
+        cost.macs for cost in count_macs(backbones.build_classifier(backbone, CLASSES, image_size=image_size), backbone).values()
     ]
     return sum(costs), 3 * sum(costs) - costs[0]

@@ -44,7 +44,7 @@ class Work:
     def phases(self) -> tuple[Phase, ...]:
         """What is trained, and for how many epochs: the same plan for every side."""
         stages = [name for name, _ in BACKBONES[self.backbone].stages]
-        return strategies.plan(stages, TrainConfig(strategy=self.strategy, epochs=self.epochs))
+        return strategies.build_phases(stages, TrainConfig(strategy=self.strategy, epochs=self.epochs))
 
     def measured(self) -> int:
         """How many of all epochs a plain side runs."""

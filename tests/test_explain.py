@@ -19,7 +19,7 @@ RATE = 1e9  # multiply-adds a second, where a test wants to know the estimate
 
 @pytest.fixture(autouse=True)
 def known_rate(monkeypatch):
-    monkeypatch.setattr(macs, "measured_rate", lambda dtype: RATE)
+    monkeypatch.setattr(macs, "measure_matmul_throughput", lambda dtype: RATE)
 
 
 @pytest.fixture(autouse=True)
@@ -45,15 +45,15 @@ PUBLISHED = {
 @pytest.mark.parametrize("name", [*list(PUBLISHED)[:4], *(pytest.param(name, marks=slow) for name in list(PUBLISHED)[4:])])
 def test_multiply_adds_are_the_published_ones(name):
     model = backbones.build_classifier(name, 1000)
-    costs = macs.stage_costs(model, name)
-    assert sum(cost.multiply_adds for cost in costs.values()) == pytest.approx(PUBLISHED[name], rel=0.01)
-    assert not any(cost.uncounted for cost in costs.values())
+    costs = macs.count_macs(model, name)
+    assert sum(cost.macs for cost in costs.values()) == pytest.approx(PUBLISHED[name], rel=0.01)
+    assert not any(cost.uncounted_layers for cost in costs.values())
 
 
 def test_every_formula_by_hand():
     """conv1 of a ResNet18 at 32 px: 16 x 16 positions, 7 x 7 x 3 inputs, 64 filters; the head: 512 x 10."""
-    costs = macs.stage_costs(backbones.build_classifier("resnet18", 10, image_size=32), "resnet18")
-    assert (costs["stem"].multiply_adds, costs["head"].multiply_adds) == (16 * 16 * 7 * 7 * 3 * 64, 5120)
+    costs = macs.count_macs(backbones.build_classifier("resnet18", 10, image_size=32), "resnet18")
+    assert (costs["stem"].macs, costs["head"].macs) == (16 * 16 * 7 * 7 * 3 * 64, 5120)
     assert (costs["stem"].shape, costs["stem"].num_bytes) == ((8, 8, 64), 4 * 8 * 8 * 64)
     count = macs.FORMULAS
     depthwise = layers.DepthwiseConv2D(3, depth_multiplier=2)
@@ -71,9 +71,9 @@ def test_every_formula_by_hand():
 def test_adapters_cost_what_their_factors_do():
     config = SMALL.replace(strategy="lora:rank=2,targets=fc6")
     model = build(config, plan(config), 10)
-    before = macs.stage_costs(model, "alexnet_narrow")
-    after = macs.stage_costs(adapt(model, config), "alexnet_narrow")
-    assert {stage: after[stage].multiply_adds - before[stage].multiply_adds for stage in after} == dict.fromkeys(after, 0) | {
+    before = macs.count_macs(model, "alexnet_narrow")
+    after = macs.count_macs(adapt(model, config), "alexnet_narrow")
+    assert {stage: after[stage].macs - before[stage].macs for stage in after} == dict.fromkeys(after, 0) | {
         "fc6": 2 * (6 * 6 * 64 + 384)
     }
 
@@ -190,9 +190,9 @@ def test_what_is_cached(settings, cache):
 def test_the_estimate_counts_passes_over_each_stage(cache, times):
     """Frozen before all that is trained: once, and once for all epochs where it is kept; passing gradients on: twice; trained: three."""
     config = SMALL.replace(strategy="train:conv2", cache=cache)
-    costs = macs.stage_costs(build(config, plan(config), 10), "alexnet_narrow")
+    costs = macs.count_macs(build(config, plan(config), 10), "alexnet_narrow")
     passes = {"conv1": 1 * times, "conv2": 3 * 8, "head": 3 * 8}
-    total = sum(cost.multiply_adds * passes.get(stage, 2 * 8) for stage, cost in costs.items())
+    total = sum(cost.macs * passes.get(stage, 2 * 8) for stage, cost in costs.items())
     facts = explain._gather(config)
     (phase,) = facts.planned.phases
     assert explain._seconds(facts, phase) == pytest.approx(total * 648 / (RATE * explain.EFFICIENCY))
@@ -209,7 +209,7 @@ def test_without_the_data_set_it_says_what_is_assumed(capsys):
     ("flags", "message"),
     [
         (["--strategy=last:9"], "7 stages (conv1, conv2, conv3, conv4, conv5, fc6, fc7)"),
-        (["--strategy=lora"], "There are: all; the stages conv1, conv2, conv3, conv4, conv5, fc6, fc7; layers whose names end in conv1"),
+        (["--strategy=lora"], "Available: all; the stages conv1, conv2, conv3, conv4, conv5, fc6, fc7; layers whose names end in conv1"),
         (["--strategy=batchnorm"], "the stages conv1, conv2, conv3, conv4, conv5, fc6, fc7 have no batchnorm weights"),
         (["--strategy=gradual", "--epochs=7"], "needs at least 8"),
     ],
@@ -223,4 +223,4 @@ def test_the_measured_rate_is_of_this_machine(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(macs, "MATRIX_SIZE", 64)
     monkeypatch.setattr(macs, "MEASURED_SECONDS", 0.01)
-    assert macs.measured_rate("float32") > 1e6
+    assert macs.measure_matmul_throughput("float32") > 1e6

@@ -357,4 +357,4 @@ def test_which_stages_are_constant(config, strategy, frozen_mode, expected):
     phase = plan(config.replace(strategy=strategy, frozen_mode=frozen_mode)).phases[0]
     model = backbones.build_classifier(config.model.backbone, 3, image_size=config.model.image_size, stem=config.model.stem)
     stages = backbones.stage_layers(model, config.model.backbone)
-    assert freezing.constant_stages(stages, phase) == list(stages)[:expected]
+    assert freezing.frozen_prefix(stages, phase) == list(stages)[:expected]

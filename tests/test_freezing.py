@@ -1,4 +1,4 @@
-"""What a phase trains and freezes, on a tiny network with BatchNorm and dropout in every stage."""
+"""Weights that a phase trains and freezes, on a tiny model with BatchNorm and dropout in every stage."""
 
 from dataclasses import replace
 
@@ -8,7 +8,7 @@ import pytest
 
 from tl_keras.config import TrainConfig
 from tl_keras.errors import ConfigError, TrainingError
-from tl_keras.strategies import freezing, lora, plan
+from tl_keras.strategies import build_phases, freezing, lora
 
 STRATEGIES = ["full", "head", "last:1", "train:stem", "freeze:body", "batchnorm", "bias"]
 
@@ -30,26 +30,26 @@ def tiny_classifier(size: int = 8) -> tuple[keras.Model, dict]:
 
 
 def phase_of(strategy: str, frozen_mode: str):
-    return plan(("stem", "body"), TrainConfig(strategy=strategy, frozen_mode=frozen_mode))[0]
+    return build_phases(("stem", "body"), TrainConfig(strategy=strategy, frozen_mode=frozen_mode))[0]
 
 
 @pytest.mark.parametrize("frozen_mode", ["inference", "training"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_frozen_stages_run_in_the_mode_asked_for(strategy, frozen_mode):
+def test_frozen_stages_run_in_frozen_mode(strategy, frozen_mode):
     keras.utils.set_random_seed(0)
     model, stages = tiny_classifier()
     phase = phase_of(strategy, frozen_mode)
     images = np.random.default_rng(0).uniform(0, 255, (16, 8, 8, 3)).astype("float32")
-    before = freezing.fingerprints(stages)
-    with freezing.follow(stages, phase):
+    before = freezing.weight_hashes(stages)
+    with freezing.apply_phase(stages, phase):
         outputs = [
             keras.Model(model.input, model.get_layer(f"{stage}_out").output)(images, training=True).numpy() for stage in ("stem", "body")
         ]
-    moved = {path for path, value in freezing.fingerprints(stages).items() if value != before[path]}
-    live = [stage for stage in ("stem", "body") if stage in phase.trainable or frozen_mode == "training"]
-    assert moved == {f"{stage}_bn/moving_{kind}" for stage in live for kind in ("mean", "variance")}
+    changed = {path for path, value in freezing.weight_hashes(stages).items() if value != before[path]}
+    training = [stage for stage in ("stem", "body") if stage in phase.trainable or frozen_mode == "training"]
+    assert changed == {f"{stage}_bn/moving_{statistic}" for stage in training for statistic in ("mean", "variance")}
     inference = keras.Model(model.input, model.get_layer("stem_out").output)(images, training=False).numpy()
-    if "stem" not in live:
+    if "stem" not in training:
         np.testing.assert_array_equal(outputs[0], inference)
     else:
         assert (outputs[0] == 0).mean() > 0.6  # half by dropout, some by the ReLU
@@ -59,15 +59,15 @@ def test_frozen_stages_run_in_the_mode_asked_for(strategy, frozen_mode):
 
 @pytest.mark.parametrize("frozen_mode", ["inference", "training"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_audit_accepts_what_was_planned_and_nothing_else(strategy, frozen_mode):
+def test_the_audit_accepts_updates_of_the_phase_and_no_others(strategy, frozen_mode):
     model, stages = tiny_classifier()
     phase = phase_of(strategy, frozen_mode)
-    before = freezing.fingerprints(stages)
+    before = freezing.weight_hashes(stages)
     weights = {weight.path: weight for weight in model.weights}
-    expected = freezing.expected_to_move(stages, phase)
+    expected = freezing.updated_paths(stages, phase)
     for path in expected:
         weights[path].assign(weights[path] + 1e-3)
-    assert freezing.audit(stages, phase, before) == {
+    assert freezing.verify_frozen(stages, phase, before) == {
         "changed": len(expected),
         "unchanged": len(weights) - len(expected),
         "below_resolution": 0,
@@ -75,41 +75,39 @@ def test_audit_accepts_what_was_planned_and_nothing_else(strategy, frozen_mode):
     for path in sorted(set(weights) - expected)[:1]:
         weights[path].assign(weights[path] + 1e-3)
         with pytest.raises(TrainingError, match=f"{path}.*although the strategy freezes"):
-            freezing.audit(stages, phase, before)
+            freezing.verify_frozen(stages, phase, before)
 
 
-def test_audit_finds_a_weight_that_got_no_gradient():
+def test_the_audit_finds_a_weight_without_gradient():
     _, stages = tiny_classifier()
     phase = phase_of("full", "inference")
-    with pytest.raises(TrainingError, match="did not move although the strategy trains"):
-        freezing.audit(stages, phase, freezing.fingerprints(stages))
+    with pytest.raises(TrainingError, match="did not change although the strategy trains"):
+        freezing.verify_frozen(stages, phase, freezing.weight_hashes(stages))
 
 
-def test_audit_forgives_a_rate_that_float32_rounds_away():
-    """Rates that fall tenfold from stage to stage end where a step is below the resolution of a weight."""
+def test_the_audit_ignores_updates_below_float32_resolution():
+    """Learning rates that fall tenfold from stage to stage become smaller than the resolution of a weight."""
     model, stages = tiny_classifier()
-    phase = replace(phase_of("full", "inference"), rate_scale={"stem": 1e-5, "body": 1e-5})
-    before = freezing.fingerprints(stages)
-    for path in freezing.expected_to_move(stages, phase):
+    phase = replace(phase_of("full", "inference"), lr_multipliers={"stem": 1e-5, "body": 1e-5})
+    before = freezing.weight_hashes(stages)
+    for path in freezing.updated_paths(stages, phase):
         weight = next(weight for weight in model.weights if weight.path == path)
         if path.startswith("logits") or "moving" in path:
             weight.assign(weight + 1e-3)
-    lost = sum(path.split("/")[0] != "logits" for path in freezing.rate_scales(stages, phase))
-    assert freezing.audit(stages, phase, before, learning_rate=0.1)["below_resolution"] == lost
-    with pytest.raises(TrainingError, match="did not move"):
-        freezing.audit(stages, phase, before, learning_rate=1.0)
+    below_resolution = sum(path.split("/")[0] != "logits" for path in freezing.lr_multipliers(stages, phase))
+    assert freezing.verify_frozen(stages, phase, before, learning_rate=0.1)["below_resolution"] == below_resolution
+    with pytest.raises(TrainingError, match="did not change"):
+        freezing.verify_frozen(stages, phase, before, learning_rate=1.0)
 
 
-def test_rate_scales_follow_the_stages():
-    import dataclasses
-
+def test_lr_multipliers_are_those_of_the_stages():
     _, stages = tiny_classifier()
-    phase = dataclasses.replace(phase_of("full", "inference"), rate_scale={"stem": 0.1})
-    scales = freezing.rate_scales(stages, phase)
-    assert scales["stem_conv/kernel"] == 0.1 and scales["logits/kernel"] == 1.0
+    phase = replace(phase_of("full", "inference"), lr_multipliers={"stem": 0.1})
+    multipliers = freezing.lr_multipliers(stages, phase)
+    assert multipliers["stem_conv/kernel"] == 0.1 and multipliers["logits/kernel"] == 1.0
 
 
-def test_a_kind_of_weights_that_is_not_there_is_refused():
+def test_a_weight_group_that_the_model_lacks_is_refused():
     images = keras.Input((4,))
     hidden = keras.layers.Dense(2, name="hidden")
     model = keras.Model(images, keras.layers.Dense(2, name="logits")(hidden(images)))
@@ -121,37 +119,37 @@ def test_a_kind_of_weights_that_is_not_there_is_refused():
 
 def adapted_classifier() -> tuple[keras.Model, dict]:
     plain, stages = tiny_classifier()
-    model = lora.insert(plain, ["stem_conv", "body_conv"], rank=2, alpha=2, seed=0)
+    model = lora.add_lora(plain, ["stem_conv", "body_conv"], rank=2, alpha=2, seed=0)
     return model, {stage: [model.get_layer(layer.name) for layer in layers] for stage, layers in stages.items()}
 
 
 ADAPTED = {f"{stage}_conv/{factor}/kernel" for stage in ("stem", "body") for factor in ("down", "up")} | {"logits/kernel", "logits/bias"}
-STATISTICS = {f"{stage}_bn/moving_{kind}" for stage in ("stem", "body") for kind in ("mean", "variance")}
+STATISTICS = {f"{stage}_bn/moving_{statistic}" for stage in ("stem", "body") for statistic in ("mean", "variance")}
 
 
 @pytest.mark.parametrize("frozen_mode", ["inference", "training"])
-def test_adapters_are_trained_beside_stages_that_stay_frozen(frozen_mode):
+def test_adapters_are_trained_in_frozen_stages(frozen_mode):
     model, stages = adapted_classifier()
     phase = phase_of("lora", frozen_mode)
     assert {variable.path for variable in freezing.trained_variables(stages, phase)} == ADAPTED
-    assert freezing.expected_to_move(stages, phase) == ADAPTED | (STATISTICS if frozen_mode == "training" else set())
+    assert freezing.updated_paths(stages, phase) == ADAPTED | (STATISTICS if frozen_mode == "training" else set())
     images = np.random.default_rng(0).uniform(0, 255, (16, 8, 8, 3)).astype("float32")
-    before = freezing.fingerprints(stages)
-    with freezing.follow(stages, phase):
+    before = freezing.weight_hashes(stages)
+    with freezing.apply_phase(stages, phase):
         outputs = model(images, training=True).numpy()
-    moved = {path for path, value in freezing.fingerprints(stages).items() if value != before[path]}
-    assert moved == (STATISTICS if frozen_mode == "training" else set())
+    changed = {path for path, value in freezing.weight_hashes(stages).items() if value != before[path]}
+    assert changed == (STATISTICS if frozen_mode == "training" else set())
     assert np.array_equal(outputs, model(images, training=False).numpy()) == (frozen_mode == "inference")
 
 
-def test_the_audit_finds_a_kernel_that_moved_under_its_adapters():
+def test_the_audit_finds_a_changed_kernel_under_adapters():
     model, stages = adapted_classifier()
     phase = phase_of("lora", "inference")
-    before = freezing.fingerprints(stages)
+    before = freezing.weight_hashes(stages)
     weights = {weight.path: weight for weight in model.weights}
     for path in ADAPTED:
         weights[path].assign(weights[path] + 1e-3)
-    assert freezing.audit(stages, phase, before) == {"changed": 6, "unchanged": len(weights) - 6, "below_resolution": 0}
+    assert freezing.verify_frozen(stages, phase, before) == {"changed": 6, "unchanged": len(weights) - 6, "below_resolution": 0}
     weights["body_conv/base/kernel"].assign(weights["body_conv/base/kernel"] + 1e-3)
     with pytest.raises(TrainingError, match="body_conv/base/kernel.*although the strategy freezes"):
-        freezing.audit(stages, phase, before)
+        freezing.verify_frozen(stages, phase, before)

@@ -19,7 +19,7 @@ from tl_keras.data.sampling import epoch_order
 from tl_keras.errors import ConfigError, TrainingError
 from tl_keras.runs.fallbacks import EMBEDDED_SETTINGS
 from tl_keras.runs.run import evaluate_run, run
-from tl_keras.strategies import grid, plan
+from tl_keras.strategies import build_phases, grid
 from tl_keras.training import runtime
 from tl_keras.training.head_grid import GridResult, train_heads
 from tl_keras.training.losses import build_loss
@@ -56,7 +56,7 @@ def train(heads, config, *, training=TRAINING, validation=VALIDATION, sampling="
     return train_heads(training, validation, heads, config.train, **drawn, **options)
 
 
-def train_alone(head: grid.Head, config: RunConfig, directory, sampling="natural") -> tuple[Trainer, keras.Model]:
+def train_alone(head: grid.HeadConfig, config: RunConfig, directory, sampling="natural") -> tuple[Trainer, keras.Model]:
     """The head as the training loop trains it."""
     chosen = {name: value for name, value in dataclasses.asdict(head).items() if name != "seed"}
     config = dataclasses.replace(config.train, **chosen)
@@ -71,7 +71,7 @@ def train_alone(head: grid.Head, config: RunConfig, directory, sampling="natural
 
     validation = tf.data.Dataset.from_tensor_slices((*VALIDATION, np.ones(NUM_VALIDATION, "float32"))).batch(BATCH)
     loss = build_loss(config, dict(Counter(labels.tolist())), CLASSES)
-    trainer = Trainer(model, {"head": tuple(model.layers)}, plan((), config), config, machine, directory, loss=loss)
+    trainer = Trainer(model, {"head": tuple(model.layers)}, build_phases((), config), config, machine, directory, loss=loss)
     trainer.fit(Batches(training, len(order(0, sampling)), validation))
     return trainer, model
 
@@ -102,7 +102,7 @@ def test_a_head_of_a_grid_is_the_head_of_a_run_of_its_own(tmp_path, text, chosen
         expected = {name: history[selected - 1][name] for name in ("val_accuracy", "val_loss")} | {"loss": history[-1]["loss"]}
         assert {name: row[name] for name in expected} == pytest.approx(expected, rel=1e-5)
         assert (row["selected_epoch"], row["diverged"]) == (selected, False)
-        assert {name: row[name] for name in grid.NAMES} == dataclasses.asdict(head)
+        assert {name: row[name] for name in grid.HEAD_SETTINGS} == dataclasses.asdict(head)
         if number != result.best_index:
             continue
         for mine, alone in zip((result.kernel, result.bias), model.get_layer("logits").get_weights(), strict=True):
@@ -172,10 +172,10 @@ def test_no_validation_no_choice():
 def test_the_grammar():
     config = settings(seed=3, weight_decay=0.25)
     heads = grid.parse("learning_rate=1e-4:1e-1:7,l2=0:1e-2:3", config)
-    assert len(heads) == 21 and heads[0] == grid.Head(1e-4, 0.0, 0.25, 0.0, 3)
+    assert len(heads) == 21 and heads[0] == grid.HeadConfig(1e-4, 0.0, 0.25, 0.0, 3)
     assert [head.l2 for head in heads[:4]] == [0.0, 0.001, 0.01, 0.0]
     assert [head.learning_rate for head in heads[::3]] == [1e-4, 0.000316228, 1e-3, 0.00316228, 1e-2, 0.0316228, 0.1]
-    assert grid.parse("seed=0|7,label_smoothing=0.1", config) == tuple(grid.Head(0.05, 0.0, 0.25, 0.1, seed) for seed in (0, 7))
+    assert grid.parse("seed=0|7,label_smoothing=0.1", config) == tuple(grid.HeadConfig(0.05, 0.0, 0.25, 0.1, seed) for seed in (0, 7))
     assert [head.l2 for head in grid.parse("l2=0:1e-2:2", config)] == [0.0, 0.01]
 
 

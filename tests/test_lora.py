@@ -1,4 +1,4 @@
-"""Low-rank adapters: what they compute, which layers get them, that merging and the delta file give the same model back."""
+"""Low-rank adapters: their outputs, the layers that get them, merging, and the file of the adapters."""
 
 import json
 import zipfile
@@ -18,8 +18,7 @@ from tl_keras.runs.export import TOLERANCE, export_run
 from tl_keras.runs.fallbacks import EMBEDDED_SETTINGS
 from tl_keras.runs.run import evaluate_run, run
 from tl_keras.runs.setup import build, check_strategy, locate_weights, plan
-from tl_keras.strategies import freezing, lora
-from tl_keras.strategies import plan as plan_phases
+from tl_keras.strategies import build_phases, freezing, lora
 
 RANDOM = np.random.default_rng(0)
 LAYERS = {
@@ -50,16 +49,16 @@ def one_layer(name: str) -> tuple[keras.Model, np.ndarray]:
 def set_factors(model: keras.Model, size: float = 0.3) -> None:
     random = np.random.default_rng(1)
     for layer in model.layers:
-        if isinstance(layer, lora.LowRank):
+        if isinstance(layer, lora.LoRALayer):
             for factor in layer.factors:
                 factor.assign(random.normal(0, size, factor.shape))
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_an_adapter_changes_nothing_at_first(name):
-    """To the bit, eagerly and compiled: B is zero."""
+def test_a_new_adapter_does_not_change_the_output(name):
+    """Bit-identical, eagerly and compiled, as B is zero."""
     model, inputs = one_layer(name)
-    adapted = lora.insert(model, ["block1_query"], rank=2, alpha=6, seed=1)
+    adapted = lora.add_lora(model, ["block1_query"], rank=2, alpha=6, seed=1)
     np.testing.assert_array_equal(adapted(inputs), model(inputs))
     np.testing.assert_array_equal(tf.function(adapted)(inputs), tf.function(model)(inputs))
     a, b = adapted.get_layer("block1_query").factors
@@ -68,9 +67,9 @@ def test_an_adapter_changes_nothing_at_first(name):
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_an_adapter_has_the_parameters_of_the_paper(name):
-    """rank x (inputs + outputs) of the matrix that the layer is, whatever axes it has."""
+    """The number is rank x (inputs + outputs) of the layer's matrix, for any number of axes."""
     model, _ = one_layer(name)
-    (adapter,) = lora.adapters_of(lora.insert(model, ["block1_query"], rank=2, alpha=2, seed=0))
+    (adapter,) = lora.lora_layers(lora.add_lora(model, ["block1_query"], rank=2, alpha=2, seed=0))
     assert sum(factor.numpy().size for factor in adapter.factors) == 2 * sum(FAN_IN_OUT[name])
 
 
@@ -78,14 +77,14 @@ def test_a_block_of_vit_has_the_parameters_of_the_paper():
     """ViT-B/16 at rank 8, query and value: 12 blocks of 2 x 8 x (768 + 768) make 294,912, 1.2 MB in float32."""
     images = keras.Input((16, 16, 3))
     model = keras.Model(images, vit.build(images, num_blocks=1, num_heads=12, dim=768, mlp_dim=4))
-    adapted = lora.insert(model, lora.find_targets({"all": model.layers}, ["attention"]), rank=8, alpha=8, seed=0)
+    adapted = lora.add_lora(model, lora.match_layers({"all": model.layers}, ["attention"]), rank=8, alpha=8, seed=0)
     assert adapted.count_params() - model.count_params() == 294_912 // 12
 
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_merging_adds_the_scaled_product_to_the_kernel(name):
     model, inputs = one_layer(name)
-    adapted = lora.insert(model, ["block1_query"], rank=2, alpha=6, seed=1)
+    adapted = lora.add_lora(model, ["block1_query"], rank=2, alpha=6, seed=1)
     set_factors(adapted)
     merged = lora.merge(adapted)
     expected = adapted(inputs).numpy()
@@ -100,11 +99,11 @@ def test_merging_adds_the_scaled_product_to_the_kernel(name):
     assert np.linalg.matrix_rank(update, tol=1e-4) == 2
 
 
-def test_the_first_factors_come_from_the_seed():
+def test_initial_factors_depend_on_the_seed_alone():
     images = keras.Input((4,))
     model = keras.Model(images, layers.Dense(4, name="two")(layers.Dense(4, name="one")(images)))
     first, again, other = (
-        [layer.down.kernel.numpy() for layer in lora.adapters_of(lora.insert(model, ["one", "two"], rank=2, alpha=2, seed=seed))]
+        [layer.down.kernel.numpy() for layer in lora.lora_layers(lora.add_lora(model, ["one", "two"], rank=2, alpha=2, seed=seed))]
         for seed in (1, 1, 2)
     )
     np.testing.assert_array_equal(first, again)
@@ -113,7 +112,7 @@ def test_the_first_factors_come_from_the_seed():
 
 
 def tiny_vit() -> tuple[keras.Model, dict]:
-    """Two blocks of the port of ViT, at 32 px: five tokens."""
+    """Return two blocks of the port of ViT at 32 px, which has five tokens."""
     images = keras.Input((32, 32, 3), name="image")
     features = vit.build(images, num_blocks=2, num_heads=2, dim=8, mlp_dim=16)
     model = keras.Model(images, layers.Dense(3, name="logits", dtype="float32")(features))
@@ -134,14 +133,14 @@ VIT_TARGETS = {
 
 
 @pytest.mark.parametrize("targets", VIT_TARGETS)
-def test_targets_name_layers_parts_of_them_and_stages(targets):
+def test_targets_match_groups_ends_of_names_and_stages(targets):
     _, stages = tiny_vit()
-    assert sorted(lora.find_targets(stages, targets)) == sorted(VIT_TARGETS[targets])
+    assert sorted(lora.match_layers(stages, targets)) == sorted(VIT_TARGETS[targets])
 
 
-def test_all_is_every_matrix_but_the_head_and_the_embeddings():
+def test_the_target_all_matches_every_matrix_except_head_and_embeddings():
     model, stages = tiny_vit()
-    left = {layer.name for layer in model.layers if hasattr(layer, "kernel")} - set(lora.find_targets(stages, ["all"]))
+    left = {layer.name for layer in model.layers if hasattr(layer, "kernel")} - set(lora.match_layers(stages, ["all"]))
     assert left == {"logits", "class_token", "pos_embedding"}
 
 
@@ -154,23 +153,23 @@ def test_all_is_every_matrix_but_the_head_and_the_embeddings():
         (["norm"], "'norm' matches no layer"),
     ],
 )
-def test_a_target_that_matches_nothing_is_refused_with_what_there_is(targets, message):
+def test_a_target_that_matches_nothing_is_refused_with_the_possible_targets(targets, message):
     _, stages = tiny_vit()
     with pytest.raises(ConfigError, match=message):
-        lora.find_targets(stages, targets)
+        lora.match_layers(stages, targets)
 
 
-def test_grouped_and_depthwise_convolutions_are_no_targets():
+def test_grouped_and_depthwise_convolutions_are_not_matched():
     images = keras.Input((8, 8, 4))
     x = layers.Conv2D(8, 3, groups=2, name="grouped")(images)
     x = layers.DepthwiseConv2D(3, name="depthwise")(x)
     x = layers.SeparableConv2D(8, 3, name="separable")(x)
     model = keras.Model(images, layers.Conv2D(4, 1, name="pointwise")(x))
-    assert lora.find_targets({"body": model.layers, "head": []}, ["all"]) == ["pointwise"]
+    assert lora.match_layers({"body": model.layers, "head": []}, ["all"]) == ["pointwise"]
 
 
 @pytest.mark.parametrize("name", ["alexnet", "resnet18"])
-def test_strategies_on_networks_without_attention_are_refused_before_anything_runs(name):
+def test_attention_targets_are_refused_on_a_backbone_without_attention(name):
     settings = {"backbone": name, "weights": "none", "image_size": 64}
     with pytest.raises(ConfigError, match=r"'attention' matches no layer.*conv1"):
         check_strategy(RunConfig().replace(strategy="lora", **settings))
@@ -178,11 +177,11 @@ def test_strategies_on_networks_without_attention_are_refused_before_anything_ru
 
 
 @pytest.mark.parametrize("strategy", ["lora:targets=attention", "lora:targets=all", "lora:targets=mlp1+key+embed"])
-def test_a_whole_network_is_adapted_and_merged(strategy):
+def test_a_whole_model_is_adapted_and_merged(strategy):
     model, stages = tiny_vit()
-    (phase,) = plan_phases(("embed", "block1", "block2", "norm"), TrainConfig(strategy=strategy))
-    names = lora.find_targets(stages, strategy.partition("targets=")[2].split("+"))
-    adapted = lora.insert(model, names, rank=2, alpha=4, seed=0)
+    (phase,) = build_phases(("embed", "block1", "block2", "norm"), TrainConfig(strategy=strategy))
+    names = lora.match_layers(stages, strategy.partition("targets=")[2].split("+"))
+    adapted = lora.add_lora(model, names, rank=2, alpha=4, seed=0)
     adapted_stages = {stage: [adapted.get_layer(layer.name) for layer in part] for stage, part in stages.items()}
     images = RANDOM.uniform(0, 255, (4, 32, 32, 3)).astype("float32")
     np.testing.assert_array_equal(adapted(images), model(images))
@@ -198,7 +197,7 @@ def test_bfloat16_keeps_float32_factors():
     keras.config.set_dtype_policy("mixed_bfloat16")
     images = keras.Input((7,))
     model, inputs = keras.Model(images, layers.Dense(5, name="dense")(images)), RANDOM.normal(size=(3, 7))
-    adapted = lora.insert(model, ["dense"], rank=2, alpha=2, seed=0)
+    adapted = lora.add_lora(model, ["dense"], rank=2, alpha=2, seed=0)
     assert adapted.output.dtype == "bfloat16" and {weight.dtype for weight in adapted.weights} == {"float32"}
     assert lora.merge(adapted).output.dtype == "bfloat16" and np.isfinite(adapted(inputs).numpy().astype("float32")).all()
 
@@ -218,7 +217,7 @@ CONFIG = RunConfig().replace(
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("runs") / "straight"
+    directory = tmp_path_factory.mktemp("runs") / "uninterrupted"
     return directory, run(CONFIG, directory)
 
 
@@ -228,7 +227,7 @@ def base_model() -> keras.Model:
     return model
 
 
-def test_a_run_trains_factors_and_head_alone(finished):
+def test_a_run_trains_only_factors_and_head(finished):
     _, result = finished
     (phase,) = result["phases"]
     factors = 2 * (5 * 5 * 16 + 48) + 2 * (6 * 6 * 64 + 384)
@@ -237,13 +236,13 @@ def test_a_run_trains_factors_and_head_alone(finished):
     assert result["model"]["parameters"] == base_model().count_params()
 
 
-def test_the_saved_model_is_the_tested_one_in_stock_layers(finished, tmp_path):
-    """`model.keras` names no class of tl_keras and scores as the run says; its export agrees with it in a fresh process."""
+def test_the_saved_model_has_stock_layers_and_the_tested_weights(finished, tmp_path):
+    """`model.keras` needs no class of tl_keras and reproduces the test loss. Its export agrees with it in a fresh process."""
     directory, result = finished
     with zipfile.ZipFile(directory / "model.keras") as archive:
         assert b"tl_keras" not in archive.read("config.json")
     model = keras.models.load_model(directory / "model.keras", compile=False)
-    assert not lora.adapters_of(model) and [weight.path for weight in model.weights] == [weight.path for weight in base_model().weights]
+    assert not lora.lora_layers(model) and [weight.path for weight in model.weights] == [weight.path for weight in base_model().weights]
     assert evaluate_run(directory, {})["loss"] == pytest.approx(result["metrics"]["test"]["loss"], rel=1e-5)
     assert export_run(directory, "keras", tmp_path / "exported")["max_difference"] < TOLERANCE
 
@@ -252,8 +251,8 @@ class Killed(Exception):
     pass
 
 
-def test_a_killed_run_resumes_with_its_factors(finished, tmp_path):
-    """Killed in the second epoch: the same command ends with the factors, the moments and the merged model of the straight run."""
+def test_a_killed_run_resumes_its_factors_exactly(finished, tmp_path):
+    """A run killed in the second epoch and resumed ends with the factors and the merged model of an uninterrupted one."""
 
     class Kill(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -264,19 +263,19 @@ def test_a_killed_run_resumes_with_its_factors(finished, tmp_path):
         run(CONFIG, tmp_path / "killed", callbacks=[Kill()])
     assert (tmp_path / "killed" / "checkpoint" / "latest.npz").exists()
     result = run(CONFIG, tmp_path / "killed")
-    straight, expected = finished
-    with np.load(straight / lora.FILE) as one, np.load(tmp_path / "killed" / lora.FILE) as two:
+    uninterrupted, expected = finished
+    with np.load(uninterrupted / lora.FILE) as one, np.load(tmp_path / "killed" / lora.FILE) as two:
         assert one.files == two.files and len(one.files) == 7
         for name in one.files:
             np.testing.assert_array_equal(one[name], two[name], err_msg=name)
-    models = [keras.models.load_model(place / "model.keras", compile=False) for place in (straight, tmp_path / "killed")]
+    models = [keras.models.load_model(run_dir / "model.keras", compile=False) for run_dir in (uninterrupted, tmp_path / "killed")]
     for one, two in zip(*(model.get_weights() for model in models), strict=True):
         np.testing.assert_array_equal(one, two)
-    losses = [[row["loss"] for row in run_directory.read_history(place)] for place in (straight, tmp_path / "killed")]
+    losses = [[row["loss"] for row in run_directory.read_history(run_dir)] for run_dir in (uninterrupted, tmp_path / "killed")]
     assert losses[0] == losses[1] and result["metrics"] == expected["metrics"]
 
 
-def test_the_delta_file_makes_the_trained_model_from_its_base(finished):
+def test_the_adapter_file_restores_the_trained_model_from_its_base(finished):
     directory, _ = finished
     images = RANDOM.uniform(0, 255, (8, 64, 64, 3)).astype("float32")
     trained = keras.models.load_model(directory / "model.keras", compile=False)
@@ -290,7 +289,7 @@ def test_the_delta_file_makes_the_trained_model_from_its_base(finished):
     assert (meta["rank"], meta["alpha"], sorted(meta["layers"])) == (2, 4.0, ["conv2", "fc6"])
 
 
-def test_a_delta_file_of_another_model_is_refused(finished, tmp_path):
+def test_the_adapter_file_of_another_model_is_refused(finished, tmp_path):
     path = finished[0] / lora.FILE
     with pytest.raises(DamagedError, match="trained on other weights"):
         lora.load(path, build(CONFIG, plan(CONFIG), 10))
@@ -298,7 +297,7 @@ def test_a_delta_file_of_another_model_is_refused(finished, tmp_path):
     for layer in base_model().layers:
         if layer.name != "logits":
             other_head.get_layer(layer.name).set_weights(layer.get_weights())
-    with pytest.raises(DamagedError, match=r"logits/kernel is \(384, 10\) there; the model expects \(384, 7\)"):
+    with pytest.raises(DamagedError, match=r"logits/kernel has shape \(384, 10\); the model expects \(384, 7\)"):
         lora.load(path, other_head)
     with pytest.raises(DamagedError, match="trained on other weights"):
         lora.load(path, backbones.build_classifier("resnet18", 10, image_size=32, stem="cifar"))

@@ -1,17 +1,19 @@
+"""Strategies: their text form, their phases on a backbone, and what is refused before a model is built."""
+
 import pytest
 
-from tl_keras.backbones import BACKBONES
+from tl_keras.backbones import BACKBONES, get_backbone
 from tl_keras.config import TrainConfig
 from tl_keras.errors import ConfigError
-from tl_keras.strategies import STRATEGIES, Lora, parse, plan
+from tl_keras.strategies import STRATEGIES, Lora, build_phases, check_weight_groups, parse
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 ALL = (*STAGES, "head")
 FALLING = {"stem": 0.5**5, "layer1": 0.5**4, "layer2": 0.5**3, "layer3": 0.25, "layer4": 0.5, "head": 1.0}
 
-# --strategy -> for each phase of 12 epochs at rate 0.01: epochs, the stages it trains, their kind but the head's, rate scales
-PLANS = {
+# strategy -> for each phase of 12 epochs at learning rate 0.01: epochs, trained stages, their weight group, multipliers
+PHASES = {
     "full": [(12, ALL, "all", {})],
     "head": [(12, ("head",), "all", {})],
     "last:0": [(12, ("head",), "all", {})],
@@ -40,19 +42,19 @@ PLANS = {
 }
 
 
-@pytest.mark.parametrize("strategy", PLANS)
+@pytest.mark.parametrize("strategy", PHASES)
 @pytest.mark.parametrize("frozen_mode", ["inference", "training"])
-def test_plan(strategy, frozen_mode):
-    phases = plan(STAGES, TrainConfig(strategy=strategy, epochs=12, learning_rate=0.01, frozen_mode=frozen_mode))
-    assert len(phases) == len(PLANS[strategy]) and sum(phase.epochs for phase in phases) == 12
-    for phase, (epochs, stages, kind, scales) in zip(phases, PLANS[strategy], strict=True):
+def test_a_strategy_has_its_golden_phases(strategy, frozen_mode):
+    phases = build_phases(STAGES, TrainConfig(strategy=strategy, epochs=12, learning_rate=0.01, frozen_mode=frozen_mode))
+    assert len(phases) == len(PHASES[strategy]) and sum(phase.epochs for phase in phases) == 12
+    for phase, (epochs, stages, weight_group, multipliers) in zip(phases, PHASES[strategy], strict=True):
         assert (phase.epochs, tuple(phase.trainable), phase.frozen_mode) == (epochs, stages, frozen_mode)
-        assert dict(phase.trainable) == dict.fromkeys(stages, kind) | {"head": "all"}
-        assert dict(phase.rate_scale) == pytest.approx(scales)
+        assert dict(phase.trainable) == dict.fromkeys(stages, weight_group) | {"head": "all"}
+        assert dict(phase.lr_multipliers) == pytest.approx(multipliers)
 
 
-def test_every_strategy_has_a_golden_plan():
-    assert {name.partition(":")[0] for name in PLANS} == set(STRATEGIES)
+def test_every_strategy_has_golden_phases():
+    assert {name.partition(":")[0] for name in PHASES} == set(STRATEGIES)
 
 
 @pytest.mark.parametrize(
@@ -74,7 +76,7 @@ def test_every_strategy_has_a_golden_plan():
         ("head_then_full:probe=12", "more than its 12"),
         ("layer_decay", "layer_decay:R"),
         ("layer_decay:x", "could not convert"),
-        ("rates:stem=1e-3", "no rate for layer1"),
+        ("rates:stem=1e-3", "no learning rate for layer1"),
         ("rates:layer9=1,*=1", "layer9"),
         ("rates:stem=-1,*=1", "above 0"),
         ("rates:stem", "name=value"),
@@ -90,33 +92,33 @@ def test_every_strategy_has_a_golden_plan():
         ("lora:8", "name=value"),
     ],
 )
-def test_impossible_strategies_say_what_is_possible(strategy, message):
+def test_impossible_strategies_are_refused_with_what_is_possible(strategy, message):
     with pytest.raises(ConfigError, match=message):
-        plan(STAGES, TrainConfig(strategy=strategy, epochs=12))
+        build_phases(STAGES, TrainConfig(strategy=strategy, epochs=12))
 
 
 @pytest.mark.parametrize("strategy", ["gradual", "gradual:every=2"])
 def test_gradual_needs_an_epoch_for_every_phase(strategy):
-    """Six phases: the head, and one for each stage."""
+    """There are six phases: the head, and one for each stage."""
     with pytest.raises(ConfigError, match=f"epochs=5`: .*5 stages needs at least {11 if 'every' in strategy else 6}"):
-        plan(STAGES, TrainConfig(strategy=strategy, epochs=5))
+        build_phases(STAGES, TrainConfig(strategy=strategy, epochs=5))
     needed = 11 if "every" in strategy else 6
-    assert [phase.epochs for phase in plan(STAGES, TrainConfig(strategy=strategy, epochs=needed))] == (
+    assert [phase.epochs for phase in build_phases(STAGES, TrainConfig(strategy=strategy, epochs=needed))] == (
         [1] * 6 if needed == 6 else [2] * 5 + [1]
     )
 
 
-def test_report_d_rates_are_divided_by_ten_for_each_earlier_layer():
-    """0.01 on the last, divided by ten for each earlier layer; the rate of a stage does not change when the next one is unfrozen."""
-    rates = [
-        {stage: 0.01 * scale for stage, scale in phase.rate_scale.items()}
-        for phase in plan(STAGES, TrainConfig(strategy="gradual:decay=0.1", learning_rate=0.01, epochs=10))
+def test_learning_rates_of_report_d_are_divided_by_ten_for_each_earlier_layer():
+    """A stage keeps its learning rate when the next one is unfrozen."""
+    learning_rates = [
+        {stage: 0.01 * factor for stage, factor in phase.lr_multipliers.items()}
+        for phase in build_phases(STAGES, TrainConfig(strategy="gradual:decay=0.1", learning_rate=0.01, epochs=10))
     ]
-    assert rates[-1] == pytest.approx({"head": 1e-2, "layer4": 1e-3, "layer3": 1e-4, "layer2": 1e-5, "layer1": 1e-6, "stem": 1e-7})
-    assert all(phase == {stage: rates[-1][stage] for stage in phase} for phase in rates)
+    assert learning_rates[-1] == pytest.approx({"head": 1e-2, "layer4": 1e-3, "layer3": 1e-4, "layer2": 1e-5, "layer1": 1e-6, "stem": 1e-7})
+    assert all(phase == {stage: learning_rates[-1][stage] for stage in phase} for phase in learning_rates)
 
 
-def test_lora_says_what_is_adapted():
+def test_lora_parses_rank_alpha_and_targets():
     assert parse("lora") == Lora(rank=8, alpha=0.0, targets=("attention",))
     assert parse("lora:rank=4,alpha=16,targets=query+mlp1") == Lora(4, 16.0, ("query", "mlp1"))
 
@@ -127,10 +129,10 @@ FIVE = ("alexnet", "resnet18", "vgg16", "resnet50", "vit_b16")
 @pytest.mark.parametrize("backbone", FIVE)
 @pytest.mark.parametrize("strategy", ["last:{too_many}", "train:nowhere", "freeze:nowhere", "rates:nowhere=1,*=1", "freeze:head"])
 def test_impossible_strategies_are_refused_with_the_stages_of_the_backbone(strategy, backbone):
-    """Fast, as neither the network is built nor TensorFlow loaded."""
+    """Fast: no model is built and TensorFlow is not loaded."""
     stages = [stage for stage, _ in BACKBONES[backbone].stages]
     with pytest.raises(ConfigError) as caught:
-        plan(stages, TrainConfig(strategy=strategy.format(too_many=len(stages) + 1)))
+        build_phases(stages, TrainConfig(strategy=strategy.format(too_many=len(stages) + 1)))
     assert all(stage in str(caught.value) for stage in stages)
 
 
@@ -138,4 +140,20 @@ def test_impossible_strategies_are_refused_with_the_stages_of_the_backbone(strat
 def test_gradual_with_too_few_epochs_is_refused_on_every_backbone(backbone):
     stages = [stage for stage, _ in BACKBONES[backbone].stages]
     with pytest.raises(ConfigError, match=f"needs at least {len(stages) + 1} to reach the first"):
-        plan(stages, TrainConfig(strategy="gradual", epochs=len(stages)))
+        build_phases(stages, TrainConfig(strategy="gradual", epochs=len(stages)))
+
+
+@pytest.mark.parametrize("strategy, weight_group", [("batchnorm", "batchnorm"), ("bias", "bias"), ("lora", "attention")])
+@pytest.mark.parametrize("backbone", (*FIVE, "tiny"))
+def test_a_weight_group_that_the_backbone_lacks_is_refused_before_a_model_is_built(strategy, weight_group, backbone):
+    backbone, config = get_backbone(backbone), TrainConfig(strategy=strategy)
+    if weight_group in backbone.weight_groups:
+        check_weight_groups(backbone, config)
+    else:
+        with pytest.raises(ConfigError, match=f"`strategy={strategy}`: {backbone.name} has no {weight_group} weights"):
+            check_weight_groups(backbone, config)
+
+
+@pytest.mark.parametrize("strategy", ["full", "head", "gradual", "lora:targets=conv1"])
+def test_other_strategies_need_no_weight_group(strategy):
+    check_weight_groups(get_backbone("vgg16"), TrainConfig(strategy=strategy))

@@ -31,7 +31,7 @@ OPTIMIZERS = {
 def phase(trained=STAGES, *, kinds=None, frozen_mode="training", rates=None) -> Phase:
     trainable = {stage: (kinds or {}).get(stage, ALL_WEIGHTS) for stage in trained}
     return Phase(
-        "case", STEPS, trainable, rate_scale={stage: rate / 0.03 for stage, rate in (rates or {}).items()}, frozen_mode=frozen_mode
+        "case", STEPS, trainable, lr_multipliers={stage: rate / 0.03 for stage, rate in (rates or {}).items()}, frozen_mode=frozen_mode
     )
 
 

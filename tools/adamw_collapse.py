@@ -136,7 +136,7 @@ def measure(label: str, settings: Mapping[str, Any], train: Arrays, validation: 
     machine = runtime.make_runtime(config.runtime, seed=seed, batch_size=BATCH, depthwise=True)
     model = build(num_classes, scale="as trained" not in label)
     stages = backbones.stage_layers(model, BACKBONE)
-    phases = strategies.plan([stage for stage in stages if stage != backbones.HEAD], config.train)
+    phases = strategies.build_phases([stage for stage in stages if stage != backbones.HEAD], config.train)
     trained = [layer for stage in phases[0].trainable if stage != backbones.HEAD for layer in stages[stage]]
     probe = Probe([v for layer in trained for v in layer.trainable_weights if has_weight_decay(v)], validation)
 

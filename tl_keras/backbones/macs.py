@@ -27,13 +27,13 @@ class StageCost:
         uncounted: types of layers that have kernels but no formula; they count 0.
     """
 
-    multiply_adds: int
+    macs: int
     shape: Shape
     num_bytes: int
-    uncounted: tuple[str, ...]
+    uncounted_layers: tuple[str, ...]
 
 
-def _at_positions(layer: Any, inputs: Sequence[Shape], output: Shape) -> int:
+def _dense_or_conv(layer: Any, inputs: Sequence[Shape], output: Shape) -> int:
     """Every kernel is applied once at every position of the output: (b, ..., channels)."""
     return math.prod(output[:-1]) * sum(_kernel_sizes(layer))
 
@@ -58,13 +58,13 @@ def _low_rank(layer: Any, inputs: Sequence[Shape], output: Shape) -> int:
 
 # Type of layer, or of an operation of keras.ops -> (it, shapes of its inputs, shape of its output) -> multiply-adds.
 FORMULAS: Mapping[str, Callable[[Any, Sequence[Shape], Shape], int]] = {
-    "Dense": _at_positions,
-    "Conv2D": _at_positions,
-    "DepthwiseConv2D": _at_positions,
-    "SeparableConv2D": _at_positions,
+    "Dense": _dense_or_conv,
+    "Conv2D": _dense_or_conv,
+    "DepthwiseConv2D": _dense_or_conv,
+    "SeparableConv2D": _dense_or_conv,
     "EinsumDense": _einsum,
     "DotProductAttention": _attention,
-    "LowRank": _low_rank,
+    "LoRALayer": _low_rank,
 }
 
 
@@ -73,7 +73,7 @@ def _kernel_sizes(operation: Any) -> list[int]:
     return [math.prod(weight.shape) for weight in weights if len(weight.shape) > 1]
 
 
-def stage_costs(model: keras.Model, backbone: str) -> dict[str, StageCost]:
+def count_macs(model: keras.Model, backbone: str) -> dict[str, StageCost]:
     """Stage, with the head as the last -> its cost; of a model that `build_classifier(backbone, ...)` made, with or without adapters.
 
     One black image goes through the network, as layers that leave the number of tokens open have no shape before.
@@ -107,7 +107,7 @@ def _count(operation: Any, values: Mapping[int, Any]) -> int:
     return formula(operation, inputs, tuple(values[id(operation.output)].shape))
 
 
-def measured_rate(dtype: str) -> float:
+def measure_matmul_throughput(dtype: str) -> float:
     """Multiply-adds a second of a matrix multiplication in `dtype` on the default device, measured for half a second."""
     matrix = ops.ones((MATRIX_SIZE, MATRIX_SIZE), dtype)
 

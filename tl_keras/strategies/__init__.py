@@ -1,4 +1,4 @@
-"""Fine-tuning strategies: what is trained in which phase, how it is frozen, and adapters of low rank."""
+"""Fine-tuning strategies: which weights each phase trains, how the others are frozen, and low-rank adapters."""
 
 from tl_keras.strategies.strategy import (
     ADAPTERS,
@@ -8,8 +8,22 @@ from tl_keras.strategies.strategy import (
     STRATEGIES,
     Lora,
     Phase,
+    Strategy,
+    build_phases,
+    check_weight_groups,
     parse,
-    plan,
 )
 
-__all__ = ["ADAPTERS", "ALL_WEIGHTS", "BATCH_NORM", "BIAS", "STRATEGIES", "Lora", "Phase", "parse", "plan"]
+__all__ = [
+    "ADAPTERS",
+    "ALL_WEIGHTS",
+    "BATCH_NORM",
+    "BIAS",
+    "STRATEGIES",
+    "Lora",
+    "Phase",
+    "Strategy",
+    "build_phases",
+    "check_weight_groups",
+    "parse",
+]

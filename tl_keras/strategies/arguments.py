@@ -1,4 +1,4 @@
-"""Readers of what follows the colon of `--strategy`. Each raises ValueError, which says what was expected."""
+"""Parsers of the text after the colon of a `strategy`. Each raises ValueError with what was expected."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -12,10 +12,10 @@ def count(argument: str) -> int:
 
 
 def names(argument: str) -> tuple[str, ...]:
-    found = tuple(name.strip() for name in argument.split("+"))
-    if not all(found) or len(set(found)) < len(found):
+    values = tuple(name.strip() for name in argument.split("+"))
+    if not all(values) or len(set(values)) < len(values):
         raise ValueError("different names joined by +, e.g. layer1+layer2")
-    return found
+    return values
 
 
 def decay(argument: str) -> float:
@@ -45,20 +45,20 @@ def _pairs(argument: str) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def rates(argument: str) -> Mapping[str, float]:
-    read = {stage: float(rate) for stage, rate in _pairs(argument).items()}
-    if not all(0 < rate < float("inf") for rate in read.values()):
-        raise ValueError("rates above 0, e.g. rates:stem=7e-3,head=1e-2,*=5e-3")
-    return MappingProxyType(read)
+def learning_rates(argument: str) -> Mapping[str, float]:
+    values = {stage: float(learning_rate) for stage, learning_rate in _pairs(argument).items()}
+    if not all(0 < value < float("inf") for value in values.values()):
+        raise ValueError("learning rates above 0, e.g. rates:stem=7e-3,head=1e-2,*=5e-3")
+    return MappingProxyType(values)
 
 
-def options(**readers: Callable[[str], Any]) -> Callable[[str], dict[str, Any]]:
-    """A reader of `name=value,...` for the fields of a strategy, each with its own reader."""
+def options(**parsers: Callable[[str], Any]) -> Callable[[str], dict[str, Any]]:
+    """Return a parser of `name=value,...` that parses the value of each name with the parser of that name."""
 
-    def read(argument: str) -> dict[str, Any]:
+    def parse(argument: str) -> dict[str, Any]:
         pairs = _pairs(argument)
-        if strange := sorted(set(pairs) - set(readers)):
-            raise ValueError(f"of {', '.join(readers)}, not {', '.join(strange)}")
-        return {name: readers[name](value) for name, value in pairs.items()}
+        if unexpected := sorted(set(pairs) - set(parsers)):
+            raise ValueError(f"of {', '.join(parsers)}, not {', '.join(unexpected)}")
+        return {name: parsers[name](value) for name, value in pairs.items()}
 
-    return read
+    return parse

@@ -1,7 +1,7 @@
 """Low-rank adapters (LoRA; Hu et al. 2021, "LoRA: Low-Rank Adaptation of Large Language Models").
 
-`insert` gives a model whose chosen layers compute `W x + (alpha / rank) B A x` with W frozen; `merge` gives back the plain model,
-its kernels W + (alpha / rank) B A. `save` and `load` keep what was trained apart from the weights it was trained from.
+`add_lora` returns a model whose chosen layers compute `W x + (alpha / rank) B A x` with W frozen. `merge` returns the plain model with
+kernels W + (alpha / rank) B A. `save` and `load` store the trained variables without the frozen weights.
 """
 
 import hashlib
@@ -17,154 +17,153 @@ from keras import layers
 from tl_keras.backbones import HEAD
 from tl_keras.errors import ConfigError, DamagedError
 from tl_keras.strategies import Lora
-from tl_keras.strategies.lora_layer import LowRank, is_adaptable
+from tl_keras.strategies.lora_layer import LoRALayer, clone_layer, is_adaptable
 from tl_keras.utils.files import READ_ERRORS, read_npz, write_npz
 
 FILE = "adapters.npz"
 GROUPS: Mapping[str, tuple[str, ...]] = {"attention": ("query", "value")}
 
 
-def find_targets(stages: Mapping[str, Sequence[layers.Layer]], targets: Sequence[str]) -> list[str]:
-    """The names of the layers that `targets` mean, in the order of the model; the head is never one of them.
+def match_layers(stages: Mapping[str, Sequence[layers.Layer]], targets: Sequence[str]) -> list[str]:
+    """Return the names of the layers that match `targets`, in the order of the model. The head never matches.
 
-    A target is `all`, `attention` (query and value), a stage, or the end of the names of layers: `query` is every
-    `block1_query`, `block2_query`, ... Grouped and depthwise convolutions are no targets.
+    A target is `all`, `attention` (query and value), a stage, or the end of a layer name: `query` matches `block1_query`,
+    `block2_query`, ... Grouped and depthwise convolutions do not match.
 
     Raises:
-        ConfigError: a target matches nothing; the message lists what there is.
+        ConfigError: A target matches nothing. The message lists the possible targets.
     """
-    there = {layer.name: stage for stage, part in stages.items() if stage != HEAD for layer in part if is_adaptable(layer)}
-    found: set[str] = set()
+    adaptable = {layer.name: stage for stage, part in stages.items() if stage != HEAD for layer in part if is_adaptable(layer)}
+    matches: set[str] = set()
     for target in targets:
-        names = {name for name, stage in there.items() if any(_means(part, name, stage) for part in GROUPS.get(target, (target,)))}
+        names = {name for name, stage in adaptable.items() if any(_matches(part, name, stage) for part in GROUPS.get(target, (target,)))}
         if not names:
-            parts = sorted({_last_part(name) for name in there})
+            parts = sorted({_last_part(name) for name in adaptable})
             raise ConfigError(
-                f"`strategy=lora:targets={'+'.join(targets)}`: {target!r} matches no layer that can be adapted. There are: all; the "
-                f"stages {', '.join(dict.fromkeys(there.values()))}; layers whose names end in {', '.join(parts)}."
+                f"`strategy=lora:targets={'+'.join(targets)}`: {target!r} matches no layer that can be adapted. Available: all; the "
+                f"stages {', '.join(dict.fromkeys(adaptable.values()))}; layers whose names end in {', '.join(parts)}."
             )
-        found |= names
-    return [name for name in there if name in found]
+        matches |= names
+    return [name for name in adaptable if name in matches]
 
 
-def _means(target: str, name: str, stage: str) -> bool:
+def _matches(target: str, name: str, stage: str) -> bool:
     return target in ("all", stage, name) or name.endswith(f"_{target}")
 
 
 def _last_part(name: str) -> str:
-    """What is left of a layer's name without the numbered blocks before it, e.g. `attention_out` of `block1_attention_out`."""
+    """Return the name of a layer without the numbered blocks before it, e.g. `attention_out` for `block1_attention_out`."""
     parts = name.split("_")
     while len(parts) > 1 and any(letter.isdigit() for letter in parts[0]):
         parts = parts[1:]
     return "_".join(parts)
 
 
-def insert(model: keras.Model, names: Collection[str], *, rank: int, alpha: float, seed: int) -> keras.Model:
-    """A copy of a functional model in which the layers `names` have adapters; it computes what `model` computes, to the bit.
+def add_lora(model: keras.Model, names: Collection[str], *, rank: int, alpha: float, seed: int) -> keras.Model:
+    """Return a copy of a functional model in which the layers `names` have adapters. Its outputs are bit-identical to those of `model`.
 
     Args:
-        names: of layers, as `find_targets` gives them.
-        alpha: the update is scaled by alpha / rank.
-        seed: of the initial values of A.
+        names: names of layers, from `match_layers`.
+        rank: rank of the updates.
+        alpha: scale of the updates times `rank`.
+        seed: seed of the initial values of A.
     """
     seeds = random.Random(seed)
 
     def adapt(layer: Any) -> Any:
-        return LowRank(layer, rank, alpha, seeds.randrange(2**31)) if layer.name in names else _copied(layer)
+        return LoRALayer(layer, rank, alpha, seeds.randrange(2**31)) if layer.name in names else clone_layer(layer)
 
     adapted = keras.models.clone_model(model, clone_function=adapt)
     for layer in _weighted(model):
         copy = adapted.get_layer(layer.name)
-        (copy.base if isinstance(copy, LowRank) else copy).set_weights(layer.get_weights())
+        (copy.base if isinstance(copy, LoRALayer) else copy).set_weights(layer.get_weights())
     return adapted
 
 
-def insert_strategy(model: keras.Model, stages: Mapping[str, Sequence[layers.Layer]], strategy: Lora, *, seed: int) -> keras.Model:
-    """`insert` what `strategy` asks for; ConfigError where a target matches no layer of `stages`."""
-    names = find_targets(stages, strategy.targets)
-    return insert(model, names, rank=strategy.rank, alpha=strategy.alpha or strategy.rank, seed=seed)
+def add_lora_for_strategy(model: keras.Model, stages: Mapping[str, Sequence[layers.Layer]], strategy: Lora, *, seed: int) -> keras.Model:
+    """Return a copy of `model` with the adapters of `strategy`. Raise ConfigError if a target matches no layer of `stages`."""
+    names = match_layers(stages, strategy.targets)
+    return add_lora(model, names, rank=strategy.rank, alpha=strategy.alpha or strategy.rank, seed=seed)
 
 
 def _weighted(model: keras.Model) -> list[layers.Layer]:
     return [layer for layer in model.layers if layer.weights]
 
 
-def _copied(operation: Any) -> Any:
-    return type(operation).from_config(operation.get_config())
-
-
 def merge(model: keras.Model) -> keras.Model:
-    """The plain model that computes what `model`, with adapters, computes: stock layers, every update added to its kernel."""
+    """Return the model of stock layers that is equivalent to `model`: every update is added to its kernel."""
 
     def plain(layer: Any) -> Any:
-        return type(layer.base).from_config(layer.plain_config) if isinstance(layer, LowRank) else _copied(layer)
+        return type(layer.base).from_config(layer.base_config) if isinstance(layer, LoRALayer) else clone_layer(layer)
 
     merged = keras.models.clone_model(model, clone_function=plain)
     for layer in _weighted(model):
-        weights = layer.merged_weights() if isinstance(layer, LowRank) else layer.get_weights()
+        weights = layer.merged_weights() if isinstance(layer, LoRALayer) else layer.get_weights()
         merged.get_layer(layer.name).set_weights(weights)
     return merged
 
 
-def adapters_of(model: keras.Model) -> list[LowRank]:
-    """The layers of `model` that have adapters."""
-    return [layer for layer in model.layers if isinstance(layer, LowRank)]
+def lora_layers(model: keras.Model) -> list[LoRALayer]:
+    """Return the layers of `model` with adapters."""
+    return [layer for layer in model.layers if isinstance(layer, LoRALayer)]
 
 
-def _digest(kernels: Sequence[keras.Variable]) -> str:
-    """Hash of frozen kernels: adapters are worth nothing on others."""
-    hashed = hashlib.blake2b(digest_size=16)
+def _hash_kernels(kernels: Sequence[keras.Variable]) -> str:
+    """Return a hash of frozen kernels. Adapters are only valid on the kernels that they were trained on."""
+    digest = hashlib.blake2b(digest_size=16)
     for kernel in kernels:
-        hashed.update(np.ascontiguousarray(kernel.numpy()))
-    return hashed.hexdigest()
+        digest.update(np.ascontiguousarray(kernel.numpy()))
+    return digest.hexdigest()
 
 
-def save(path: Path, model: keras.Model, moved: Collection[str]) -> None:
-    """Write what was trained, and no frozen weight, to `path` (.npz, nothing pickled).
+def save(path: Path, model: keras.Model, paths: Collection[str]) -> None:
+    """Write the trained variables to `path` (.npz, nothing pickled).
 
     Args:
-        model: with adapters.
-        moved: paths of the variables to keep, as `freezing.expected_to_move` gives them: factors and head, and with
-            frozen_mode `training` the running statistics.
+        model: model with adapters.
+        paths: paths of the variables to write, from `freezing.updated_paths`: factors and head, and with frozen_mode `training` the
+            running statistics.
 
-    The file holds each variable under its path, float32, and `meta`, JSON: `layers`, `rank`, `alpha`, and `base`, a hash of
-    the frozen kernels that the adapters belong to.
+    The file contains each variable under its path, float32, and `meta`, JSON: `layers`, `rank`, `alpha`, and `base`, a hash of the
+    frozen kernels that the adapters were trained on.
     """
-    adapters = adapters_of(model)
+    adapters = lora_layers(model)
     rank = adapters[0].rank
     meta = {
         "layers": [layer.name for layer in adapters],
         "rank": rank,
         "alpha": adapters[0].scale * rank,
-        "base": _digest([layer.base.kernel for layer in adapters]),
+        "base": _hash_kernels([layer.base.kernel for layer in adapters]),
     }
-    arrays = {weight.path: weight.numpy() for weight in model.weights if weight.path in moved}
+    arrays = {weight.path: weight.numpy() for weight in model.weights if weight.path in paths}
     write_npz(path, arrays, meta=meta)
 
 
 def load(path: Path, model: keras.Model) -> keras.Model:
-    """The trained model that `save` wrote to `path`, from a plain `model` with the weights that it was trained from.
+    """Return the trained model from the file that `save` wrote, and a plain `model` with the weights before training.
 
         model = tl_keras.backbones.build_classifier("vit_b16", 37)
         tl_keras.weights.load_weights(model, "vit_b16", weights_file)
         trained = lora.load(Path("runs/pets-lora/adapters.npz"), model)
 
     Returns:
-        A plain model, the updates merged into its kernels.
+        A plain model with the updates merged into its kernels.
 
     Raises:
-        DamagedError: the file cannot be read, or belongs to a model of other weights, another shape or another head.
+        DamagedError: The file cannot be read, or belongs to a model with other weights, another shape or another head.
     """
     arrays, meta = _read(path)
-    known = {layer.name: layer for layer in model.layers}
-    if not set(meta["layers"]) <= set(known) or _digest([known[name].kernel for name in meta["layers"]]) != meta["base"]:
-        raise DamagedError(f"{path}: these adapters were trained on other weights than the model has. Load those of the run first.")
-    adapted = insert(model, meta["layers"], rank=meta["rank"], alpha=meta["alpha"], seed=0)
+    layer_of = {layer.name: layer for layer in model.layers}
+    if not set(meta["layers"]) <= set(layer_of) or _hash_kernels([layer_of[name].kernel for name in meta["layers"]]) != meta["base"]:
+        raise DamagedError(
+            f"{path}: these adapters were trained on other weights than those of the model. Load the weights of the run first."
+        )
+    adapted = add_lora(model, meta["layers"], rank=meta["rank"], alpha=meta["alpha"], seed=0)
     weights = {weight.path: weight for weight in adapted.weights}
     for name, value in arrays.items():
         if name not in weights or tuple(weights[name].shape) != value.shape:
             expected = tuple(weights[name].shape) if name in weights else "no such variable"
-            raise DamagedError(f"{path}: {name} is {value.shape} there; the model expects {expected}. Build it with the run's classes.")
+            raise DamagedError(f"{path}: {name} has shape {value.shape}; the model expects {expected}. Build it with the run's classes.")
         weights[name].assign(value)
     return merge(adapted)
 

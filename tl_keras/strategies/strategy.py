@@ -1,8 +1,8 @@
-"""What is trained, when, and how fast: strategy objects that turn the stages of a backbone into phases of training.
+"""Fine-tuning strategies: they turn the stages of a backbone into phases of training.
 
-A strategy is pure data. `parse` reads the grammar of `--strategy`; `Strategy.phases` gives the plan, and refuses one that
-names a stage the backbone does not have or that selects nothing. The head is new, so every strategy trains it.
-No TensorFlow and no Keras here: a plan is made, checked and printed before either loads.
+A strategy is pure data. `parse` reads the text of the setting `strategy`, and `Strategy.phases` returns its phases or raises
+ConfigError for stages that the backbone does not have. The head is new, so every strategy trains it. Neither TensorFlow nor Keras is
+imported, so that phases are checked and printed before either loads.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -10,39 +10,39 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Protocol
 
-from tl_keras.backbones import HEAD
-from tl_keras.backbones.registry import BATCH_NORM, BIAS
+from tl_keras.backbones import HEAD, Backbone
+from tl_keras.backbones.registry import ATTENTION, BATCH_NORM, BIAS
 from tl_keras.config import TrainConfig
 from tl_keras.errors import ConfigError, unknown
-from tl_keras.strategies import arguments as read
+from tl_keras.strategies import arguments as parsers
 
-OTHERS = "*"
+WILDCARD = "*"
 ALL_WEIGHTS, ADAPTERS = "all", "adapters"
 
 
 @dataclass(frozen=True)
 class Phase:
-    """One stretch of training with one trainable set.
+    """A number of epochs that train the same weights.
 
     Attributes:
-        name: what the phase is called in the result.
-        epochs: how many epochs it lasts.
-        trainable: stage -> which of its weights are trained (`all`, `batchnorm`, `bias` or `adapters`); one that is not named is
-            frozen, and one of which adapters alone are trained runs as a frozen one.
-        rate_scale: stage -> factor on the learning rate; 1 where not named.
-        frozen_mode: how the frozen stages run: `inference` (running statistics, no dropout) or `training`
-            (BatchNorm normalises with the batch and updates its running statistics, dropout on).
+        name: name of the phase in the result.
+        epochs: number of epochs.
+        trainable: stage -> weight group that is trained (`all`, `batchnorm`, `bias` or `adapters`). Other stages are frozen. A stage of
+            which only the adapters are trained also runs as a frozen one.
+        lr_multipliers: stage -> factor on the learning rate; 1 for other stages.
+        frozen_mode: `inference` (frozen stages use running statistics and no dropout) or `training` (BatchNorm normalises with the
+            batch and updates its running statistics, dropout is on).
     """
 
     name: str
     epochs: int
     trainable: Mapping[str, str]
-    rate_scale: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    lr_multipliers: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     frozen_mode: str = "inference"
 
 
 class Strategy(Protocol):
-    """Anything that plans phases from the ordered stage names of a backbone (without the head)."""
+    """Anything that returns phases for the ordered stage names of a backbone, without the head."""
 
     def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]: ...
 
@@ -52,20 +52,20 @@ def _phase(
     stages: Sequence[str],
     config: TrainConfig,
     *,
-    kind: str = ALL_WEIGHTS,
+    weight_group: str = ALL_WEIGHTS,
     epochs: int = 0,
-    rate_scale: Mapping[str, float] | None = None,
+    lr_multipliers: Mapping[str, float] | None = None,
 ) -> Phase:
-    """The phase that trains the head whole and `stages` as `kind` says; `epochs` 0 is all of them."""
-    trainable = {stage: kind for stage in stages} | {HEAD: ALL_WEIGHTS}
-    scales = {stage: scale for stage, scale in (rate_scale or {}).items() if stage in trainable}
-    return Phase(name, epochs or config.epochs, MappingProxyType(trainable), MappingProxyType(scales), config.frozen_mode)
+    """Return the phase that trains the head and the `weight_group` of `stages`. All epochs if `epochs` is 0."""
+    trainable = {stage: weight_group for stage in stages} | {HEAD: ALL_WEIGHTS}
+    multipliers = {stage: factor for stage, factor in (lr_multipliers or {}).items() if stage in trainable}
+    return Phase(name, epochs or config.epochs, MappingProxyType(trainable), MappingProxyType(multipliers), config.frozen_mode)
 
 
-def _require_stages(names: Sequence[str], stages: Sequence[str], strategy: str) -> None:
+def _require_stages(names: Sequence[str], stages: Sequence[str], text: str) -> None:
     for name in names:
         if name not in (*stages, HEAD):
-            raise ConfigError(str(unknown("stage", name, (*stages, HEAD))), setting="strategy", value=strategy)
+            raise ConfigError(str(unknown("stage", name, (*stages, HEAD))), setting="strategy", value=text)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class HeadOnly:
 
 @dataclass(frozen=True)
 class Last:
-    """Train the last `num_stages` stages and the head; 0 is the head alone (report D's l)."""
+    """Train the last `num_stages` stages and the head; 0 is the head alone (`l` of source report D)."""
 
     num_stages: int
 
@@ -102,7 +102,7 @@ class Last:
 
 @dataclass(frozen=True)
 class Train:
-    """Train the named stages and the head, wherever they lie."""
+    """Train the named stages and the head."""
 
     stages: tuple[str, ...]
 
@@ -118,24 +118,25 @@ class Freeze:
     stages: tuple[str, ...]
 
     def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
-        spelled = f"freeze:{'+'.join(self.stages)}"
-        _require_stages(self.stages, stages, spelled)
+        text = f"freeze:{'+'.join(self.stages)}"
+        _require_stages(self.stages, stages, text)
         if HEAD in self.stages:
             raise ConfigError(
                 f"the head is new and random, so it is always trained; freeze stages: {', '.join(stages)}.",
                 setting="strategy",
-                value=spelled,
+                value=text,
             )
         return (_phase(f"freeze {'+'.join(self.stages)}", [stage for stage in stages if stage not in self.stages], config),)
 
 
 @dataclass(frozen=True)
 class Gradual:
-    """Unfreeze from the head to the stem, one stage more in each phase (report D, strategy 2; Howard and Ruder 2018).
+    """Unfreeze from the head to the stem, one more stage in each phase (source report D, strategy 2; Howard and Ruder 2018).
 
-    `every` epochs a phase, the last one taking the rest; 0 spreads the epochs evenly over all phases. With `decay` below 1
-    the rate falls by that factor from the head to the last stage and from each stage to the one before it: report D's
-    "0.01 on the last, divided by ten for each earlier layer" is `gradual:decay=0.1` at a learning rate of 0.01.
+    Attributes:
+        every: epochs of each phase but the last, which has the rest; 0 spreads the epochs evenly over all phases.
+        decay: factor on the learning rate from the head to the last stage, and from each stage to the one before it. For example,
+            `gradual:decay=0.1` at learning rate 0.01 is "0.01 on the last, divided by ten for each earlier layer" of source report D.
     """
 
     every: int = 0
@@ -152,16 +153,16 @@ class Gradual:
                 value=config.epochs,
             )
         ends = [*starts[1:], config.epochs]
-        scales = _falling(stages, self.decay)
+        multipliers = _layer_decay(stages, self.decay)
         return tuple(
-            _phase(f"gradual {number}", stages[len(stages) - number :], config, epochs=end - start, rate_scale=scales)
+            _phase(f"gradual {number}", stages[len(stages) - number :], config, epochs=end - start, lr_multipliers=multipliers)
             for number, (start, end) in enumerate(zip(starts, ends, strict=True))
         )
 
 
 @dataclass(frozen=True)
 class HeadThenFull:
-    """A linear probe, then full fine-tuning from it (LP-FT; Kumar et al. 2022). `probe` epochs of the first; 0 is a fifth."""
+    """Train the head for `probe` epochs (0: a fifth of all), then everything (LP-FT; Kumar et al. 2022)."""
 
     probe: int = 0
 
@@ -176,53 +177,56 @@ class HeadThenFull:
 
 @dataclass(frozen=True)
 class BatchNorm:
-    """Train the head, and of every stage the batch-norm layers alone (report D; Frankle et al. 2021)."""
+    """Train the head and the BatchNorm layers of every stage (source report D; Frankle et al. 2021)."""
 
     def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
-        return (_phase("batchnorm", stages, config, kind=BATCH_NORM),)
+        return (_phase("batchnorm", stages, config, weight_group=BATCH_NORM),)
 
 
 @dataclass(frozen=True)
 class Bias:
-    """Train the head, and of every stage the biases alone, those of its norms among them (BitFit; Ben Zaken et al. 2022)."""
+    """Train the head and the biases of every stage, those of norms included (BitFit; Ben Zaken et al. 2022)."""
 
     def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
-        return (_phase("bias", stages, config, kind=BIAS),)
+        return (_phase("bias", stages, config, weight_group=BIAS),)
 
 
 @dataclass(frozen=True)
 class LayerDecay:
-    """Train everything; the rate falls by `decay` from each stage to the one before it (Clark et al. 2020)."""
+    """Train everything, with a learning rate that falls by `decay` from each stage to the one before it (Clark et al. 2020)."""
 
     decay: float
 
     def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
-        return (_phase("layer decay", stages, config, rate_scale=_falling(stages, self.decay)),)
+        return (_phase("layer decay", stages, config, lr_multipliers=_layer_decay(stages, self.decay)),)
 
 
 @dataclass(frozen=True)
-class Rates:
-    """Train everything, each stage at a rate of its own; `*` is the rate of stages that are not named (report C)."""
+class StageLearningRates:
+    """Train everything, each stage at its own learning rate (source report C). The key `*` is for the stages without one."""
 
-    rates: Mapping[str, float]
+    learning_rates: Mapping[str, float]
 
     def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
-        spelled = "rates:" + ",".join(f"{stage}={rate:g}" for stage, rate in self.rates.items())
-        _require_stages([stage for stage in self.rates if stage != OTHERS], stages, spelled)
-        rates = {stage: self.rates.get(stage, self.rates.get(OTHERS)) for stage in (*stages, HEAD)}
-        if missing := [stage for stage, rate in rates.items() if rate is None]:
+        text = "rates:" + ",".join(f"{stage}={learning_rate:g}" for stage, learning_rate in self.learning_rates.items())
+        _require_stages([stage for stage in self.learning_rates if stage != WILDCARD], stages, text)
+        learning_rates = {stage: self.learning_rates.get(stage, self.learning_rates.get(WILDCARD)) for stage in (*stages, HEAD)}
+        if missing := [stage for stage, learning_rate in learning_rates.items() if learning_rate is None]:
             raise ConfigError(
-                f"no rate for {', '.join(missing)}. Name them, or give the rest a rate with *=.", setting="strategy", value=spelled
+                f"no learning rate for {', '.join(missing)}. Name them, or set the others with *=.", setting="strategy", value=text
             )
-        return (_phase("rates", stages, config, rate_scale={stage: rate / config.learning_rate for stage, rate in rates.items()}),)
+        multipliers = {stage: learning_rate / config.learning_rate for stage, learning_rate in learning_rates.items()}
+        return (_phase("rates", stages, config, lr_multipliers=multipliers),)
 
 
 @dataclass(frozen=True)
 class Lora:
     """Train the head and low-rank adapters of frozen layers: W + (alpha / rank) A B (LoRA; Hu et al. 2021).
 
-    `alpha` 0 is `rank`, a factor of 1. `targets` name the layers that are adapted, as `lora.find_targets` reads them; the
-    default is the query and value projections, as in the paper.
+    Attributes:
+        rank: rank of the update.
+        alpha: numerator of its scale; 0 is `rank`, a scale of 1.
+        targets: layers with adapters, see `lora.match_layers`. The default is the query and value projections, as in the paper.
     """
 
     rank: int = 8
@@ -230,73 +234,108 @@ class Lora:
     targets: tuple[str, ...] = ("attention",)
 
     def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
-        return (_phase("lora", stages, config, kind=ADAPTERS),)
+        return (_phase("lora", stages, config, weight_group=ADAPTERS),)
 
 
-def _falling(stages: Sequence[str], decay: float) -> dict[str, float]:
-    """Stage -> decay to the power of its distance from the head."""
+def _layer_decay(stages: Sequence[str], decay: float) -> dict[str, float]:
+    """Return stage -> `decay` to the power of its distance from the head."""
     return {stage: decay**distance for distance, stage in enumerate([HEAD, *reversed(stages)])}
 
 
 @dataclass(frozen=True)
-class Form:
-    """How `--strategy` spells a strategy: its class, the reader of what follows the colon, and whether that may be left out."""
+class StrategySpec:
+    """The text form of a strategy.
 
-    kind: Callable[..., Strategy]
+    Attributes:
+        create: the class of the strategy.
+        help: description for `list strategies` and for messages.
+        parse: parser of the text after the colon; None if the strategy takes no argument.
+        is_optional: True if colon and argument may be left out. The parser then returns keyword arguments of the class.
+    """
+
+    create: Callable[..., Strategy]
     help: str
-    read: Callable[[str], Any] | None = None
-    optional: bool = False
+    parse: Callable[[str], Any] | None = None
+    is_optional: bool = False
 
 
-STRATEGIES: Mapping[str, Form] = MappingProxyType(
+STRATEGIES: Mapping[str, StrategySpec] = MappingProxyType(
     {
-        "full": Form(Full, "train everything"),
-        "head": Form(HeadOnly, "train the head alone"),
-        "last": Form(Last, "last:N, train the last N stages and the head", read.count),
-        "train": Form(Train, "train:a+b, train these stages and the head", read.names),
-        "freeze": Form(Freeze, "freeze:a+b, train all but these stages", read.names),
-        "gradual": Form(
+        "full": StrategySpec(Full, "train everything"),
+        "head": StrategySpec(HeadOnly, "train the head alone"),
+        "last": StrategySpec(Last, "last:N, train the last N stages and the head", parsers.count),
+        "train": StrategySpec(Train, "train:a+b, train these stages and the head", parsers.names),
+        "freeze": StrategySpec(Freeze, "freeze:a+b, train all but these stages", parsers.names),
+        "gradual": StrategySpec(
             Gradual,
-            "gradual or gradual:every=N,decay=R, one stage more from the head down, every N epochs, at rates falling by R",
-            read.options(every=read.count, decay=read.decay),
-            optional=True,
+            "gradual or gradual:every=N,decay=R, unfreeze one more stage from the head down every N epochs, each at R times the "
+            "learning rate of the one after it",
+            parsers.options(every=parsers.count, decay=parsers.decay),
+            is_optional=True,
         ),
-        "head_then_full": Form(
+        "head_then_full": StrategySpec(
             HeadThenFull,
             "head_then_full or head_then_full:probe=N, the head alone for N epochs, then all",
-            read.options(probe=read.count),
-            optional=True,
+            parsers.options(probe=parsers.count),
+            is_optional=True,
         ),
-        "batchnorm": Form(BatchNorm, "train the batch-norm layers and the head"),
-        "bias": Form(Bias, "train the biases and the head"),
-        "layer_decay": Form(LayerDecay, "layer_decay:R, train everything at rates falling by R from stage to stage", read.decay),
-        "rates": Form(Rates, "rates:a=X,b=Y,*=Z, train everything, each stage at its rate", read.rates),
-        "lora": Form(
+        "batchnorm": StrategySpec(BatchNorm, "train the batch-norm layers and the head"),
+        "bias": StrategySpec(Bias, "train the biases and the head"),
+        "layer_decay": StrategySpec(
+            LayerDecay, "layer_decay:R, train everything, each stage at R times the learning rate of the one after it", parsers.decay
+        ),
+        "rates": StrategySpec(
+            StageLearningRates, "rates:a=X,b=Y,*=Z, train everything, each stage at its own learning rate", parsers.learning_rates
+        ),
+        "lora": StrategySpec(
             Lora,
             "lora or lora:rank=R,alpha=A,targets=a+b, train the head and low-rank adapters of frozen layers: attention (query and value), "
-            "all, stages, or ends of the names of layers (query, mlp1, conv2, ...)",
-            read.options(rank=read.rank, alpha=read.alpha, targets=read.names),
-            optional=True,
+            "all, stages, or ends of layer names (query, mlp1, conv2, ...)",
+            parsers.options(rank=parsers.rank, alpha=parsers.alpha, targets=parsers.names),
+            is_optional=True,
         ),
     }
 )
 
 
 def parse(text: str) -> Strategy:
-    """The strategy that `--strategy=text` names; ConfigError where the grammar does not have it."""
+    """Return the strategy that `text` describes, e.g. `last:2`. Raise ConfigError if there is none."""
     name, colon, argument = text.partition(":")
     if name not in STRATEGIES:
         raise ConfigError(str(unknown("strategy", name, STRATEGIES)), setting="strategy", value=text)
-    form = STRATEGIES[name]
-    if (colon and not form.read) or (not colon and form.read and not form.optional):
-        raise ConfigError(f"expected {form.help if form.read else name + ' without an argument'}.", setting="strategy", value=text)
+    spec = STRATEGIES[name]
+    if (colon and not spec.parse) or (not colon and spec.parse and not spec.is_optional):
+        raise ConfigError(f"expected {spec.help if spec.parse else name + ' without an argument'}.", setting="strategy", value=text)
     try:
-        value = form.read(argument) if colon and form.read else {}
-        return form.kind(**value) if not colon or form.optional else form.kind(value)
+        value = spec.parse(argument) if colon and spec.parse else {}
+        return spec.create(**value) if not colon or spec.is_optional else spec.create(value)
     except ValueError as error:
         raise ConfigError(f"expected {error}.", setting="strategy", value=text) from None
 
 
-def plan(stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
-    """The phases of `config.strategy` on a backbone with these stages, in order."""
+def build_phases(stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
+    """Return the phases of `config.strategy` in order, on a backbone with these stages.
+
+    Raises:
+        ConfigError: The strategy is unknown, or does not fit the stages or the number of epochs.
+    """
     return parse(config.strategy).phases(stages, config)
+
+
+def check_weight_groups(backbone: Backbone, config: TrainConfig) -> None:
+    """Raise ConfigError if `config.strategy` trains a weight group that `backbone` does not have. No model is built.
+
+    Targets of `lora` other than `attention` are layer names; `lora.match_layers` checks them against the built model.
+    """
+    strategy = parse(config.strategy)
+    required = {BatchNorm: BATCH_NORM, Bias: BIAS}.get(type(strategy), "")
+    if isinstance(strategy, Lora) and "attention" in strategy.targets:
+        required = ATTENTION
+    if required and required not in backbone.weight_groups:
+        stages = ", ".join(stage for stage, _ in backbone.stages)
+        hint = f" Choose other `targets`: all, stages ({stages}), or ends of layer names." if required == ATTENTION else ""
+        raise ConfigError(
+            f"{backbone.name} has no {required} weights, so nothing but the head would be trained.{hint}",
+            setting="strategy",
+            value=config.strategy,
+        )

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from tl_keras.config import TrainConfig
 from tl_keras.errors import ConfigError, TrainingError
-from tl_keras.strategies.grid import NAMES, Head
+from tl_keras.strategies.grid import HEAD_SETTINGS, HeadConfig
 from tl_keras.training.losses import build_loss
 from tl_keras.training.optimizers import CLIP_EPSILON, build_optimizer, has_weight_decay
 from tl_keras.training.schedules import Schedule
@@ -53,7 +53,7 @@ class GridResult:
 def train_heads(
     training: tuple[np.ndarray, np.ndarray],
     validation: tuple[np.ndarray, np.ndarray],
-    heads: Sequence[Head],
+    heads: Sequence[HeadConfig],
     config: TrainConfig,
     *,
     num_classes: int,
@@ -68,7 +68,7 @@ def train_heads(
 
     Args:
         training, validation: features (n, f), float32, float16 or bfloat16, and labels int (n,).
-        config: all settings but those of `Head`.
+        config: all settings but those of `HeadConfig`.
         order: epoch, from 0 -> the rows of `training` that it has, in order, as `sampling.epoch_order` gives them.
         initial: seed -> initial kernel (f, classes) and bias (classes,); those of the model that a run with this seed builds.
         xla: whether to compile the loop with XLA.
@@ -119,7 +119,7 @@ class _Record:
         return self.history[int(self.best["epoch"]) - 1 if config.selection == "best" else -1]
 
 
-def _result(heads: Sequence[Head], records: Sequence[_Record], config: TrainConfig) -> GridResult:
+def _result(heads: Sequence[HeadConfig], records: Sequence[_Record], config: TrainConfig) -> GridResult:
     selected = [record.selected(config) for record in records]
     alive = [number for number, record in enumerate(records) if not record.diverged]
     if not alive:
@@ -169,7 +169,7 @@ class _Grid:
 
     def __init__(
         self,
-        heads: Sequence[Head],
+        heads: Sequence[HeadConfig],
         config: TrainConfig,
         num_classes: int,
         initial: Callable[[int], tuple[np.ndarray, np.ndarray]],
@@ -190,7 +190,7 @@ class _Grid:
         counts = {label: int(count) for label, count in enumerate(class_counts) if count}
         # Targets are smoothed before they come to the loss, for each head by its share.
         self._loss = build_loss(dataclasses.replace(config, label_smoothing=0.0), counts, num_classes)
-        self._settings = {name: np.array([getattr(head, name) for head in heads], np.float64) for name in NAMES}
+        self._settings = {name: np.array([getattr(head, name) for head in heads], np.float64) for name in HEAD_SETTINGS}
         self._schedules = [_schedule(config, 1) for _ in heads]
         self._train = tf.function(self._train_batches, jit_compile=xla or None, reduce_retracing=True)
         # By itself it reads and writes each variable and slot once; operation by operation it takes up to twice as long on a CPU.

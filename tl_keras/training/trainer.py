@@ -25,6 +25,7 @@ from tl_keras.training.optimizers import build_optimizer, has_weight_decay
 from tl_keras.training.runtime import Runtime
 from tl_keras.training.schedules import Schedule
 from tl_keras.training.train_step import Batch, enumerate_batches, make_train_step
+from tl_keras.utils.text import join_names
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class Trainer:
             # Float16 underflows without a scaled loss; bfloat16 has the range of float32.
             self._updater = keras.optimizers.LossScaleOptimizer(self.optimizer) if runtime.precision == "mixed_float16" else self.optimizer
             self._updater.build(self._trained)
-        moving = {path for phase in phases for path in freezing.expected_to_move(stages, phase)}
+        moving = {path for phase in phases for path in freezing.updated_paths(stages, phase)}
         self._frozen_paths = freezing.weight_paths(stages) - moving
         self._mutable_variables = [
             variable for variable in model.variables if variable.path not in self._frozen_paths
@@ -187,10 +188,11 @@ class Trainer:
 
     def _require_constant(self) -> None:
         """A checkpoint leaves out the weights that no phase changes: they must be those that the interrupted run had."""
-        now, before = freezing.fingerprints(self.stages), self.progress.before_phase
+        now, before = freezing.weight_hashes(self.stages), self.progress.before_phase
         if changed := sorted(path for path in self._frozen_paths if now[path] != before.get(path)):
             raise DamagedError(
-                f"{self._checkpoint_path} was written with other frozen weights: {freezing.listing(changed)} differ. Expected those that the run "
+                f"{self._checkpoint_path} was written with other frozen weights: {len(changed)} weights ({join_names(changed)}) differ. "
+                "Expected those that the run "
                 "began with; was the file of `weights` replaced? Put it back, or delete the run's directory to train it anew."
             )
 
@@ -221,7 +223,7 @@ class Trainer:
 
     def _run_phase(self, phase: Phase, epochs: range, batches: Batches, listeners: keras.callbacks.CallbackList) -> None:
         variables = freezing.trained_variables(self.stages, phase)
-        self.progress.before_phase = self.progress.before_phase or freezing.fingerprints(self.stages)
+        self.progress.before_phase = self.progress.before_phase or freezing.weight_hashes(self.stages)
         self._start = self._kernels(phase) if self.progress.epoch == epochs.start else {}
         started, inputs = time.perf_counter(), SplitInputs(None, batches)
         if self._split_phase and self.progress.epoch < epochs.stop and not self.progress.stopped:
@@ -241,7 +243,7 @@ class Trainer:
             "frozen_mode": phase.frozen_mode,
             "seconds": narrowing + sum(row["seconds"] for row in rows),
             "cache": dict(inputs.record),
-            "audit": freezing.audit(self.stages, phase, self.progress.before_phase, self.config.learning_rate),
+            "audit": freezing.verify_frozen(self.stages, phase, self.progress.before_phase, self.config.learning_rate),
             "collapse": self.progress.collapse,
         }
         self.progress.phases.append(record)
@@ -260,9 +262,9 @@ class Trainer:
         In this block layers have the modes, and variables the rates, that the phase asks for.
         """
         variables = freezing.trained_variables(self.stages, phase)
-        scales = freezing.rate_scales(self.stages, phase)
+        scales = freezing.lr_multipliers(self.stages, phase)
         self.optimizer.lr_multipliers = [scales.get(variable.path, 0.0) for variable in self._trained]
-        with freezing.follow(self.stages, phase):
+        with freezing.apply_phase(self.stages, phase):
             yield self._make_step(network or self._forward, variables)
 
     def take_step(self, step: Callable[..., Any], batch: Batch) -> tuple[Any, Any]:
