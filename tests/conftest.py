@@ -1,7 +1,13 @@
-"""What all tests share: quiet TensorFlow on two logical CPUs, no TF32, and global state put back after each test."""
+"""Fixtures of all tests: quiet TensorFlow on two logical CPUs, no TF32, restored global state, and a finished run to read.
+
+Under pytest-xdist every worker is a process with its own session fixtures and temporary directories.
+"""
 
 import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("MPLBACKEND", "agg")
@@ -9,11 +15,20 @@ os.environ.setdefault("MPLBACKEND", "agg")
 import pytest
 
 SHARED = Path(__file__).parents[2] / "shared"
+WORKER_BYTES = 6 * 2**30  # memory to reserve for each worker, above the peak of the largest networks in the fast set
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist may be absent
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Return the workers of `-n auto`: one per core, as far as memory allows; 0 runs the tests in this process."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    workers = min(os.cpu_count() or 1, memory // WORKER_BYTES)
+    return workers if workers > 1 else 0
 
 
 @pytest.fixture(scope="session", autouse=True)
-def two_logical_cpus():
-    """Two logical devices, for the mirrored tests; TensorFlow takes this only before it first computes."""
+def two_logical_cpus() -> None:
+    """Two logical devices, for the mirrored tests. TensorFlow takes this only before its first computation."""
     import tensorflow as tf
 
     tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -21,8 +36,8 @@ def two_logical_cpus():
 
 
 @pytest.fixture(autouse=True)
-def global_state(monkeypatch):
-    """The dtype policy that a run sets globally, and the directories that the environment names."""
+def global_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Restore the dtype policy, which a run sets globally, and hide the directories that the environment names."""
     import keras
 
     for name in ("KERAS_HOME", "TFDS_DATA_DIR", "TL_KERAS_WEIGHTS", "TORCH_HOME"):
@@ -31,15 +46,38 @@ def global_state(monkeypatch):
     keras.config.set_dtype_policy("float32")
 
 
+@dataclass(frozen=True)
+class FinishedRun:
+    """A run that has ended: its configuration, its directory and the content of its result.json."""
+
+    config: Any
+    directory: Path
+    result: dict[str, Any]
+
+
+@pytest.fixture(scope="session")
+def finished_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """Three epochs of the backbone `tiny` on the embedded digits, for tests that read a run. Nothing may write to its directory."""
+    from tl_keras.config import RunConfig
+    from tl_keras.runs.run import run
+
+    config = RunConfig().replace(
+        dataset="digits", backbone="tiny", weights="none", epochs=3, batch_size=32, learning_rate=2e-3, fraction=0.2, limit_test=99,
+        precision="float32",
+    )  # fmt: skip
+    directory = tmp_path_factory.mktemp("finished") / "run"
+    return FinishedRun(config, directory, run(config, directory))
+
+
 @pytest.fixture
 def shared() -> Path:
-    """Real data, real weights and figures made with torch; a checkout need not have them."""
+    """Real data sets and real weights, in a directory beside the checkout. Tests that take it skip where it is absent."""
     if not SHARED.is_dir():
-        pytest.skip("needs the directory shared/ beside the checkout")
+        pytest.skip("needs real data sets or weights, in shared/ beside the checkout")
     return SHARED
 
 
 @pytest.fixture
-def offline(monkeypatch):
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """No host answers."""
     monkeypatch.setattr("tl_keras.utils.connectivity.is_reachable", lambda url, timeout=10.0: False)

@@ -23,6 +23,7 @@ SMALL = RunConfig().replace(
 )  # fmt: skip
 ALEXNET = SMALL.replace(**EMBEDDED_SETTINGS)
 RESNET = SMALL.replace(backbone="resnet18", stem="cifar", image_size=32, limit_train=64, validation_fraction=0.05, epochs=2)
+TINY = SMALL.replace(backbone="tiny")  # for what does not depend on the network; the whole of ALEXNET and RESNET is slow
 MOBILENET = SMALL.replace(backbone="mobilenet_0.25", image_size=32)
 TOLERANCE = 2e-5  # relative, of losses and logits: what folding BatchNorm changes in float32, grown over the steps of these runs
 
@@ -66,10 +67,18 @@ def cuts(result):
     [
         (ALEXNET, "head", ["features"], 0),
         (ALEXNET, "last:1", ["fc6"], 0),
-        (ALEXNET.replace(epochs=8), "gradual", ["features", "fc6", "conv5", "conv4", "conv3", "conv2", "conv1", ""], 0),
+        (TINY, "gradual", ["features", "stem", ""], 0),
+        pytest.param(
+            ALEXNET.replace(epochs=8),
+            "gradual",
+            ["features", "fc6", "conv5", "conv4", "conv3", "conv2", "conv1", ""],
+            0,
+            marks=pytest.mark.slow,
+        ),
         (ALEXNET.replace(frozen_mode="training"), "last:2", ["conv5"], 0),
         (ALEXNET.replace(frozen_mode="training"), "head", ["conv5"], 0),
-        (RESNET, "head", ["features"], 0),
+        (TINY, "head", ["features"], 0),
+        pytest.param(RESNET, "head", ["features"], 0, marks=pytest.mark.slow),
         pytest.param(RESNET, "last:1", ["layer3"], 0, marks=pytest.mark.slow),
         pytest.param(RESNET.replace(precision="mixed_bfloat16"), "head", ["features"], 3e-2, marks=pytest.mark.slow),
         (MOBILENET, "head", ["features"], TOLERANCE),
@@ -90,15 +99,15 @@ def test_a_cached_run_is_an_uncached_one(tmp_path, monkeypatch, config, strategy
 @pytest.mark.parametrize(
     ("config", "settings", "reason"),
     [
-        (RESNET, {"strategy": "head", "frozen_mode": "training"}, "first stage"),
-        (RESNET, {"strategy": "batchnorm"}, "first stage"),
-        (RESNET, {"strategy": "bias"}, "first stage"),
-        (ALEXNET, {"strategy": "train:conv1"}, "first stage"),
-        (ALEXNET, {"strategy": "full"}, "first stage"),
-        (ALEXNET, {"strategy": "lora:rank=2,targets=conv1"}, "first stage"),
-        (ALEXNET, {"strategy": "head", "augmentation": "flip"}, "--cache_views"),
-        (ALEXNET, {"strategy": "head", "augmentation": "flip+mixup", "cache_views": 2}, "mixes"),
-        (ALEXNET, {"strategy": "head", "cache": "off"}, "--cache=off"),
+        (TINY, {"strategy": "head", "frozen_mode": "training"}, "first stage"),
+        (TINY, {"strategy": "batchnorm"}, "first stage"),
+        (TINY, {"strategy": "bias"}, "first stage"),
+        (TINY, {"strategy": "train:stem"}, "first stage"),
+        (TINY, {"strategy": "full"}, "first stage"),
+        (TINY, {"strategy": "lora:rank=2,targets=stem"}, "first stage"),
+        (TINY, {"strategy": "head", "augmentation": "flip"}, "`cache_views=N`"),
+        (TINY, {"strategy": "head", "augmentation": "flip+mixup", "cache_views": 2}, "mixes"),
+        (TINY, {"strategy": "head", "cache": "off"}, "`cache=off`"),
     ],
 )
 def test_what_cannot_be_kept_is_not(tmp_path, capsys, config, settings, reason):
@@ -172,7 +181,7 @@ class Kill(keras.callbacks.Callback):
 
 @pytest.mark.parametrize("kill_in", [1, *(pytest.param(epoch, marks=pytest.mark.slow) for epoch in (4, 5))])
 def test_a_killed_run_resumes_to_the_bit_within_and_between_phases(tmp_path, kill_in):
-    config = ALEXNET.replace(strategy="head_then_full:probe=4", epochs=6, optimizer="adam", learning_rate=1e-3)
+    config = TINY.replace(strategy="head_then_full:probe=4", epochs=6, optimizer="adam", learning_rate=1e-3)
     straight = run(config, tmp_path / "straight")
     with pytest.raises(Killed):
         run(config, tmp_path / "killed", callbacks=[Kill(kill_in)])
@@ -185,7 +194,7 @@ def test_a_killed_run_resumes_to_the_bit_within_and_between_phases(tmp_path, kil
 
 @pytest.mark.parametrize("place", ["memory", "disk"])
 def test_views_are_the_same_with_and_without_a_cache(tmp_path, place):
-    config = ALEXNET.replace(strategy="head", augmentation="crop_flip", cache_views=2, epochs=5)
+    config = TINY.replace(strategy="head", augmentation="crop_flip", cache_views=2, epochs=5)
     plain, cached = run_both(config, tmp_path, cache=place)
     assert cuts(cached[0]) == ["features"]
     assert_same(plain, cached, 0)
@@ -193,7 +202,7 @@ def test_views_are_the_same_with_and_without_a_cache(tmp_path, place):
 
 
 def test_a_run_of_no_more_epochs_than_views_is_one_with_live_augmentation(tmp_path):
-    config = ALEXNET.replace(strategy="head", augmentation="crop_flip", selection="last")
+    config = TINY.replace(strategy="head", augmentation="crop_flip", selection="last")
     live = run(config, tmp_path / "live")
     views = run(config.replace(cache_views=3), tmp_path / "views")
     fewer = run(config.replace(cache_views=2), tmp_path / "fewer")
@@ -202,7 +211,7 @@ def test_a_run_of_no_more_epochs_than_views_is_one_with_live_augmentation(tmp_pa
 
 
 def test_balanced_classes_and_averaged_weights_are_cached_as_well(tmp_path):
-    config = ALEXNET.replace(strategy="head", sampling="balanced", keep="even:0.5", ema=0.9, accumulate_steps=2)
+    config = TINY.replace(strategy="head", sampling="balanced", keep="even:0.5", ema=0.9, accumulate_steps=2)
     plain, cached = run_both(config, tmp_path, cache="memory")
     assert cuts(cached[0]) == ["features"]
     assert_same(plain, cached, 0)
@@ -210,7 +219,7 @@ def test_balanced_classes_and_averaged_weights_are_cached_as_well(tmp_path):
 
 @pytest.mark.slow
 def test_replicas_read_the_same_rows(tmp_path):
-    config = ALEXNET.replace(strategy="head", distribution="mirrored")
+    config = TINY.replace(strategy="head", distribution="mirrored")
     plain, cached = run_both(config, tmp_path, cache="memory")
     assert cached[0]["runtime"]["replicas"] == 2 and cuts(cached[0]) == ["features"]
     assert_same(plain, cached, 1e-6)
