@@ -1,4 +1,4 @@
-"""The contract of the backbones, over every row of the table."""
+"""The contract of the backbones, for every entry of the registry."""
 
 import math
 import os
@@ -25,7 +25,7 @@ from tl_keras.errors import ConfigError
 from tl_keras.strategies.freezing import WEIGHT_GROUPS
 from tl_keras.strategies.lora_layer import is_adaptable
 
-# Backbone -> parameters with 1000 classes: all (with the running statistics of batch normalization), and those that are trained.
+# Backbone -> parameters with 1000 classes: all, running statistics of BatchNorm included, and the trainable ones.
 PARAMETERS = {
     "tiny": (18_488, 18_440),
     "alexnet": (61_100_840, 61_100_840),
@@ -100,16 +100,16 @@ SLOW = {
 }
 
 
-def marked(names):
+def with_slow_marks(names):
     return [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in names]
 
 
-def pixels(model, batch=2):
+def random_pixels(model, batch=2):
     return np.random.default_rng(0).uniform(0, 255, (batch, *model.input.shape[1:])).astype("float32")
 
 
 def weight_groups(layers):
-    """The groups that the strategies `batchnorm`, `bias` and `lora` find in the layers of a backbone."""
+    """Return the weight groups that the strategies `batchnorm`, `bias` and `lora` find in the layers of a backbone."""
     found = {
         group
         for group in (BATCH_NORM, BIAS)
@@ -119,16 +119,16 @@ def weight_groups(layers):
     return found | ({ATTENTION} if adaptable else set())
 
 
-def test_all_tested():
+def test_every_backbone_has_golden_counts():
     assert set(PARAMETERS) == {*BACKBONES, "tiny"}
 
 
-@pytest.mark.parametrize("name", marked(PARAMETERS))
-def test_row(name):
+@pytest.mark.parametrize("name", with_slow_marks(PARAMETERS))
+def test_a_backbone_fulfils_the_contract(name):
     model = build_classifier(name, 1000)
     counts = (model.count_params(), sum(math.prod(variable.shape) for variable in model.trainable_weights))
     assert counts == PARAMETERS[name], (
-        f"{name} has {counts} parameters. If that is right, paste into PARAMETERS: {name!r}: ({counts[0]:_}, {counts[1]:_}),"
+        f"{name} has {counts} parameters. If that is correct, paste into PARAMETERS: {name!r}: ({counts[0]:_}, {counts[1]:_}),"
     )
     assert len(variables_by_path(model)) == len(model.weights)
     assert all(type(layer).__module__.startswith("keras.") for layer in model.layers)
@@ -144,13 +144,13 @@ def test_row(name):
     assert weight_groups([layer for stage, part in stages.items() if stage != "head" for layer in part]) == backbone.weight_groups
 
     for _, end in backbone.stages:
-        keras.Model(model.get_layer(end).output, model.output)  # raises where the graph is not a single tensor
+        keras.Model(model.get_layer(end).output, model.output)  # raises if the graph is not a single tensor
     size = backbone.image_size
     assert model.input.shape == (None, size, size, 3) and model.input.dtype == "float32"
     assert model.output.shape == (None, 1000) and model.output.dtype == "float32"
 
 
-# One row of each builder and family, at a size that is quick to compute.
+# One backbone of each builder and family, with an image size that is quick to compute.
 SMALL = {
     "tiny": 16,
     "alexnet_narrow": 64,
@@ -171,19 +171,19 @@ SMALL = {
 }
 
 
-SLOW_TO_CUT = {"densenet121", "efficientnet_v2_b0", "inception_v3", "xception"}
+SLOW_TO_SPLIT = {"densenet121", "efficientnet_v2_b0", "inception_v3", "xception"}
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW_TO_CUT else name for name in SMALL])
-def test_cut_is_exact(name):
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW_TO_SPLIT else name for name in SMALL])
+def test_a_split_at_any_stage_is_exact(name):
     model = build_classifier(name, 5, image_size=SMALL[name])
-    images = pixels(model)
+    images = random_pixels(model)
     expected = np.asarray(model(images))
     assert expected.shape == (2, 5) and np.isfinite(expected).all()
     for _, end in get_backbone(name).stages:
-        cut = model.get_layer(end).output
-        features = keras.Model(model.input, cut)(images)
-        np.testing.assert_array_equal(np.asarray(keras.Model(cut, model.output)(features)), expected)
+        split = model.get_layer(end).output
+        features = keras.Model(model.input, split)(images)
+        np.testing.assert_array_equal(np.asarray(keras.Model(split, model.output)(features)), expected)
 
 
 @pytest.mark.parametrize("name", ["resnet18", "xception", "convnext_tiny", "mobilenet_0.25"])
@@ -192,8 +192,8 @@ def test_variable_paths_are_the_same_in_every_build(name):
     assert list(variables_by_path(first)) == list(variables_by_path(second))
 
 
-@pytest.mark.parametrize("name", [name for name, row in BACKBONES.items() if "cifar" in row.stems])
-def test_cifar_stem(name):
+@pytest.mark.parametrize("name", [name for name, entry in BACKBONES.items() if "cifar" in entry.stems])
+def test_the_cifar_stem_keeps_the_resolution(name):
     model = build_classifier(name, 10, image_size=32, stem="cifar")
     assert model.get_layer("conv1").kernel.shape == (3, 3, 3, 64)
     assert model.get_layer("stem_out").output.shape == (None, 32, 32, 64)
@@ -203,9 +203,9 @@ def test_cifar_stem(name):
 
 @pytest.mark.parametrize("name", ["alexnet_narrow", "resnet18", "vit_b16", "mobilenet_0.25"])
 def test_mixed_policy_keeps_pixels_and_logits_in_float32(name):
-    keras.config.set_dtype_policy("mixed_bfloat16")  # put back by conftest.py
+    keras.config.set_dtype_policy("mixed_bfloat16")  # restored by conftest.py
     model = build_classifier(name, 5, image_size=SMALL[name])
-    logits = model(pixels(model))
+    logits = model(random_pixels(model))
     assert keras.backend.standardize_dtype(logits.dtype) == "float32"
     assert model.get_layer("normalization").compute_dtype == "float32"
     stages = list(stage_layers(model, name).values())
@@ -237,7 +237,7 @@ print("reloaded", len(sys.argv) - 1)
 def test_saved_models_reload_without_this_package(names, tmp_path):
     for name in names:
         model = build_classifier(name, 5, image_size=SMALL[name])
-        images = pixels(model)
+        images = random_pixels(model)
         np.savez(tmp_path / f"{name}.npz", images=images, logits=np.asarray(model(images)))
         model.save(tmp_path / f"{name}.keras")
     command = [sys.executable, "-c", RELOAD, *(str(tmp_path / name) for name in names)]
@@ -245,7 +245,7 @@ def test_saved_models_reload_without_this_package(names, tmp_path):
     assert f"reloaded {len(names)}" in done.stdout, done.stderr
 
 
-def test_names_need_neither_keras_nor_tensorflow():
+def test_importing_the_names_loads_neither_keras_nor_tensorflow():
     code = "import sys, tl_keras.backbones; print(sorted({'keras', 'tensorflow'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60).stdout.strip() == "[]"
 
@@ -260,10 +260,10 @@ def test_names_need_neither_keras_nor_tensorflow():
         ("none", lambda x: x),
     ],
 )
-def test_normalization(name, expected):
+def test_a_normalization_has_its_formula(name, expected):
     images = keras.Input((4, 4, 3))
     model = keras.Model(images, normalize(images, name))
-    x = pixels(model)
+    x = random_pixels(model)
     np.testing.assert_allclose(np.asarray(model(x)), expected(x.astype("float64")), rtol=1e-5, atol=2e-5)
 
 
@@ -284,7 +284,7 @@ def test_adaptive_pooling_has_torchs_bins(size):
 
 
 @pytest.mark.parametrize(
-    "name, layer, deviation",
+    "name, layer, std",
     [
         ("alexnet", "fc6", 1 / math.sqrt(3 * 9216)),
         ("alexnet", "conv2", 1 / math.sqrt(3 * 64 * 25)),
@@ -298,14 +298,14 @@ def test_adaptive_pooling_has_torchs_bins(size):
         ("vit_b16", "pos_embedding", 0.02),
     ],
 )
-def test_new_weights_are_spread_as_torchvisions(name, layer, deviation, new_models):
+def test_initial_weights_have_torchvisions_standard_deviation(name, layer, std, new_models):
     kernel = np.asarray(new_models(name).get_layer(layer).kernel)
-    assert kernel.std() == pytest.approx(deviation, rel=0.03)
-    assert abs(kernel.mean()) < 0.05 * deviation
+    assert kernel.std() == pytest.approx(std, rel=0.03)
+    assert abs(kernel.mean()) < 0.05 * std
 
 
 @pytest.mark.parametrize("layer, fan_in", [("conv1", 363), ("fc7", 4096), ("logits", 4096)])
-def test_new_biases_are_spread_as_torchs(layer, fan_in, new_models):
+def test_initial_biases_have_torchs_range(layer, fan_in, new_models):
     bias = np.asarray(new_models("alexnet").get_layer(layer).bias)
     assert 0.8 / math.sqrt(fan_in) < np.abs(bias).max() <= 1 / math.sqrt(fan_in)
 
@@ -323,7 +323,7 @@ def new_models():
 
 
 @pytest.mark.parametrize(
-    "settings, said",
+    "settings, message",
     [
         ({"name": "resnet8"}, "Did you mean 'resnet18'"),
         ({"name": "alexnet", "image_size": 62}, "at least 63 pixels"),
@@ -335,17 +335,17 @@ def new_models():
         ({"name": "alexnet", "num_classes": 1}, "at least 2 classes"),
     ],
 )
-def test_impossible_settings_are_refused(settings, said):
+def test_impossible_settings_are_refused(settings, message):
     with pytest.raises(ConfigError) as error:
         build_classifier(**{"num_classes": 10} | settings)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 @pytest.mark.parametrize("name", BACKBONES)
-def test_settings_of_every_row_are_possible(name):
-    row = get_backbone(name)
-    assert resolve_image_size(row) == row.image_size
-    assert resolve_image_size(row, image_size=row.min_size) == row.min_size
+def test_default_settings_of_every_backbone_are_possible(name):
+    backbone = get_backbone(name)
+    assert resolve_image_size(backbone) == backbone.image_size
+    assert resolve_image_size(backbone, image_size=backbone.min_size) == backbone.min_size
 
 
 def test_the_backbone_for_tests_is_in_no_list_and_no_message():
@@ -355,5 +355,5 @@ def test_the_backbone_for_tests_is_in_no_list_and_no_message():
     assert "tiny" not in str(error.value).split()
 
 
-def test_embedded_backbone_is_small():
+def test_the_embedded_backbone_is_small():
     assert build_classifier("alexnet_narrow", 1000).count_params() < 1_900_000

@@ -1,20 +1,19 @@
 """AlexNet as torchvision has it: "One weird trick for parallelizing convolutional neural networks" (Krizhevsky 2014).
 
-No local response normalisation and no groups; dropout comes before fc6 and before fc7. 63 pixels is the smallest input.
+It has no local response normalisation and no groups. Dropout comes before fc6 and before fc7. The smallest input is 63 pixels.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
-from keras import layers
+from keras import KerasTensor, layers
 
 from tl_keras.backbones.layers import TORCH_KERNEL, adaptive_average_pool, dense, pad, torch_bias
 
-# kernel size, stride, padding, whether a max-pool of 3 with stride 2 follows
+# kernel size, stride, padding, True if a 3x3 max-pool with stride 2 follows
 CONVOLUTIONS = ((11, 4, 2, True), (5, 1, 2, True), (3, 1, 1, False), (3, 1, 1, False), (3, 1, 1, True))
 
 
-def _convolution(x: Any, filters: int, kernel_size: int, stride: int, padding: int, name: str) -> Any:
+def _convolution(x: KerasTensor, filters: int, kernel_size: int, stride: int, padding: int, name: str) -> KerasTensor:
     layer = layers.Conv2D(
         filters,
         kernel_size,
@@ -26,8 +25,8 @@ def _convolution(x: Any, filters: int, kernel_size: int, stride: int, padding: i
     return layers.ReLU(name=f"{name}_out")(layer(pad(x, padding, name)))
 
 
-def build(x: Any, *, filters: Sequence[int] = (64, 192, 384, 256, 256), units: int = 4096) -> Any:
-    """The features (b, units) of normalised images (b, h, w, 3), h and w static and at least 63."""
+def build(x: KerasTensor, *, filters: Sequence[int] = (64, 192, 384, 256, 256), units: int = 4096) -> KerasTensor:
+    """Return the features (b, units) of normalised images (b, h, w, 3), h and w static and at least 63."""
     for number, (width, (kernel_size, stride, padding, pooled)) in enumerate(zip(filters, CONVOLUTIONS, strict=True), start=1):
         x = _convolution(x, width, kernel_size, stride, padding, f"conv{number}")
         if pooled:

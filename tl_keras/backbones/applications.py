@@ -1,25 +1,25 @@
-"""Every other network of keras.applications, up to its global average pool."""
+"""Models of keras.applications up to the global average pool, except VGG16, which has its own module."""
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
-from keras import layers
+from keras import KerasTensor, layers
 
 
-def build(x: Any, *, constructor: str, normalized_scale: Sequence[float] = (), **options: Any) -> Any:
-    """The features (b, channels) of `keras.applications.<constructor>(**options)` on images (b, h, w, 3).
+def build(x: KerasTensor, *, constructor: str, normalized_scale: Sequence[float] = (), **options: Any) -> KerasTensor:
+    """Return the features (b, channels) of `keras.applications.<constructor>(**options)` on images (b, h, w, 3).
 
     Args:
-        normalized_scale: factors on the channels after the network's own Normalization. Keras puts them into the EfficientNets
-            when it loads its weights and at no other time, and without them those weights see the wrong input.
+        normalized_scale: factors on the channels after the model's own Normalization layer. Keras adds them to the EfficientNets only
+            when it loads its ImageNet weights, which need them.
     """
     make = getattr(keras.applications, constructor)
     model = make(include_top=False, weights=None, input_tensor=x, pooling="avg", **options)
 
-    def call(layer: layers.Layer, *inputs: Any, **arguments: Any) -> Any:
+    def call(layer: layers.Layer, *inputs: KerasTensor, **arguments: Any) -> KerasTensor:
         y = layer(*inputs, **arguments)
         scaled = normalized_scale and isinstance(layer, layers.Normalization)
         return layers.Rescaling(list(normalized_scale), name="normalized_scale")(y) if scaled else y
@@ -27,19 +27,19 @@ def build(x: Any, *, constructor: str, normalized_scale: Sequence[float] = (), *
     return keras.models.clone_model(model, input_tensors=model.input, clone_function=_stable_names(), call_function=call).output
 
 
-def _stable_names() -> Any:
-    """A function that copies a layer; names that Keras numbered are numbered anew, from 1.
+def _stable_names() -> Callable[[layers.Layer], layers.Layer]:
+    """Return a function that copies a layer and numbers the names that Keras generates from 1.
 
-    Its counter runs on from one model to the next, and variable paths have to be the same in every build.
+    Keras counts across models, but variable paths have to be the same in every build.
     """
     counts: Counter[str] = Counter()
 
     def copy(layer: layers.Layer) -> layers.Layer:
         config = layer.get_config()
-        kind = re.sub(r"_\d+$", "", layer.name)
-        if kind.replace("_", "") == type(layer).__name__.lower():
-            counts[kind] += 1
-            config["name"] = f"{kind}_{counts[kind]}"
+        base_name = re.sub(r"_\d+$", "", layer.name)
+        if base_name.replace("_", "") == type(layer).__name__.lower():
+            counts[base_name] += 1
+            config["name"] = f"{base_name}_{counts[base_name]}"
         return type(layer).from_config(config)
 
     return copy

@@ -1,6 +1,6 @@
-"""How pixels are normalised inside the model. Normalisation belongs to the weights, so an exported model cannot be fed wrongly.
+"""Input normalization, a part of every model. It belongs to the weights, so an exported model takes plain RGB pixels.
 
-`keras` is imported inside the function: `list` and `--help` need only the names.
+Keras is imported inside the function, since listing the names does not need it.
 """
 
 from collections.abc import Mapping
@@ -11,15 +11,15 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Normalization:
-    """`(pixel - mean) / std` per channel of RGB 0..255; `bgr` reverses the channels first, and mean and std are then in BGR order."""
+    """`(pixel - mean) / std` per channel of RGB 0..255. With `bgr` the channels are reversed first, and mean and std are in BGR order."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     bgr: bool = False
 
 
-def _unit(mean: tuple[float, float, float], std: tuple[float, float, float]) -> Normalization:
-    """Means and deviations given for pixels in 0..1, as torchvision does."""
+def _from_unit_range(mean: tuple[float, float, float], std: tuple[float, float, float]) -> Normalization:
+    """Return the normalization with mean and std for pixels in 0..1, as torchvision states them."""
     return Normalization(tuple(255 * value for value in mean), tuple(255 * value for value in std))
 
 
@@ -27,11 +27,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 NORMALIZATIONS: Mapping[str, Normalization] = MappingProxyType(
     {
-        "imagenet": _unit((0.485, 0.456, 0.406), IMAGENET_STD),  # torchvision and DenseNet
+        "imagenet": _from_unit_range((0.485, 0.456, 0.406), IMAGENET_STD),  # torchvision and DenseNet
         "caffe": Normalization((103.939, 116.779, 123.68), (1.0, 1.0, 1.0), bgr=True),  # ResNet and VGG of Keras Applications
         "half": Normalization((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),  # to -1..1; MobileNet, Inception
-        # The deviations that most CIFAR-10 recipes use; those of the pixels are 0.2470, 0.2435, 0.2616.
-        "cifar10": _unit((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+        # The standard deviations that most CIFAR-10 recipes use. Those of the pixels are 0.2470, 0.2435, 0.2616.
+        "cifar10": _from_unit_range((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
         "none": Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     }
 )
@@ -40,13 +40,13 @@ NORMALIZATIONS: Mapping[str, Normalization] = MappingProxyType(
 def normalize(images: Any, name: str) -> Any:
     """Apply `NORMALIZATIONS[name]` to a float32 RGB tensor (b, h, w, 3) in 0..255 with stock layers.
 
-    The arithmetic is float32 under every dtype policy: bfloat16 has eight bits, too few for a difference of pixels.
+    The arithmetic is float32 under every dtype policy: the eight bits of bfloat16 are too few for a difference of pixels.
     """
     import keras
 
-    row = NORMALIZATIONS[name]
-    if row.bgr:
+    entry = NORMALIZATIONS[name]
+    if entry.bgr:
         images = keras.ops.flip(images, axis=-1)
-    scale = [1 / std for std in row.std]
-    offset = [-mean / std for mean, std in zip(row.mean, row.std, strict=True)]
+    scale = [1 / std for std in entry.std]
+    offset = [-mean / std for mean, std in zip(entry.mean, entry.std, strict=True)]
     return keras.layers.Rescaling(scale, offset, dtype="float32", name="normalization")(images)

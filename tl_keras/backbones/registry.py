@@ -1,4 +1,4 @@
-"""The backbones by name: how each is built, where its stages end, what it takes. No Keras here."""
+"""The backbones by name, with their builders, stages and settings. It needs no Keras."""
 
 import math
 from collections.abc import Mapping
@@ -13,27 +13,26 @@ from tl_keras.errors import ConfigError, unknown
 
 INTERNAL = "internal"
 
-# Groups of weights that a strategy can train alone: those of BatchNormalization layers; biases, and the beta of every norm, which
-# PyTorch calls a bias; the query and value projections of attention, which adapters of low rank are for.
+# Weight groups: BatchNormalization layers; biases, with the beta of every norm; query and value projections of attention.
 BATCH_NORM, BIAS, ATTENTION = "batchnorm", "bias", "attention"
 BIAS_ONLY = frozenset({BIAS})
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """One network without its classifier.
+    """A backbone: a model without its classifier.
 
     Attributes:
-        name: what `--backbone` calls it.
-        builder: `module:function` in this package; takes normalised images (b, h, w, 3) and gives features (b, channels).
-        stages: (stage, name of its last layer) in order. The graph is a single tensor there, so a model can be cut at every stage.
-        image_size: side of the input that its ImageNet weights were trained with.
-        min_size: smallest side that it takes.
-        size_multiple: sides must be multiples of this.
-        normalization: key of NORMALIZATIONS that its weights expect; `internal` where the network itself normalises.
-        stems: stems that it can have.
+        name: value of the setting `backbone`.
+        builder: `module:function` in this package, from normalised images (b, h, w, 3) to features (b, channels).
+        stages: (stage, name of its last layer) in order. The graph is a single tensor after each, so a model can be split there.
+        image_size: side of the input, in pixels, that its ImageNet weights were trained with.
+        min_size: smallest side.
+        size_multiple: sides are multiples of this.
+        normalization: key of NORMALIZATIONS that its weights expect, or `internal` if the backbone itself normalises.
+        stems: available stems.
         depthwise: True if it has depthwise convolutions, which CPUs train no faster in bfloat16.
-        weight_groups: the groups of weights that it has besides its kernels, see `BATCH_NORM`, `BIAS` and `ATTENTION`.
+        weight_groups: weight groups that it has and that a strategy can train alone: `batchnorm`, `bias`, `attention`.
         options: keyword arguments of the builder.
     """
 
@@ -60,7 +59,7 @@ def _application(name: str, constructor: str, ends: Stages, options: Mapping[str
 
 
 def _width_variants(name: str, constructor: str, alphas: tuple[float, ...], ends: Stages, **settings: Any) -> tuple[Backbone, ...]:
-    """One row for each width that has ImageNet weights; the bare name is the full width."""
+    """Return one entry for each width with ImageNet weights. The name without a number is the full width."""
     full = _application(name, constructor, ends, **settings, depthwise=True)
     return (full, *(replace(full, name=f"{name}_{a}", options=MappingProxyType({**full.options, "alpha": a})) for a in alphas))
 
@@ -156,7 +155,7 @@ _ENTRIES = (
 
 BACKBONES: Mapping[str, Backbone] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
 
-# For tests: found by `get_backbone`, but named in no list and no message. Below 2,000 parameters, with BatchNorm and dropout.
+# For tests: found by `get_backbone`, but missing from every list and message.
 _HIDDEN: Mapping[str, Backbone] = MappingProxyType({"tiny": Backbone("tiny", "tiny:build", stages.TINY, image_size=16, min_size=4)})
 
 

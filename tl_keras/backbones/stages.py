@@ -1,7 +1,7 @@
-"""Where the stages of each backbone end: (stage, name of its last layer), in order.
+"""Stages of each backbone: (stage, name of its last layer), in order.
 
-The graph is a single tensor at every end, so that a model can be cut there. Where a stage of Keras Applications ends in a layer
-without a name of its own, the end is the one before, or the name that `applications.py` gives it.
+The graph is a single tensor after each of these layers, so that a model can be split there. If Keras Applications gives the last layer
+of a stage no name, the stage ends one layer earlier, or at the name from `applications.py`.
 """
 
 import math
@@ -18,26 +18,26 @@ def _numbered_stages(ends: Sequence[str], *, stem: str, prefix: str = "block") -
 
 
 def torch_resnet(num_blocks: Sequence[int]) -> Stages:
-    """torchvision's ResNets."""
+    """Return the stages of torchvision's ResNets."""
     return _numbered_stages(
         [f"layer{layer}_{count - 1}_out" for layer, count in enumerate(num_blocks, start=1)], stem="stem_out", prefix="layer"
     )
 
 
 def resnet(num_blocks: Sequence[int], *, last: str = "") -> Stages:
-    """Keras's ResNets; `last` is what follows the last block in those of version 2."""
+    """Return the stages of Keras's ResNets. `last` is the layer after the last block in version 2."""
     ends = [f"conv{number}_block{count}_out" for number, count in enumerate(num_blocks, start=2)]
     return _numbered_stages([*ends[:-1], last or ends[-1]], stem="pool1_pool", prefix="layer")
 
 
 def convnext(name: str) -> Stages:
-    """Keras names no layer at the end of a stage but the downsampling after it."""
+    """Return the stages of ConvNeXt. They end at the downsampling after them, the only layers with a name."""
     ends = [*(f"{name}_downsampling_block_{number}" for number in range(3)), "global_average_pooling2d_1"]
     return (*_numbered_stages(ends, stem=f"{name}_stem"), ("norm", "layer_normalization_1"))
 
 
 def efficientnet(repeats: Sequence[int], depth: float, *, single: str) -> Stages:
-    """A block that is repeated ends in the addition of its last repetition, another in `single`."""
+    """Return the stages of EfficientNet. A repeated block ends in the addition of its last repetition, others end in `single`."""
     counts = [math.ceil(depth * count) for count in repeats]
     letters = "abcdefghijklmnopqrstuvwxyz"
     ends = [f"block{n}{letters[count - 1]}_add" if count > 1 else f"block{n}a_{single}" for n, count in enumerate(counts, start=1)]
@@ -45,7 +45,7 @@ def efficientnet(repeats: Sequence[int], depth: float, *, single: str) -> Stages
 
 
 def nasnet(num_cells: int) -> Stages:
-    """Each cell sees the two before it, so the graph is a single tensor only before the first and after the last."""
+    """Return the stages of NASNet. Each cell takes the two before it, so the graph is a single tensor only before and after all cells."""
     return (("stem", "stem_bn1"), ("cells", f"normal_concat_{num_cells}"))
 
 

@@ -1,11 +1,9 @@
 """A backbone for tests: all kinds of layers that a strategy, the cache or an export treats specially, in 1,600 parameters."""
 
-from typing import Any
-
-from keras import layers
+from keras import KerasTensor, layers
 
 
-def build(x: Any) -> Any:
+def build(x: KerasTensor) -> KerasTensor:
     """Return the features (b, 16) of normalised images (b, h, w, 3), h and w at least 4."""
     for name, filters in (("stem", 8), ("body", 16)):
         x = layers.Conv2D(filters, 3, 2, padding="same", name=f"{name}_conv")(x)

@@ -1,13 +1,12 @@
 """ViT-B/16 as torchvision has it (Dosovitskiy et al. 2020, "An Image is Worth 16x16 Words"): pre-norm, exact GELU, class token.
 
-Only stock layers: the class token and the position embedding are kernels applied to a one, so a saved model reloads anywhere.
+Class token and position embedding are kernels of stock layers that are applied to ones, so a saved model loads without this package.
 """
 
 import math
-from typing import Any
 
 import keras
-from keras import layers, ops
+from keras import KerasTensor, layers, ops
 from keras.initializers import RandomNormal, RandomUniform
 
 from tl_keras.backbones.layers import torch_bias
@@ -15,14 +14,14 @@ from tl_keras.backbones.layers import torch_bias
 PATCH = 16
 
 
-def _norm(x: Any, name: str) -> Any:
+def _norm(x: KerasTensor, name: str) -> KerasTensor:
     return layers.LayerNormalization(epsilon=1e-6, name=name)(x)
 
 
-def _embed(x: Any, dim: int) -> Any:
-    """Tokens (b, 1 + patches, dim): the class token, then the patches row by row, plus the position embedding."""
+def _embed(x: KerasTensor, dim: int) -> KerasTensor:
+    """Return tokens (b, 1 + patches, dim): class token and patches in row-major order, plus the position embedding."""
     fan_in = PATCH**2 * 3
-    # torchvision truncates at +-2, which is more than fifty deviations: not at all.
+    # torchvision truncates at +-2. That is more than fifty standard deviations, so it has no effect.
     project = layers.Conv2D(
         dim, PATCH, PATCH, kernel_initializer=RandomNormal(stddev=1 / math.sqrt(fan_in)), bias_initializer="zeros", name="conv_proj"
     )
@@ -37,11 +36,11 @@ def _embed(x: Any, dim: int) -> Any:
     return layers.Add(name="embed_out")([tokens, embed(ones[:, 0])])
 
 
-def _attention(x: Any, num_heads: int, name: str) -> Any:
-    """torch.nn.MultiheadAttention on itself: (b, t, dim) to (b, t, dim)."""
+def _attention(x: KerasTensor, num_heads: int, name: str) -> KerasTensor:
+    """Apply torch.nn.MultiheadAttention as self-attention: (b, t, dim) to (b, t, dim)."""
     dim = x.shape[-1]
     head_dim = dim // num_heads
-    limit = math.sqrt(6 / (dim + 3 * dim))  # Xavier over the query, key and value kernels in one, as PyTorch stores them
+    limit = math.sqrt(6 / (dim + 3 * dim))  # Xavier over query, key and value in one kernel, as PyTorch stores them
     query, key, value = (
         layers.EinsumDense(
             "btd,dhk->bthk",
@@ -58,7 +57,7 @@ def _attention(x: Any, num_heads: int, name: str) -> Any:
     return project(ops.dot_product_attention(query, key, value))
 
 
-def _block(x: Any, num_heads: int, mlp_dim: int, name: str) -> Any:
+def _block(x: KerasTensor, num_heads: int, mlp_dim: int, name: str) -> KerasTensor:
     dim = x.shape[-1]
     x = layers.Add(name=f"{name}_add")([x, _attention(_norm(x, f"{name}_ln1"), num_heads, name)])
     y = _norm(x, f"{name}_ln2")
@@ -69,8 +68,8 @@ def _block(x: Any, num_heads: int, mlp_dim: int, name: str) -> Any:
     return layers.Add(name=f"{name}_out")([x, y])
 
 
-def build(x: Any, *, num_blocks: int, num_heads: int, dim: int, mlp_dim: int) -> Any:
-    """The features (b, dim), token 0 after the last norm, of normalised images (b, h, w, 3), h and w multiples of 16."""
+def build(x: KerasTensor, *, num_blocks: int, num_heads: int, dim: int, mlp_dim: int) -> KerasTensor:
+    """Return the features (b, dim), token 0 after the last norm, of normalised images (b, h, w, 3), h and w multiples of 16."""
     x = _embed(x, dim)
     for number in range(1, num_blocks + 1):
         x = _block(x, num_heads, mlp_dim, f"block{number}")

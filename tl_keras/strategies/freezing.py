@@ -29,7 +29,7 @@ def apply_phase(stages: Stages, phase: Phase) -> Iterator[None]:
 
     The layers are restored when the phase ends, so the model is saved as it was built.
     """
-    dropout_rates = {}
+    dropout_rates: dict[tuple[keras.layers.Layer, str], float] = {}
     for stage, layers in stages.items():
         for layer in layers if not runs_in_training_mode(stage, phase) else ():
             # Keras passes training=True to every layer of a functional model, so inference mode has to be set on the layer.

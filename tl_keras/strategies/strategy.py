@@ -210,12 +210,12 @@ class StageLearningRates:
     def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
         text = "rates:" + ",".join(f"{stage}={learning_rate:g}" for stage, learning_rate in self.learning_rates.items())
         _require_stages([stage for stage in self.learning_rates if stage != WILDCARD], stages, text)
-        learning_rates = {stage: self.learning_rates.get(stage, self.learning_rates.get(WILDCARD)) for stage in (*stages, HEAD)}
-        if missing := [stage for stage, learning_rate in learning_rates.items() if learning_rate is None]:
+        keys = {stage: stage if stage in self.learning_rates else WILDCARD for stage in (*stages, HEAD)}
+        if missing := [stage for stage, key in keys.items() if key not in self.learning_rates]:
             raise ConfigError(
                 f"no learning rate for {', '.join(missing)}. Name them, or set the others with *=.", setting="strategy", value=text
             )
-        multipliers = {stage: learning_rate / config.learning_rate for stage, learning_rate in learning_rates.items()}
+        multipliers = {stage: self.learning_rates[key] / config.learning_rate for stage, key in keys.items()}
         return (_phase("rates", stages, config, lr_multipliers=multipliers),)
 
 
