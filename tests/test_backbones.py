@@ -268,7 +268,7 @@ def test_a_normalization_has_its_formula(name, expected):
 
 
 def test_every_normalization_is_tested():
-    cases = test_normalization.pytestmark[0].args[1]
+    cases = test_a_normalization_has_its_formula.pytestmark[0].args[1]
     assert {name for name, _ in cases} == set(NORMALIZATIONS)
 
 
