@@ -56,17 +56,23 @@ class FinishedRun:
 
 
 @pytest.fixture(scope="session")
-def finished_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    """Three epochs of the backbone `tiny` on the embedded digits, for tests that read a run. Nothing may write to its directory."""
+def tiny_config() -> Any:
+    """Three epochs of the backbone `tiny` on the embedded digits: a run of about a second."""
     from tl_keras.config import RunConfig
-    from tl_keras.runs.run import run
 
-    config = RunConfig().replace(
-        dataset="digits", backbone="tiny", weights="none", epochs=3, batch_size=32, learning_rate=2e-3, fraction=0.2, limit_test=99,
+    return RunConfig().replace(
+        dataset="digits", backbone="tiny", weights="none", epochs=3, batch_size=32, learning_rate=0.02, fraction=0.2, limit_test=99,
         precision="float32",
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def finished_run(tiny_config: Any, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """The run of `tiny_config`, for all tests that only read one. Nothing may write to its directory."""
+    from tl_keras.runs.run import run
+
     directory = tmp_path_factory.mktemp("finished") / "run"
-    return FinishedRun(config, directory, run(config, directory))
+    return FinishedRun(tiny_config, directory, run(tiny_config, directory))
 
 
 @pytest.fixture

@@ -8,20 +8,16 @@ import numpy as np
 import pytest
 
 from tl_keras.cli import verbs
-from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError
 from tl_keras.runs import export
-from tl_keras.runs.fallbacks import EMBEDDED_SETTINGS
 from tl_keras.runs.run import run
-
-# Trained in bfloat16, so that the export is seen to compute in float32.
-CONFIG = RunConfig().replace(**EMBEDDED_SETTINGS, epochs=1, batch_size=32, fraction=0.1, limit_test=50, precision="mixed_bfloat16")
 
 
 @pytest.fixture(scope="module")
-def run_dir(tmp_path_factory):
+def run_dir(tiny_config, tmp_path_factory):
+    """A run in bfloat16, so that the export is seen to compute in float32."""
     directory = tmp_path_factory.mktemp("runs") / "run"
-    run(CONFIG.replace(crop_fraction=0.875), directory)
+    run(tiny_config.replace(precision="mixed_bfloat16", crop_fraction=0.875), directory)
     return directory
 
 

@@ -16,36 +16,27 @@ from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError, MissingError
 from tl_keras.feature_cache import store
 from tl_keras.results import run_directory
-from tl_keras.runs.fallbacks import EMBEDDED_SETTINGS
+from tl_keras.runs.resolve import check_available, resolve
 from tl_keras.runs.run import evaluate_run, run
-from tl_keras.runs.setup import plan, prepare, require
+from tl_keras.runs.setup import build_setup
 from tl_keras.training import evaluation
 
 ROOT = Path(__file__).parents[1]
-SMALL = RunConfig().replace(
-    **EMBEDDED_SETTINGS, epochs=3, batch_size=32, learning_rate=2e-3, fraction=0.2, limit_test=99, precision="float32"
-)
 FINISHED = {".lock", "config.json", "history.csv", "mistakes.npz", "model.keras", "predictions.npz", "result.json"}
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("runs") / "small"
-    return directory, run(SMALL, directory)
-
-
-def test_a_run_leaves_exactly_its_files(finished):
-    directory, result = finished
+def test_a_run_leaves_exactly_its_files(finished_run, tiny_config):
+    directory, result = finished_run.directory, finished_run.result
     assert {path.name for path in directory.iterdir()} == FINISHED
-    assert json.loads((directory / "config.json").read_text())["identity"] == SMALL.identity()
+    assert json.loads((directory / "config.json").read_text())["identity"] == tiny_config.identity()
     assert [row["epoch"] for row in run_directory.read_history(directory)] == [1, 2, 3]
     assert result == run_directory.load_result(directory)
     assert result["data"]["num_test"] == 99 and result["data"]["limited"] and result["data"]["embedded"]
     assert result["selection"]["rule"] == "best" and result["phases"][0]["audit"]["unchanged"] == 0
 
 
-def test_the_metrics_are_those_of_the_predictions_and_of_the_saved_model(finished):
-    directory, result = finished
+def test_the_metrics_are_those_of_the_predictions_and_of_the_saved_model(finished_run):
+    directory, result = finished_run.directory, finished_run.result
     with np.load(directory / "predictions.npz") as predictions:
         right = predictions["logits"].argmax(axis=1) == predictions["labels"]
     assert right.mean() == result["metrics"]["test"]["accuracy"] and len(right) == 99
@@ -58,9 +49,9 @@ def test_the_metrics_are_those_of_the_predictions_and_of_the_saved_model(finishe
 @pytest.mark.parametrize(
     "settings", [{}, pytest.param({"xla": "on"}, marks=pytest.mark.slow), {"strategy": "head", "cache": "memory"}], ids=str
 )
-def test_where_images_are_enlarged_changes_nothing(tmp_path, monkeypatch, settings):
-    config = SMALL.replace(**{"epochs": 2, "augmentation": "flip", "cache_views": 2, **settings})
-    spec = prepare(config, plan(config)).training.training(0).element_spec[0]
+def test_where_images_are_enlarged_changes_nothing(tiny_config, tmp_path, monkeypatch, settings):
+    config = tiny_config.replace(**{"epochs": 2, "augmentation": "flip", "cache_views": 2, **settings})
+    spec = build_setup(resolve(config)).batches.training(0).element_spec[0]
     assert spec.dtype == "uint8" and spec.shape[1:] == (8, 8, 3)  # digits as they are, for the device to enlarge
     found = []
     for place in ("device", "pipeline"):
@@ -68,49 +59,49 @@ def test_where_images_are_enlarged_changes_nothing(tmp_path, monkeypatch, settin
         with np.load(tmp_path / place / "predictions.npz") as predictions:
             found.append(predictions["logits"])
         store.store_at.cache_clear()
-        monkeypatch.setattr("tl_keras.data.pipeline.enlarging", lambda *arguments: None)
+        monkeypatch.setattr("tl_keras.data.geometry.Geometry.resizes_on_device", False)
     np.testing.assert_allclose(*found, rtol=0, atol=1e-5)
 
 
-def test_a_finished_run_is_not_trained_again(finished, monkeypatch):
-    directory, result = finished
+def test_a_finished_run_is_not_trained_again(finished_run, tiny_config, monkeypatch):
+    directory, result = finished_run.directory, finished_run.result
     before = {path: path.stat().st_mtime_ns for path in directory.iterdir()}
     monkeypatch.setattr("tl_keras.runs.run._run", lambda *arguments: pytest.fail("trained again"))
-    assert run(SMALL, directory) == result
+    assert run(tiny_config, directory) == result
     assert {path: path.stat().st_mtime_ns for path in directory.iterdir()} == before
 
 
-def test_the_test_split_is_scored_once_and_last(tmp_path, monkeypatch):
+def test_the_test_split_is_scored_once_and_last(tiny_config, tmp_path, monkeypatch):
     scored = []
     predict = evaluation.predict_logits
     monkeypatch.setattr("tl_keras.training.trainer.predict_logits", lambda *arguments: scored.append("validation") or predict(*arguments))
     monkeypatch.setattr(evaluation, "predict_logits", lambda *arguments: scored.append("test") or predict(*arguments))
-    run(SMALL.replace(epochs=2, fraction=0.1), tmp_path / "run")
+    run(tiny_config.replace(epochs=2, fraction=0.1), tmp_path / "run")
     assert scored == ["validation", "validation", "test"]
 
 
-def test_another_configuration_is_refused_in_the_same_directory(finished):
-    directory, _ = finished
+def test_another_configuration_is_refused_in_the_same_directory(finished_run, tiny_config):
+    directory = finished_run.directory
     with pytest.raises(ConfigError, match="learning_rate"):
-        run(SMALL.replace(learning_rate=0.1), directory)
+        run(tiny_config.replace(learning_rate=0.1), directory)
 
 
-def test_a_damaged_result_is_no_result(finished, tmp_path):
-    directory, _ = finished
+def test_a_damaged_result_is_no_result(finished_run, tmp_path):
+    directory = finished_run.directory
     (tmp_path / "result.json").write_text((directory / "result.json").read_text()[:200])
     (tmp_path / "config.json").write_text((directory / "config.json").read_text())
     with pytest.raises(ConfigError, match="unfinished"):
         run_directory.load_result(tmp_path)
 
 
-def test_the_split_is_nested_and_the_same_for_every_strategy(finished, tmp_path):
+def test_the_split_is_nested_and_the_same_for_every_strategy(finished_run, tiny_config, tmp_path):
     """The test images and their order are those of the source, so that runs can be compared image by image."""
-    directory, _ = finished
-    other = run(SMALL.replace(strategy="head", epochs=1, fraction=0.1), tmp_path / "head")
+    directory = finished_run.directory
+    other = run(tiny_config.replace(strategy="head", epochs=1, fraction=0.1), tmp_path / "head")
     with np.load(directory / "predictions.npz") as one, np.load(tmp_path / "head" / "predictions.npz") as two:
         np.testing.assert_array_equal(one["labels"], two["labels"])
-    assert other["phases"][0]["trainable_parameters"] == 384 * 10 + 10
-    assert other["phases"][0]["audit"] == {"changed": 2, "unchanged": 14, "below_resolution": 0}
+    assert other["phases"][0]["trainable_parameters"] == 16 * 10 + 10
+    assert other["phases"][0]["audit"] == {"changed": 2, "unchanged": 12, "below_resolution": 0}
 
 
 KILLED = """
@@ -118,7 +109,7 @@ import os, signal, sys
 from pathlib import Path
 import keras
 from tl_keras.config import RunConfig
-from tl_keras.run import run
+from tl_keras.runs.run import run
 import json
 class Kill(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
@@ -128,16 +119,16 @@ run(RunConfig.from_dict(json.loads(sys.argv[1])), Path(sys.argv[2]), callbacks=[
 """
 
 
-def test_a_killed_process_loses_at_most_an_epoch(finished, tmp_path):
+def test_a_killed_process_loses_at_most_an_epoch(finished_run, tiny_config, tmp_path):
     """SIGKILL at the end of the second epoch: no result is there, and the same command ends with the weights of the straight run."""
-    directory, expected = finished
+    directory, expected = finished_run.directory, finished_run.result
     killed = subprocess.run(
-        [sys.executable, "-c", KILLED, json.dumps(SMALL.to_dict()), str(tmp_path / "killed")], cwd=ROOT, capture_output=True
+        [sys.executable, "-c", KILLED, json.dumps(tiny_config.to_dict()), str(tmp_path / "killed")], cwd=ROOT, capture_output=True
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
     assert {path.name for path in (tmp_path / "killed").iterdir()} == {".lock", "config.json", "history.csv", "checkpoint"}
     assert len(run_directory.read_history(tmp_path / "killed")) == 1
-    result = run(SMALL, tmp_path / "killed")
+    result = run(tiny_config, tmp_path / "killed")
     assert {path.name for path in (tmp_path / "killed").iterdir()} == FINISHED
     # Two processes now and then add up in another order; within one, tests/test_trainer.py asks for equality to the bit.
     assert result["metrics"]["test"]["loss"] == pytest.approx(expected["metrics"]["test"]["loss"], rel=1e-3)
@@ -145,20 +136,21 @@ def test_a_killed_process_loses_at_most_an_epoch(finished, tmp_path):
         np.testing.assert_allclose(one["logits"], two["logits"], atol=1e-2)
 
 
-def test_two_logical_devices_give_a_result(tmp_path):
-    result = run(SMALL.replace(distribution="mirrored", epochs=1, validation_fraction=0.1), tmp_path / "mirrored")
+def test_two_logical_devices_give_a_result(tiny_config, tmp_path):
+    result = run(tiny_config.replace(distribution="mirrored", epochs=1, validation_fraction=0.1), tmp_path / "mirrored")
     assert result["runtime"]["replicas"] == 2 and result["metrics"]["test"]["num_examples"] == 99
     assert np.load(tmp_path / "mirrored" / "predictions.npz")["logits"].shape == (99, 10)
 
 
-def test_a_plain_csv_and_the_best_epoch_agree(tmp_path):
-    result = run(SMALL.replace(selection="last", epochs=2), tmp_path / "last")
+def test_the_last_epoch_is_selected_on_request(tiny_config, tmp_path):
+    result = run(tiny_config.replace(selection="last", epochs=2), tmp_path / "last")
     assert result["selection"] == {"rule": "last", "epoch": 2}
 
 
 def test_all_that_is_missing_is_said_at_once(offline, tmp_path):
     with pytest.raises(MissingError) as caught:
-        require(RunConfig().replace(dataset="cifar10", data_dir=str(tmp_path), backbone="resnet50", weights_dir=str(tmp_path)))
+        config = RunConfig().replace(dataset="cifar10", data_dir=str(tmp_path), backbone="resnet50", weights_dir=str(tmp_path))
+        check_available(resolve(config))
     assert "cifar10" in str(caught.value) and "resnet50_weights" in str(caught.value)
 
 
@@ -172,7 +164,7 @@ def test_part_a_on_what_the_package_carries(offline, tmp_path, capsys):
     arguments = ["--on_missing=embedded", f"--data_dir={tmp_path}", f"--runs_dir={tmp_path / 'runs'}"]
     assert experiment.experiment_main(quick(part_a.EXPERIMENT), part_a.__doc__, arguments) == 0
     printed = capsys.readouterr().out
-    assert "*** STAND-INS ***" in printed and "EMBEDDED data and weights" in printed
+    assert "*** FALLBACKS ***" in printed and "EMBEDDED data and weights" in printed
     directory = tmp_path / "runs" / "part_a-embedded"
     assert [path.name for path in (tmp_path / "runs").iterdir()] == ["part_a-embedded"]
     runs = sorted(path for path in directory.iterdir() if path.is_dir())
@@ -200,22 +192,22 @@ def test_without_leave_nothing_embedded_runs(offline, tmp_path, capsys):
 
 def test_rows_of_part_a_are_those_of_the_report():
     rows = part_a.EXPERIMENT.configure({})
-    assert [(row.group, row.x, row.reported["test accuracy"]) for row in rows] == [
+    assert [(row.line, row.train_fraction, row.published["test accuracy"]) for row in rows] == [
         ("pre-trained", 0.1, 82.99), ("from scratch", 0.1, 12.89), ("pre-trained", 0.2, 87.18),
         ("from scratch", 0.2, 37.41), ("pre-trained", 0.5, 89.68), ("from scratch", 0.5, 51.06),
     ]  # fmt: skip
-    assert {row.config.model.weights for row in rows if row.group == "from scratch"} == {"none"}
+    assert {row.config.model.weights for row in rows if row.line == "from scratch"} == {"none"}
     assert {row.config.train.epochs for row in rows} == {10} and {row.config.train.batch_size for row in rows} == {64}
 
 
 def test_overrides_reach_every_row():
     rows = part_a.EXPERIMENT.configure({"epochs": 3, "backbone": "mobilenet_0.75"}, fractions=(0.1, 0.25))
     assert {(row.config.train.epochs, row.config.model.backbone) for row in rows} == {(3, "mobilenet_0.75")}
-    assert [row.config.data.fraction for row in rows] == [0.1, 0.1, 0.25, 0.25] and rows[2].reported == {}
+    assert [row.config.data.fraction for row in rows] == [0.1, 0.1, 0.25, 0.25] and rows[2].published == {}
 
 
-def test_a_run_may_leave_its_model_out(tmp_path):
-    run(SMALL.replace(save_model=False, epochs=1), tmp_path / "bare")
+def test_a_run_may_leave_its_model_out(tiny_config, tmp_path):
+    run(tiny_config.replace(save_model=False, epochs=1), tmp_path / "bare")
     assert {path.name for path in (tmp_path / "bare").iterdir()} == FINISHED - {"model.keras"}
     with pytest.raises(ConfigError, match="save_model"):
         evaluate_run(tmp_path / "bare", {})
@@ -233,6 +225,6 @@ def test_a_run_may_leave_its_model_out(tmp_path):
 )
 def test_normalisation_is_that_of_the_weights(backbone, weights, normalization):
     settings = RunConfig().replace(dataset="digits", backbone=backbone, weights=weights)
-    assert plan(settings).normalization == normalization
+    assert resolve(settings).normalization == normalization
     if normalization != "internal":
-        assert plan(settings.replace(normalization="cifar10")).normalization == "cifar10"
+        assert resolve(settings.replace(normalization="cifar10")).normalization == "cifar10"
