@@ -27,14 +27,14 @@ class Arrays:
             self.train[:num_train], self.train_labels[:num_train], self.test[:num_test], self.test_labels[:num_test], self.origin
         )  # fmt: skip
 
-    def source(self) -> data.Source:
+    def source(self) -> data.DatasetSource:
         """The same images for tl_keras, with a fingerprint that no other call gives: nothing is found computed before."""
-        return data.Source(
+        return data.DatasetSource(
             name="benchmark",
             class_names=tuple("0123456789"),
-            train=data.make_examples(data.Images(self.train), self.train_labels),
+            train=data.make_examples(data.ImageStore(self.train), self.train_labels),
             validation=None,
-            test=data.make_examples(data.Images(self.test), self.test_labels),
+            test=data.make_examples(data.ImageStore(self.test), self.test_labels),
             fingerprint=uuid4().hex,
         )
 
@@ -50,5 +50,5 @@ def cifar10(data_dir: str, num_train: int, num_test: int) -> Arrays:
     """The first images of both splits of CIFAR-10; MissingError where it is not prepared in `data_dir` and cannot be fetched."""
     source = data.load_source(DataConfig(dataset="cifar10", data_dir=data_dir))
     splits = ((source.train, num_train), (source.test, num_test))
-    parts = [(examples.stack(np.arange(n)), examples.labels[:n]) for examples, n in splits]
+    parts = [(examples.load_batch(np.arange(n)), examples.labels[:n]) for examples, n in splits]
     return Arrays(*parts[0], *parts[1], origin="CIFAR-10")

@@ -1,5 +1,6 @@
-"""Augmentation: stateless, the same eagerly and inside tf.data, and doing what its name says."""
+"""Augmentations are stateless, give the same result eagerly and in tf.data, and equal their references."""
 
+import sys
 from functools import partial
 
 import numpy as np
@@ -11,16 +12,16 @@ from tl_keras.data import augment_policies, image_ops, mixup
 from tl_keras.data import augmentation as augmentations
 from tl_keras.data.augmentation import (
     AUGMENTATIONS,
-    augment,
+    augment_fn,
     get_augmentation,
-    mix,
+    mix_fn,
     random_crop,
     random_cutout,
     random_flip,
     random_rotation,
 )
 from tl_keras.data.stateless_random import NUM_DRAWS, uniform
-from tl_keras.errors import ConfigError
+from tl_keras.errors import ConfigError, MissingError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (12, 10, 14, 3), np.uint8)
 SEEDS = np.stack([np.full(12, 5 << 32), np.arange(100, 112)], axis=1)
@@ -31,14 +32,14 @@ def draws(*rows):
 
 
 COMBINATIONS = ("flip+cutout", "rotate10_flip+randaugment+cutout")
-MIXERS = tuple(name for name, row in AUGMENTATIONS.items() if row.mixer)
+MIXERS = tuple(name for name, entry in AUGMENTATIONS.items() if entry.mixer)
 IMAGE_WISE = (*(name for name in AUGMENTATIONS if name not in MIXERS), *COMBINATIONS)
 TARGETS = np.eye(12, dtype=np.float32)
 
 
 @pytest.mark.parametrize("name", IMAGE_WISE)
-def test_the_same_eagerly_in_a_map_alone_and_in_any_order(name):
-    apply = augment(name)
+def test_results_are_the_same_eagerly_in_a_map_alone_and_in_any_order(name):
+    apply = augment_fn(name)
     eager = apply(tf.constant(IMAGES), tf.constant(SEEDS)).numpy()
     assert eager.dtype == np.uint8 and eager.shape == IMAGES.shape
     compiled = tf.function(apply, input_signature=[tf.TensorSpec([None, 10, 14, 3], tf.uint8), tf.TensorSpec([None, 2], tf.int64)])
@@ -54,28 +55,28 @@ def test_the_same_eagerly_in_a_map_alone_and_in_any_order(name):
 def test_another_seed_gives_other_pixels(name, column):
     other = SEEDS.copy()
     other[:, column] += 1
-    assert not np.array_equal(augment(name)(IMAGES, SEEDS), augment(name)(IMAGES, other))
+    assert not np.array_equal(augment_fn(name)(IMAGES, SEEDS), augment_fn(name)(IMAGES, other))
 
 
-def test_none_changes_nothing():
-    np.testing.assert_array_equal(augment("none")(IMAGES, SEEDS), IMAGES)
+def test_none_leaves_images_unchanged():
+    np.testing.assert_array_equal(augment_fn("none")(IMAGES, SEEDS), IMAGES)
 
 
-def test_flip_mirrors_about_half():
+def test_flip_mirrors_half_of_the_images():
     np.testing.assert_array_equal(random_flip(IMAGES[:2], draws([0.49], [0.5])), [IMAGES[0, :, ::-1], IMAGES[1]])
     many = np.repeat(IMAGES[:1], 2000, axis=0)
     seeds = np.stack([np.zeros(2000, np.int64), np.arange(2000)], axis=1)
-    mirrored = np.mean(np.any(augment("flip")(many, seeds).numpy() != many, axis=(1, 2, 3)))
+    mirrored = np.mean(np.any(augment_fn("flip")(many, seeds).numpy() != many, axis=(1, 2, 3)))
     assert 0.46 < mirrored < 0.54
 
 
-def test_crop_shifts_over_black():
+def test_crop_shifts_and_fills_with_black():
     padded = np.pad(IMAGES[0], ((4, 4), (4, 4), (0, 0)))
     cropped = random_crop(np.repeat(IMAGES[:1], 3, axis=0), draws([0.0, 0.999999], [0.5, 0.5], [0.12, 0.3]))
     np.testing.assert_array_equal(cropped, [padded[0:10, 8:22], IMAGES[0], padded[1:11, 2:16]])
 
 
-def test_rotation_stays_within_its_degrees():
+def test_rotation_is_limited_to_its_degrees():
     image = np.zeros((1, 101, 101, 3), np.uint8)
     image[0, 50, 90] = 255
     for draw, largest, degrees in ((0.0, 10, -10), (0.5, 10, 0), (0.999999, 10, 10), (0.999999, 20, 20)):
@@ -84,7 +85,7 @@ def test_rotation_stays_within_its_degrees():
         assert np.degrees(np.arctan2(50 - row, column - 50)) == pytest.approx(degrees, abs=1.5)
 
 
-def test_jitter_stays_within_a_fifth():
+def test_jitter_changes_by_at_most_a_fifth():
     grey = np.full((2, 6, 6, 3), 100, np.uint8)
     np.testing.assert_array_equal(
         augmentations.random_jitter(grey, draws([0, 0.5, 0.5], [0.999999, 0.5, 0.5])).numpy()[:, 0, 0, 0], [80, 120]
@@ -94,7 +95,7 @@ def test_jitter_stays_within_a_fifth():
     assert low / np.std(IMAGES[0]) == pytest.approx(0.8, abs=0.02) and 1 < high / np.std(IMAGES[0]) < 1.2
 
 
-def test_cutout_greys_out_a_square_that_may_leave_the_image():
+def test_cutout_fills_a_square_that_may_be_partly_outside():
     black = np.zeros((3, 32, 40, 3), np.uint8)
     cut = random_cutout(black, draws([0.5, 0.5], [0, 0], [0.999, 0.999])).numpy()
     assert set(np.unique(cut)) == {0, 128}
@@ -113,7 +114,7 @@ def affine(image, *matrix):
     return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR)
 
 
-# operation -> (values, what Pillow does, tolerance in grey levels)
+# operation -> (values, function of Pillow, tolerance in grey levels)
 PILLOW = {
     image_ops.brightness: ((0.1, 1, 1.9), lambda image, value: ImageEnhance.Brightness(image).enhance(value), 1),
     image_ops.contrast: ((0.1, 1, 1.9), lambda image, value: ImageEnhance.Contrast(image).enhance(value), 1),
@@ -132,62 +133,62 @@ PILLOW = {
 }
 
 
-def named(operation):
+def name_of(operation):
     return (getattr(operation, "func", operation).__name__, *getattr(operation, "keywords", {}).values())
 
 
 def apply_both(operation, image):
-    """What the operation and what Pillow make of an image, at each of the values."""
+    """Apply the operation and its equivalent of Pillow to an image, at each of the values."""
     values, reference, _ = PILLOW[operation]
     ours = operation(tf.repeat(image, len(values), axis=0), tf.constant(values, tf.float32)).numpy().astype(int)
     return ours, np.stack([np.asarray(reference(Image.fromarray(image[0]), value)) for value in values]).astype(int)
 
 
-@pytest.mark.parametrize("operation", PILLOW, ids=lambda operation: "-".join(named(operation)))
-def test_operations_are_those_of_pillow(operation):
-    ours, theirs = apply_both(operation, SMOOTH)
-    if named(operation)[0] in ("rotate", "shear"):  # at the edge, Pillow cuts and we blend with the black outside
+@pytest.mark.parametrize("operation", PILLOW, ids=lambda operation: "-".join(name_of(operation)))
+def test_operations_equal_those_of_pillow(operation):
+    ours, reference = apply_both(operation, SMOOTH)
+    if name_of(operation)[0] in ("rotate", "shear"):  # at the edge, Pillow cuts and KerasCV blends with black
         white = apply_both(operation, np.full_like(SMOOTH, 255))
         inside = (white[0] == 255) & (white[1] == 255)
         assert inside.mean() > 0.6 and np.mean(white[0] == 0) == pytest.approx(np.mean(white[1] == 0), abs=0.05)
-        ours, theirs = ours * inside, theirs * inside
-    assert np.abs(ours - theirs).max() <= PILLOW[operation][2]
+        ours, reference = ours * inside, reference * inside
+    assert np.abs(ours - reference).max() <= PILLOW[operation][2]
 
 
-def test_every_operation_of_the_policies_is_compared():
-    drawn = {named(operation.apply) for operation in augmentations.RAND_AUGMENT_OPERATIONS}
-    assert drawn == {named(operation) for operation in PILLOW} and len(augmentations.RAND_AUGMENT_OPERATIONS) == 14
+def test_every_operation_of_the_policies_is_compared_with_pillow():
+    drawn = {name_of(operation.apply) for operation in augmentations.RAND_AUGMENT_OPERATIONS}
+    assert drawn == {name_of(operation) for operation in PILLOW} and len(augmentations.RAND_AUGMENT_OPERATIONS) == 14
     colours = {"brightness", "contrast", "saturate", "sharpness", "identity"}
-    assert {named(operation.apply) for operation in augmentations.AUGMIX_OPERATIONS} == {name for name in drawn if name[0] not in colours}
+    assert {name_of(operation.apply) for operation in augmentations.AUGMIX_OPERATIONS} == {name for name in drawn if name[0] not in colours}
 
 
-@pytest.mark.parametrize("operation", PILLOW, ids=lambda operation: "-".join(named(operation)))
-def test_flat_and_tiny_images_survive(operation):
+@pytest.mark.parametrize("operation", PILLOW, ids=lambda operation: "-".join(name_of(operation)))
+def test_flat_tiny_and_no_images_keep_their_shape(operation):
     for images in (np.full((2, 5, 4, 3), 77, np.uint8), np.zeros((1, 1, 1, 3), np.uint8), np.zeros((0, 3, 3, 3), np.uint8)):
         values = np.full(len(images), PILLOW[operation][0][0], np.float32)
         assert operation(tf.constant(images), tf.constant(values)).shape == images.shape
 
 
 def adding(*numbers):
-    """Operations that add a number, so that a sum tells which were drawn."""
+    """Return operations that add a number each, so a sum identifies those that were drawn."""
     return tuple(augment_policies.Operation(lambda images, values, number=number: images + np.uint8(number)) for number in numbers)
 
 
-def test_randaugment_draws_two_of_its_operations():
+def test_randaugment_applies_two_drawn_operations():
     black = np.zeros((4, 3, 3, 3), np.uint8)
     rows = draws([0, 0, 0.4, 0], [0.34, 0, 0.34, 0], [0.999, 0, 0, 0], [0.4, 0, 0.999, 0])
     done = augment_policies.rand_augment(tf.constant(black), rows, adding(1, 10, 100)).numpy()[:, 0, 0, 0]
     np.testing.assert_array_equal(done, [11, 20, 101, 110])
 
 
-def test_strengths_are_drawn_with_their_sign():
+def test_the_sign_of_a_strength_is_drawn():
     seen = []
     operation = augment_policies.Operation(lambda images, values: seen.append(values.numpy()) or images, neutral=1.0, span=0.9, signed=True)
     augment_policies.rand_augment(tf.zeros((2, 3, 3, 3), tf.uint8), draws([0, 0.2, 0, 0.7], [0, 0.7, 0, 0.2]), (operation,))
     np.testing.assert_allclose(seen, [[0.73, 1.27], [1.27, 0.73]], rtol=1e-5)
 
 
-def test_augmix_mixes_chains_of_one_to_three_operations_with_the_image():
+def test_augmix_mixes_the_image_with_chains_of_one_to_three_operations():
     chain = (2 + 3 * augment_policies.AUGMIX_DEPTH) * [0.0]
     depths = [[*chain] for _ in range(3)]
     for row, depth in zip(depths, (0.0, 0.34, 0.99), strict=True):
@@ -200,7 +201,7 @@ def test_augmix_mixes_chains_of_one_to_three_operations_with_the_image():
 
 @pytest.mark.parametrize("name", MIXERS)
 def test_mixtures_are_the_same_eagerly_and_in_a_map(name):
-    apply = mix(name)
+    apply = mix_fn(name)
     images, targets = apply(tf.constant(IMAGES), tf.constant(TARGETS), tf.constant(SEEDS))
     assert images.dtype == tf.float32 and images.shape == IMAGES.shape and targets.shape == TARGETS.shape
     np.testing.assert_allclose(tf.reduce_sum(targets, axis=1), 1, rtol=1e-6)
@@ -209,10 +210,10 @@ def test_mixtures_are_the_same_eagerly_and_in_a_map(name):
         np.testing.assert_array_equal(eager, again)
     later = SEEDS + [[1, 0]]
     assert not np.array_equal(apply(IMAGES, TARGETS, later)[0], images)
-    assert augment(name)(IMAGES, SEEDS) is IMAGES
+    assert augment_fn(name)(IMAGES, SEEDS) is IMAGES
 
 
-def test_mixup_is_a_weighted_mean_with_the_one_before():
+def test_mixup_is_a_weighted_mean_with_the_previous_image():
     images, targets = mixup.mixup(IMAGES[:3], TARGETS[:3], draws([0.25], [0.5], [1.0]))
     pixels = IMAGES[:3].astype(np.float32)
     np.testing.assert_allclose(images[0], 0.25 * pixels[0] + 0.75 * pixels[2])
@@ -221,20 +222,20 @@ def test_mixup_is_a_weighted_mean_with_the_one_before():
     np.testing.assert_allclose(targets[0, :3], [0.25, 0, 0.75])
 
 
-def test_cutmix_shares_are_those_of_the_pixels():
+def test_cutmix_weighs_targets_by_replaced_pixels():
     plain = np.broadcast_to(np.arange(3, dtype=np.uint8)[:, None, None, None], (3, 8, 16, 3))
     images, targets = mixup.cutmix(plain, TARGETS[:3], draws([0.25, 0.5, 0.5], [0.25, 0, 0], [0, 0.5, 0.5]))
     np.testing.assert_allclose([targets[0, 2], targets[1, 0], targets[2, 1]], [0.25, 0.0625, 0])
     for image, target in zip(images.numpy(), targets.numpy(), strict=True):
-        shares = [np.mean(image[..., 0] == label) for label in range(3)]
-        np.testing.assert_allclose(target[:3], shares, atol=1e-6)
+        fractions = [np.mean(image[..., 0] == label) for label in range(3)]
+        np.testing.assert_allclose(target[:3], fractions, atol=1e-6)
     np.testing.assert_array_equal(images[0, 2:6, 4:12], 2)
     np.testing.assert_array_equal(images[1, :2, :4], 0)
 
 
 def test_a_batch_of_one_mixes_with_itself():
     for name in MIXERS:
-        images, targets = mix(name)(IMAGES[:1], TARGETS[:1], SEEDS[:1])
+        images, targets = mix_fn(name)(IMAGES[:1], TARGETS[:1], SEEDS[:1])
         np.testing.assert_allclose(images, IMAGES[:1], rtol=1e-6)
         np.testing.assert_allclose(targets, TARGETS[:1], rtol=1e-6)
 
@@ -258,14 +259,14 @@ def test_draws_are_uniform_and_independent():
     assert abs(np.corrcoef(drawn[:-1, 0], drawn[1:, 0])[0, 1]) < 0.03
 
 
-def test_unknown_names_list_the_known():
+def test_unknown_names_list_the_known_ones():
     for name in ("flop", "flip+flop", "flip+", ""):
         with pytest.raises(ConfigError, match="flip.*crop_flip|crop_flip.*flip"):
             get_augmentation(name)
 
 
-def test_combinations_keep_their_order():
-    both = augment("flip+cutout")(IMAGES, SEEDS)
+def test_combinations_are_applied_in_their_order():
+    both = augment_fn("flip+cutout")(IMAGES, SEEDS)
     by_hand = random_cutout(random_flip(IMAGES, uniform(SEEDS, 0)), uniform(SEEDS, 1))
     np.testing.assert_array_equal(both, by_hand)
     assert get_augmentation("cutout+flip").steps == get_augmentation("flip+cutout").steps[::-1]
@@ -276,8 +277,8 @@ def test_combinations_keep_their_order():
 @pytest.mark.parametrize(
     "name, message",
     [
-        ("flip+cutout+flip", "flip is there twice"),
-        ("none+flip", "none leaves the images as they are"),
+        ("flip+cutout+flip", "flip occurs twice"),
+        ("none+flip", "none leaves images unchanged"),
         ("mixup+cutmix", "mixup and cutmix both mix"),
         ("mixup+flip", "Put it last"),
     ],
@@ -285,3 +286,18 @@ def test_combinations_keep_their_order():
 def test_impossible_combinations_are_refused(name, message):
     with pytest.raises(ConfigError, match=message):
         get_augmentation(name)
+
+
+@pytest.mark.parametrize("name", AUGMENTATIONS)
+def test_keras_cv_is_imported_only_when_an_augmentation_needs_it(name, monkeypatch):
+    monkeypatch.setitem(sys.modules, "keras_cv", None)  # its import fails
+
+    def augmented():
+        apply = tf.function(augment_fn(name), autograph=False)
+        return next(tf.data.Dataset.from_tensor_slices((IMAGES, SEEDS)).batch(12).map(apply).as_numpy_iterator())
+
+    if name in ("none", "flip", "crop_flip", "mixup", "cutmix"):
+        assert augmented().shape == IMAGES.shape
+    else:
+        with pytest.raises(MissingError, match="needs KerasCV.*pip install 'keras-cv.*none, flip, crop_flip, mixup or cutmix"):
+            augmented()

@@ -1,4 +1,4 @@
-"""The sheet of augmented images: every original beside what the model will see."""
+"""The sheet of augmented images: each original beside the model inputs of the first epochs."""
 
 import numpy as np
 import pytest
@@ -8,6 +8,8 @@ from tl_keras import data
 from tl_keras.cli import verbs
 from tl_keras.config import DataConfig
 from tl_keras.data import augmentation_sheet, pipeline
+from tl_keras.data.geometry import Geometry
+from tl_keras.data.sampling import TrainingOrder
 
 CONFIG = DataConfig(dataset="digits", augmentation="crop_flip")
 
@@ -19,7 +21,7 @@ def draw(tmp_path, **settings):
 
 
 @pytest.mark.parametrize("augmentation", ["none", "flip_rotate20_jitter+cutmix"])
-def test_the_verb_writes_a_picture(tmp_path, capsys, augmentation):
+def test_the_verb_writes_a_png(tmp_path, capsys, augmentation):
     path, code = draw(tmp_path, augmentation=augmentation)
     assert code == 0 and capsys.readouterr().out.strip() == str(path)
     assert [file.name for file in tmp_path.iterdir()] == ["sheet.png"]
@@ -31,31 +33,31 @@ def test_rows_are_images_in_order_and_columns_are_epochs(monkeypatch, tmp_path):
     seen = []
     monkeypatch.setattr(augmentation_sheet, "_draw_image", lambda axes, image, caption: seen.append((image, caption)))
     source = data.load_source(CONFIG)
-    augmentation_sheet.write_sheet(source, CONFIG, tmp_path / "sheet.png", image_size=8, seed=3)
+    augmentation_sheet.write_sheet(source, CONFIG, tmp_path / "sheet.png", geometry=Geometry(8, 1.0), seed=3)
     images = np.stack([image for image, _ in seen]).reshape(1 + augmentation_sheet.NUM_EPOCHS, augmentation_sheet.NUM_IMAGES, 8, 8, 3)
     train = data.make_splits(source, CONFIG, 3).train
-    np.testing.assert_allclose(images[0], train.stack(range(augmentation_sheet.NUM_IMAGES)), atol=1e-3)
+    np.testing.assert_allclose(images[0], train.load_batch(range(augmentation_sheet.NUM_IMAGES)), atol=1e-3)
     names = [source.class_names[label] for label in train.labels[: augmentation_sheet.NUM_IMAGES]]
     assert [caption for _, caption in seen] == names * (1 + augmentation_sheet.NUM_EPOCHS)
-    settings = {"image_size": 8, "crop_fraction": 1.0, "num_classes": 10, "augmentation": "crop_flip", "batch_size": 2000, "seed": 3}
-    second = next(pipeline.training_batches(train, epoch=1, **settings).as_numpy_iterator())[0]
+    settings = {"num_classes": 10, "augmentation": "crop_flip", "batch_size": 2000, "epoch": 1}
+    second = next(pipeline.training_batches(TrainingOrder(train, 3), Geometry(8, 1.0), **settings).as_numpy_iterator())[0]
     trained_on = {image.tobytes() for image in second}
     assert all(image.tobytes() in trained_on for image in images[2])
 
 
-def test_captions_of_mixtures_give_their_shares():
-    assert augmentation_sheet._shares(np.array([0.25, 0.0, 0.75]), ("ant", "bee", "$c$")) == "0.75 $c$\n0.25 ant"
-    assert augmentation_sheet._shares(np.array([0.999, 0.001]), ("a" * 30, "bee")) == "a" * 17 + "…"
+def test_captions_of_mixtures_give_the_fractions_of_the_classes():
+    assert augmentation_sheet._caption(np.array([0.25, 0.0, 0.75]), ("ant", "bee", "$c$")) == "0.75 $c$\n0.25 ant"
+    assert augmentation_sheet._caption(np.array([0.999, 0.001]), ("a" * 30, "bee")) == "a" * 17 + "…"
 
 
 @pytest.mark.parametrize(
     "settings, message",
     [
-        ({"output": ""}, "--output is needed"),
+        ({"output": ""}, "--output is required"),
         ({"augmentation": "flop"}, "Unknown augmentation"),
         ({"dataset": "no-set"}, "Unknown data set"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(tmp_path, capsys, settings, message):
+def test_impossible_settings_are_refused(tmp_path, capsys, settings, message):
     path, code = draw(tmp_path, **settings)
     assert code == 2 and message in capsys.readouterr().err and not path.exists()

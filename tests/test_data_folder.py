@@ -1,4 +1,4 @@
-"""Folders of images: found in order, checked file by file, refused with names."""
+"""Folders of images: found in order, checked file by file, refused with the names of the files."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def load(root, **settings):
     return data.load_source(DataConfig(dataset=f"folder:{root}", **settings))
 
 
-def test_class_folders(tmp_path):
+def test_a_folder_per_class_without_splits_gets_a_test_split(tmp_path):
     write_classes(tmp_path)
     source = load(tmp_path)
     assert source.class_names == ("cat", "dog") and source.train.size == (6, 5) and source.name == f"folder:{tmp_path}"
@@ -35,7 +35,7 @@ def test_class_folders(tmp_path):
 
 
 @pytest.mark.parametrize("validation", ["validation", "val", "valid", None])
-def test_split_folders(tmp_path, validation):
+def test_folders_of_splits_are_the_splits(tmp_path, validation):
     for number, split in enumerate(filter(None, ("train", validation, "test"))):
         write_classes(tmp_path / split, num=number + 2, first=1000 * number)
     source = load(tmp_path)
@@ -43,7 +43,7 @@ def test_split_folders(tmp_path, validation):
     assert (source.validation and len(source.validation)) == (6 if validation else None)
 
 
-def test_mixed_sizes_and_formats(tmp_path):
+def test_images_may_differ_in_size_and_format(tmp_path):
     write_classes(tmp_path)
     write_image(tmp_path / "dog" / "wide.jpg", size=(6, 50))
     assert load(tmp_path).train.size is None
@@ -59,7 +59,7 @@ def test_hidden_files_and_junk_are_ignored(tmp_path):
     assert load(tmp_path).fingerprint == before
 
 
-def test_fingerprint_changes_with_any_file(tmp_path):
+def test_the_fingerprint_changes_with_any_file_and_not_with_the_path(tmp_path):
     write_classes(tmp_path)
     seen = {load(tmp_path).fingerprint}
     write_image(tmp_path / "dog" / "0.png", seed=77)
@@ -72,7 +72,7 @@ def test_fingerprint_changes_with_any_file(tmp_path):
     assert load(tmp_path / "elsewhere" / "one").fingerprint == load(tmp_path / "elsewhere" / "two").fingerprint
 
 
-def test_all_unreadable_files_are_named(tmp_path):
+def test_all_unreadable_files_are_listed(tmp_path):
     write_classes(tmp_path)
     (tmp_path / "dog" / "notes.txt").write_text("no image")
     (tmp_path / "cat" / "empty.jpg").write_bytes(b"")
@@ -84,7 +84,7 @@ def test_all_unreadable_files_are_named(tmp_path):
     assert "2 unreadable" in skipped.notes[0] and "notes.txt" in skipped.notes[0]
 
 
-def test_a_long_list_is_cut(tmp_path):
+def test_a_long_list_is_shortened(tmp_path):
     write_classes(tmp_path)
     for index in range(25):
         (tmp_path / "dog" / f"bad{index:02}.png").write_bytes(b"bad")
@@ -107,12 +107,12 @@ def nested_folder(root):
     write_image(root / "dog" / "puppies" / "0.png")
 
 
-def link_that_leads_out(root):
+def link_to_outside(root):
     write_image(root.parent / "outside.png")
     (root / "dog" / "link.png").symlink_to(root.parent / "outside.png")
 
 
-def folder_link_that_leads_out(root):
+def folder_link_to_outside(root):
     write_classes(root.parent / "outside", ("fox",))
     (root / "fox").symlink_to(root.parent / "outside" / "fox")
 
@@ -128,7 +128,7 @@ def two_validation_folders(root):
         write_classes(root / name)
 
 
-def other_classes_in_test(root):
+def different_classes_in_test(root):
     for name in ("dog", "cat"):
         (root / name).rename(root.parent / name)
     write_classes(root / "train")
@@ -139,11 +139,11 @@ WRONG = {
     empty_class: "class 'eel' is empty",
     single_class: "two or more classes, found cat",
     nested_folder: "puppies: expected an image, found a folder",
-    link_that_leads_out: "link.png: a link that leads out",
-    folder_link_that_leads_out: "a link that leads out",
+    link_to_outside: "link.png: a link to outside",
+    folder_link_to_outside: "a link to outside",
     folder_beside_train: "beside train/, expected .* found cat, dog, train",
     two_validation_folders: "beside train/, expected .* found train, val, validation",
-    other_classes_in_test: "these are in only one: cat, eel",
+    different_classes_in_test: "these are in only one: cat, eel",
 }
 
 
@@ -163,7 +163,7 @@ def test_a_link_within_the_folder_is_an_image(tmp_path):
     assert len(source.train) + len(source.test) == 11
 
 
-def test_a_broken_link_is_unreadable(tmp_path):
+def test_a_broken_link_is_an_unreadable_file(tmp_path):
     write_classes(tmp_path)
     (tmp_path / "dog" / "gone.png").symlink_to(tmp_path / "dog" / "nothing.png")
     with pytest.raises(DamagedError, match="gone.png"):
@@ -185,10 +185,8 @@ def test_copies_of_training_images_in_the_test_split_are_noted(tmp_path):
     assert "1 images outside train are copies of training images: leak.png" in load(tmp_path).notes[0]
 
 
-def test_pixels_are_those_of_the_files(tmp_path):
+def test_pixels_equal_those_of_the_files(tmp_path):
     write_classes(tmp_path / "train")
     source = load(tmp_path)
-    held = {source.train.image(index).tobytes() for index in range(len(source.train))}
-    assert np.asarray(Image.open(tmp_path / "train" / "cat" / "0.png")).tobytes() in held | {source.test.image(0).tobytes()} | {
-        source.test.image(1).tobytes()
-    }
+    loaded = {examples.image(index).tobytes() for examples in (source.train, source.test) for index in range(len(examples))}
+    assert np.asarray(Image.open(tmp_path / "train" / "cat" / "0.png")).tobytes() in loaded

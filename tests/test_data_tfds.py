@@ -1,4 +1,4 @@
-"""TFDS sets: read without a network, refused with a reason, never half-read."""
+"""TFDS sets: read without a network, refused with a reason, never read in part."""
 
 import io
 import json
@@ -36,18 +36,18 @@ def record(index: int, size: tuple[int, int], label: int) -> bytes:
 
 
 def write_set(root, *, version="1.0.0", splits=None, sides=(4, 5), size=(4, 5), labels=lambda index: index % 3):
-    """A prepared directory as TFDS writes it; `sides` are what features.json claims."""
-    place = root / "toy_set" / version
-    place.mkdir(parents=True)
+    """Write a prepared directory as TFDS does. `sides` is the image size in features.json, `size` the real one."""
+    directory = root / "toy_set" / version
+    directory.mkdir(parents=True)
     described = []
     for split, num in (splits or {"train": 9, "test": 6}).items():
-        with tf.io.TFRecordWriter(str(place / f"toy_set-{split}.tfrecord-00000-of-00001")) as writer:
+        with tf.io.TFRecordWriter(str(directory / f"toy_set-{split}.tfrecord-00000-of-00001")) as writer:
             for index in range(num):
                 writer.write(record(index, size, labels(index)))
         template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
         described.append({"name": split, "shardLengths": [str(num)], "numBytes": "1", "filepathTemplate": template})
     info = {"name": "toy_set", "version": version, "fileFormat": "tfrecord", "splits": described}
-    (place / "dataset_info.json").write_text(json.dumps(info))
+    (directory / "dataset_info.json").write_text(json.dumps(info))
     dimensions = [str(side) for side in (*sides, 3)]
     features = {
         "image": {"pythonClassName": IMAGE, "image": {"dtype": "uint8", "shape": {"dimensions": dimensions}, "encodingFormat": "png"}},
@@ -58,15 +58,15 @@ def write_set(root, *, version="1.0.0", splits=None, sides=(4, 5), size=(4, 5), 
         "label": {"pythonClassName": LABEL, "classLabel": {"numClasses": "3"}},
         "kind": {"pythonClassName": LABEL, "classLabel": {"numClasses": "2"}},
     }
-    write_features(place, features)
-    (place / "label.labels.txt").write_text("ant\nbee\ncat\n")
-    (place / "kind.labels.txt").write_text("even\nodd\n")
-    return place
+    write_features(directory, features)
+    (directory / "label.labels.txt").write_text("ant\nbee\ncat\n")
+    (directory / "kind.labels.txt").write_text("even\nodd\n")
+    return directory
 
 
-def write_features(place, features):
+def write_features(directory, features):
     content = {"pythonClassName": FEATURES + "features_dict.FeaturesDict", "featuresDict": {"features": features}}
-    (place / "features.json").write_text(json.dumps(content))
+    (directory / "features.json").write_text(json.dumps(content))
 
 
 def load(root, **settings):
@@ -78,7 +78,7 @@ def no_network(monkeypatch):
     monkeypatch.setattr("tl_keras.utils.connectivity.is_reachable", lambda url, timeout=10.0: False)
 
 
-def test_images_labels_and_names(tmp_path):
+def test_images_labels_and_class_names_are_read(tmp_path):
     write_set(tmp_path)
     source = load(tmp_path)
     assert source.class_names == ("ant", "bee", "cat") and source.notes == () and not source.embedded
@@ -89,14 +89,14 @@ def test_images_labels_and_names(tmp_path):
             np.testing.assert_array_equal(examples.image(index), pixels(index, (4, 5)))
 
 
-def test_another_label_is_another_task(tmp_path):
+def test_another_label_gives_another_task_and_fingerprint(tmp_path):
     write_set(tmp_path)
     breeds, kinds = load(tmp_path), load(tmp_path, label="kind")
     assert kinds.class_names == ("even", "odd") and kinds.train.labels.tolist() == [index % 2 for index in range(9)]
     assert kinds.fingerprint != breeds.fingerprint
 
 
-def test_sizes_may_differ(tmp_path):
+def test_images_may_differ_in_size(tmp_path):
     write_set(tmp_path, sides=(-1, -1))
     assert load(tmp_path).train.size is None
 
@@ -108,7 +108,7 @@ def test_the_newest_version_is_read(tmp_path):
     assert len(load(tmp_path).train) == 12
 
 
-def test_fingerprint_is_of_the_content_and_not_of_the_place(tmp_path):
+def test_the_fingerprint_covers_the_content_and_not_the_path(tmp_path):
     write_set(tmp_path / "one")
     write_set(tmp_path / "two")
     write_set(tmp_path / "three", labels=lambda index: (index + 1) % 3)
@@ -116,7 +116,7 @@ def test_fingerprint_is_of_the_content_and_not_of_the_place(tmp_path):
     assert one == two != three
 
 
-def test_data_dir_defaults_to_the_one_of_tfds(tmp_path, monkeypatch):
+def test_data_dir_defaults_to_the_directory_of_tfds(tmp_path, monkeypatch):
     write_set(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     assert len(load("").train) == 9
@@ -126,43 +126,43 @@ def test_data_dir_defaults_to_the_one_of_tfds(tmp_path, monkeypatch):
     "splits, lengths, note",
     [
         ({"train": 9, "validation": 3, "test": 6}, (9, 3, 6), ""),
-        ({"train": 9, "validation": 3}, (9, None, 3), "validation split is it"),
+        ({"train": 9, "validation": 3}, (9, None, 3), "validation split is used for testing"),
         ({"train": 30}, (24, None, 6), "6 of the 30 images carved out"),
     ],
 )
-def test_missing_splits(tmp_path, splits, lengths, note):
+def test_a_missing_test_split_is_replaced_and_noted(tmp_path, splits, lengths, note):
     write_set(tmp_path, splits=splits)
     source = load(tmp_path)
     assert (len(source.train), source.validation and len(source.validation), len(source.test)) == lengths
     assert note in "".join(source.notes)
 
 
-def without_shard(place):
-    (place / "toy_set-test.tfrecord-00000-of-00001").unlink()
+def without_shard(directory):
+    (directory / "toy_set-test.tfrecord-00000-of-00001").unlink()
 
 
-def with_flipped_byte(place):
-    path = place / "toy_set-train.tfrecord-00000-of-00001"
+def with_flipped_byte(directory):
+    path = directory / "toy_set-train.tfrecord-00000-of-00001"
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 255
     path.write_bytes(content)
 
 
-def with_truncated_shard(place):
-    path = place / "toy_set-train.tfrecord-00000-of-00001"
+def with_truncated_shard(directory):
+    path = directory / "toy_set-train.tfrecord-00000-of-00001"
     path.write_bytes(path.read_bytes()[:-10])
 
 
-def with_corrupt_info(place):
-    (place / "dataset_info.json").write_text('{"name": "toy_')
+def with_corrupt_info(directory):
+    (directory / "dataset_info.json").write_text('{"name": "toy_')
 
 
-def with_corrupt_features(place):
-    (place / "features.json").write_text("[]")
+def with_corrupt_features(directory):
+    (directory / "features.json").write_text("[]")
 
 
-def with_foreign_shard(place):
-    (place / "toy_set-train.tfrecord-00000-of-00001").write_bytes(b"<html>" * 50)
+def with_foreign_shard(directory):
+    (directory / "toy_set-train.tfrecord-00000-of-00001").write_bytes(b"<html>" * 50)
 
 
 DAMAGES = [without_shard, with_flipped_byte, with_truncated_shard, with_corrupt_info, with_corrupt_features, with_foreign_shard]
@@ -170,11 +170,11 @@ DAMAGES = [without_shard, with_flipped_byte, with_truncated_shard, with_corrupt_
 
 @pytest.mark.parametrize("damage", DAMAGES, ids=lambda damage: damage.__name__)
 def test_damage_is_found_before_training(tmp_path, damage):
-    place = write_set(tmp_path)
-    damage(place)
+    directory = write_set(tmp_path)
+    damage(directory)
     with pytest.raises(DamagedError, match="prepare the data set again") as raised:
         load(tmp_path)
-    assert str(place) in str(raised.value)
+    assert str(directory) in str(raised.value)
 
 
 def test_labels_beyond_the_classes_are_damage(tmp_path):
@@ -189,32 +189,32 @@ def test_images_of_another_size_than_declared_are_damage(tmp_path):
         load(tmp_path).train.image(0)
 
 
-def test_unknown_label_names_the_known(tmp_path):
+def test_an_unknown_label_lists_the_known_ones(tmp_path):
     write_set(tmp_path)
     with pytest.raises(ConfigError, match="label=breed`: toy_set has kind, label"):
         load(tmp_path, label="breed")
 
 
-def test_no_classification_set(tmp_path):
+def test_a_set_without_images_is_refused(tmp_path):
     write_features(write_set(tmp_path), {"text": {"pythonClassName": TEXT, "text": {}}})
     with pytest.raises(ConfigError, match="expected images with a class label; its features are text"):
         load(tmp_path)
 
 
-def test_no_train_split(tmp_path):
+def test_a_set_without_a_train_split_is_refused(tmp_path):
     write_set(tmp_path, splits={"test": 6})
     with pytest.raises(ConfigError, match="no split named train, only test"):
         load(tmp_path)
 
 
-def test_missing_sets_say_where_and_how(tmp_path):
+def test_a_missing_set_says_where_it_was_searched_and_how_to_get_it(tmp_path):
     with pytest.raises(MissingError) as raised:
         load(tmp_path, dataset="cifar10")
     for part in (str(tmp_path / "cifar10"), "tfds build cifar10", "data_dir", "dataset=digits", "cs.toronto.edu"):
         assert part in str(raised.value)
 
 
-def test_a_failed_download_says_why(tmp_path, monkeypatch):
+def test_a_failed_download_gives_its_reason(tmp_path, monkeypatch):
     import tensorflow_datasets as tfds
 
     def fail(self, **settings):
@@ -226,25 +226,25 @@ def test_a_failed_download_says_why(tmp_path, monkeypatch):
         load(tmp_path, dataset="cifar10")
 
 
-def test_names_that_tfds_does_not_know(tmp_path):
+def test_a_name_unknown_to_tfds_lists_similar_names(tmp_path):
     with pytest.raises(ConfigError, match="Did you mean 'cifar10'"):
         load(tmp_path, dataset="cifar_10")
     with pytest.raises(ConfigError, match="expected images with a class label"):
         load(tmp_path, dataset="imdb_reviews")
 
 
-def test_real_cifar10(shared):
+def test_the_real_cifar10(shared):
     config = DataConfig(data_dir=str(shared / "data" / "tfds"), fraction=0.1, limit_test=500)
     source = data.load_source(config)
     splits = data.make_splits(source, config, seed=0)
     assert source.class_names[:2] == ("airplane", "automobile") and source.train.size == (32, 32)
     assert (len(splits.train), len(splits.validation), len(source.test)) == (5000, 5000, 10000)
     assert set(splits.train.class_counts.values()) == {500} and set(splits.test.class_counts.values()) == {50}
-    assert splits.train.stack(range(100)).shape == (100, 32, 32, 3)
+    assert splits.train.load_batch(range(100)).shape == (100, 32, 32, 3)
 
 
 @pytest.mark.parametrize("label, num_classes, present", [("label", 37, 3), ("species", 2, 2)])
-def test_real_pets(shared, label, num_classes, present):
+def test_the_real_pets(shared, label, num_classes, present):
     config = DataConfig(dataset="oxford_iiit_pet", label=label, data_dir=str(shared / "data" / "tfds"), validation_fraction=0.2)
     source = data.load_source(config)
     splits = data.make_splits(source, config, seed=0)
@@ -253,7 +253,7 @@ def test_real_pets(shared, label, num_classes, present):
     assert source.crop_fraction == 0.875 and min(splits.train.image(0).shape[:2]) == 256
 
 
-def test_a_damaged_shard_of_a_real_set(shared, tmp_path):
+def test_a_damaged_shard_of_a_real_set_is_reported(shared, tmp_path):
     shutil.copytree(shared / "data" / "tfds" / "oxford_iiit_pet", tmp_path / "oxford_iiit_pet")
     shard = next(tmp_path.rglob("*test.tfrecord*"))
     shard.parent.chmod(0o755)

@@ -1,4 +1,4 @@
-"""One decoder: what every kind of image file comes to, and what is refused."""
+"""The decoder: every kind of image file as RGB, and every kind of damage refused with the name of the file."""
 
 import io
 import struct
@@ -40,7 +40,7 @@ def sixteen_bits(factor: int) -> Image.Image:
 
 
 def deep_colour() -> bytes:
-    """A PNG of 16 bits a channel, which Pillow cannot write: every value of `PIXELS` times 257."""
+    """Return a PNG with 16 bits per channel, which Pillow cannot write: every value of `PIXELS` times 257."""
     rows = b"".join(b"\0" + row.tobytes() for row in (PIXELS.astype(">u2") * 257).astype(">u2"))
     chunks = {b"IHDR": struct.pack(">IIBBBBB", 9, 6, 16, 2, 0, 0, 0), b"IDAT": zlib.compress(rows), b"IEND": b""}
     parts = [struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks.items()]
@@ -65,7 +65,7 @@ READABLE = {
 
 
 @pytest.mark.parametrize("name", READABLE)
-def test_every_kind_comes_to_rgb(name, tmp_path):
+def test_every_kind_of_image_is_decoded_to_rgb(name, tmp_path):
     content, expected = READABLE[name]
     (tmp_path / "file").write_bytes(content)
     for decoded in (decode_image(content), decode_image(tmp_path / "file")):
@@ -73,7 +73,7 @@ def test_every_kind_comes_to_rgb(name, tmp_path):
         np.testing.assert_array_equal(decoded, expected)
 
 
-def test_sixteen_bits_are_scaled_not_clipped():
+def test_sixteen_bits_are_scaled_and_not_clipped():
     decoded = decode_image(encode(Image.fromarray(np.array([[0, 256, 32768, 65535]], np.uint16))))
     np.testing.assert_array_equal(decoded[0, :, 0], [0, 1, 128, 255])
 
@@ -103,7 +103,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("name", UNREADABLE)
-def test_unreadable_files_are_named(name, tmp_path):
+def test_messages_name_the_unreadable_file(name, tmp_path):
     content, reason = UNREADABLE[name]
     path = tmp_path / "bad.jpg"
     path.write_bytes(content)
@@ -115,17 +115,17 @@ def test_unreadable_files_are_named(name, tmp_path):
 
 
 @pytest.mark.parametrize("width, message", [(11_000, "11000 x 10000 pixels; an image may have at most"), (20_000, "exceeds limit")])
-def test_a_small_file_that_claims_a_huge_image_is_refused_before_decoding(width, message):
+def test_a_small_file_of_a_huge_image_is_refused_before_decoding(width, message):
     content = encode(Image.new("1", (width, 10_000)))
     assert len(content) < 100_000
     with pytest.raises(DamagedError, match=message):
         decode_image(content)
 
 
-def test_what_is_no_regular_file_or_too_large_is_refused(tmp_path, monkeypatch):
-    with pytest.raises(DamagedError, match="expected an image file"):
+def test_directories_missing_files_and_large_files_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(DamagedError, match="not a regular file; expected an image"):
         decode_image(tmp_path)
-    with pytest.raises(DamagedError, match="expected an image file"):
+    with pytest.raises(DamagedError, match="not a regular file; expected an image"):
         decode_image(tmp_path / "nothing.png")
     monkeypatch.setattr(decode, "MAX_BYTES", 10)
     (tmp_path / "large.png").write_bytes(encode(RGB))

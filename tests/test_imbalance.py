@@ -1,4 +1,4 @@
-"""Imbalance: shares of classes that are kept, over-sampling, groups; and how near report D's split sizes come."""
+"""Imbalance: subsampled classes, balanced sampling, superclasses; and a comparison with the split sizes of source report D."""
 
 import dataclasses
 import math
@@ -10,42 +10,44 @@ from hypothesis import strategies as st
 
 from tl_keras import data
 from tl_keras.config import DataConfig, RunConfig
-from tl_keras.data.examples import Images, Source, make_examples
+from tl_keras.data.examples import DatasetSource, ImageStore, make_examples
 from tl_keras.data.sampling import epoch_order, epoch_size
 from tl_keras.data.splits import make_splits, parse_keep
 from tl_keras.errors import ConfigError
-from tl_keras.runs.setup import plan
+from tl_keras.runs.resolve import resolve
 
 SEEDS = st.integers(0, 2**31 - 1)
 
 
 def examples(labels):
-    return make_examples(Images(np.zeros((len(labels), 1, 1, 3), np.uint8)), labels)
+    return make_examples(ImageStore(np.zeros((len(labels), 1, 1, 3), np.uint8)), labels)
 
 
-def source(counts, groups=None, names=None):
+def source(counts, superclasses=None, names=None):
     labels = np.repeat(np.arange(len(counts)), counts)
     names = names or tuple(f"class{label}" for label in range(len(counts)))
-    return Source("toy", names, examples(labels), None, examples(np.tile(np.arange(len(counts)), 3)), "0", groups=groups or {})
+    return DatasetSource(
+        "toy", names, examples(labels), None, examples(np.tile(np.arange(len(counts)), 3)), "0", superclasses=superclasses or {}
+    )
 
 
-TOY = source((60, 30, 10), groups={"large": (0, 1), "small": (2,)})
+TOY = source((60, 30, 10), superclasses={"large": (0, 1), "small": (2,)})
 # Train and validation of 12 breeds of cats and 25 of dogs with the totals of Oxford-IIIT Pet's trainval; most breeds have 100 images.
 CATS, DOGS = (100,) * 9 + (99, 96, 93), (100,) * 23 + (96, 96)
-PETS = source(CATS + DOGS, groups={"cat": tuple(range(12)), "dog": tuple(range(12, 37))})
+PETS = source(CATS + DOGS, superclasses={"cat": tuple(range(12)), "dog": tuple(range(12, 37))})
 
 
 def indices(examples):
     return set(examples.indices.tolist())
 
 
-def test_shares_are_of_what_validation_leaves():
+def test_fractions_refer_to_the_images_without_validation():
     splits = make_splits(TOY, DataConfig(validation_fraction=0.2, keep="class0:0.25,class2:0.5"), 0)
     assert splits.train.class_counts == {0: 12, 1: 24, 2: 4}
     assert splits.validation.class_counts == {0: 12, 1: 6, 2: 2}
 
 
-def test_a_group_is_thinned_as_a_whole_and_its_classes_alike():
+def test_a_superclass_is_subsampled_as_a_whole_and_its_classes_keep_their_proportions():
     splits = make_splits(TOY, DataConfig(validation_fraction=0.2, keep="large:0.25"), 0)
     counts = splits.train.class_counts
     assert counts[0] + counts[1] == 18 and abs(counts[0] - 12) <= 1 and counts[2] == 8
@@ -53,7 +55,7 @@ def test_a_group_is_thinned_as_a_whole_and_its_classes_alike():
 
 @settings(deadline=None, max_examples=30)
 @given(SEEDS, st.floats(0.3, 1), st.floats(0.3, 1), st.sampled_from(["large", "class1", "class2"]), st.sampled_from([0.5, 1.0]))
-def test_larger_shares_contain_smaller_ones_and_validation_stays(seed, one, other, name, fraction):
+def test_larger_fractions_contain_smaller_ones_and_validation_is_unchanged(seed, one, other, name, fraction):
     small, large = sorted((one, other))
     whole, *kept = (
         make_splits(TOY, DataConfig(validation_fraction=0.2, fraction=fraction, keep=keep), seed)
@@ -66,7 +68,7 @@ def test_larger_shares_contain_smaller_ones_and_validation_stays(seed, one, othe
 
 @settings(deadline=None, max_examples=30)
 @given(SEEDS)
-def test_a_limit_takes_what_is_kept_in_proportion(seed):
+def test_a_limit_keeps_the_subsampled_proportions(seed):
     kept, limited = (make_splits(TOY, DataConfig(keep="class0:0.5", limit_train=limit), seed).train for limit in (0, 21))
     assert kept.class_counts == {0: 27, 1: 27, 2: 9} and indices(limited) <= indices(kept)
     assert limited.class_counts == {0: 9, 1: 9, 2: 3}
@@ -75,8 +77,8 @@ def test_a_limit_takes_what_is_kept_in_proportion(seed):
 @pytest.mark.parametrize(
     "keep, message",
     [
-        ("class7:0.5", "keep=class7:0.5`: Unknown class or group of classes 'class7'.*Known: class0, class1, class2, large, small"),
-        ("class0:0", "class0:0: expected different names, each with a share in .0, 1."),
+        ("class7:0.5", "keep=class7:0.5`: Unknown class or superclass 'class7'.*Known: class0, class1, class2, large, small"),
+        ("class0:0", "class0:0: expected different names, each with a fraction in .0, 1."),
         ("class0:1.5", "class0:1.5: expected"),
         ("class0:nan", "class0:nan: expected"),
         ("class0:much", "class0:much: expected"),
@@ -87,54 +89,54 @@ def test_a_limit_takes_what_is_kept_in_proportion(seed):
         ("small:0.01", "none of 1 of the 3 classes of toy: class2"),
     ],
 )
-def test_impossible_shares_are_refused(keep, message):
+def test_impossible_fractions_are_refused(keep, message):
     with pytest.raises(ConfigError, match=message):
         make_splits(TOY, DataConfig(keep=keep), 0)
 
 
-def test_what_needs_no_data_is_refused_before_there_is_any():
+def test_a_malformed_keep_is_refused_before_data_is_loaded():
     with pytest.raises(ConfigError, match="keep=cat:2"):
-        plan(RunConfig().replace(keep="cat:2"))
+        resolve(RunConfig().replace(keep="cat:2"))
 
 
-def test_class_names_may_hold_colons():
+def test_class_names_may_contain_colons():
     assert parse_keep("a:b:0.5, c:1") == {"a:b": 0.5, "c": 1.0}
 
 
-REPORTED = {"": (2944, 736), "cat:0.25": (2227, 712), "dog:0.25": (1450, 726)}
+PUBLISHED = {"": (2944, 736), "cat:0.25": (2227, 712), "dog:0.25": (1450, 726)}
 OURS = {"": (2944, 736), "cat:0.25": (2232, 736), "dog:0.25": (1448, 736)}
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("keep", OURS)
-def test_sizes_beside_those_of_report_d(keep, seed):
-    """Train within five images of the report's. Validation is one split here, where theirs has three sizes."""
+def test_sizes_are_near_the_published_ones_of_source_report_d(keep, seed):
+    """Train sizes are within five images. Validation is one split here; the published sizes of it are three."""
     splits = make_splits(PETS, DataConfig(validation_fraction=0.2, keep=keep), seed)
-    ours, reported = (len(splits.train), len(splits.validation)), REPORTED[keep]
+    ours, published = (len(splits.train), len(splits.validation)), PUBLISHED[keep]
     assert ours == OURS[keep]
-    assert abs(ours[0] - reported[0]) <= 5 and abs(ours[1] - reported[1]) <= 24
+    assert abs(ours[0] - published[0]) <= 5 and abs(ours[1] - published[1]) <= 24
     counts = [splits.train.class_counts[label] for label in range(37)]
     assert max(counts[:12]) - min(counts[:12]) <= 7 and max(counts[12:]) - min(counts[12:]) <= 5
 
 
 @pytest.mark.parametrize("rounded", [math.floor, round, math.ceil])
 @pytest.mark.parametrize("parts", [CATS + DOGS, (sum(CATS), sum(DOGS)), (sum(CATS + DOGS),)], ids=["class", "species", "all"])
-def test_no_rounding_gives_the_validation_splits_of_report_d(parts, rounded):
-    """A share of each part is one number for all three splits."""
+def test_no_rounding_gives_the_published_validation_splits(parts, rounded):
+    """A fraction of each part gives one number for all three splits."""
     validation = sum(rounded(0.2 * part) for part in parts)
     assert 734 <= validation <= 740 and validation not in (712, 726)
 
 
-@pytest.mark.parametrize("keep", REPORTED)
-def test_a_draw_for_each_image_makes_the_sizes_of_report_d_likely(keep):
+@pytest.mark.parametrize("keep", PUBLISHED)
+def test_an_independent_draw_per_image_makes_the_published_sizes_likely(keep):
     cats, dogs = (0.2 if keep.startswith(name) else 0.8 for name in ("cat", "dog"))
-    deviation = np.sqrt(0.2 * 0.8 * sum(CATS + DOGS))
-    assert abs(REPORTED[keep][0] - cats * sum(CATS) - dogs * sum(DOGS)) < deviation
-    assert abs(REPORTED[keep][1] - 0.2 * sum(CATS + DOGS)) < deviation
+    std = np.sqrt(0.2 * 0.8 * sum(CATS + DOGS))
+    assert abs(PUBLISHED[keep][0] - cats * sum(CATS) - dogs * sum(DOGS)) < std
+    assert abs(PUBLISHED[keep][1] - 0.2 * sum(CATS + DOGS)) < std
 
 
 @pytest.mark.parametrize("sampling, size", [("natural", 17), ("balanced", 30)])
-def test_an_epoch_has_its_size(sampling, size):
+def test_epoch_size_equals_the_length_of_the_order(sampling, size):
     toy = examples([0] * 10 + [2] * 4 + [5] * 3)
     positions, copies = epoch_order(toy, sampling, seed=0, epoch=0)
     assert len(positions) == len(copies) == epoch_size(toy, sampling) == size
@@ -142,7 +144,7 @@ def test_an_epoch_has_its_size(sampling, size):
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=60), SEEDS, st.integers(0, 5))
-def test_balanced_epochs_have_each_class_as_often_as_the_largest(labels, seed, epoch):
+def test_balanced_epochs_repeat_each_class_up_to_the_largest(labels, seed, epoch):
     toy = examples(np.array(labels))
     positions, copies = epoch_order(toy, "balanced", seed=seed, epoch=epoch)
     largest = max(toy.class_counts.values())
@@ -153,19 +155,19 @@ def test_balanced_epochs_have_each_class_as_often_as_the_largest(labels, seed, e
     assert len(set(zip(positions.tolist(), copies.tolist(), strict=True))) == len(positions) and copies.max() < max(drawn)
 
 
-def test_balanced_epochs_depend_on_seed_and_epoch_alone():
+def test_balanced_epochs_depend_on_seed_and_epoch_only():
     toy = examples([0] * 10 + [1] * 4)
     first = epoch_order(toy, "balanced", seed=1, epoch=2)
     np.testing.assert_array_equal(first, epoch_order(toy, "balanced", seed=1, epoch=2))
     extra = [tuple(np.bincount(epoch_order(toy, "balanced", seed=seed, epoch=epoch)[0])[10:]) for seed in range(3) for epoch in range(3)]
-    assert len(set(extra)) > 2  # which images of the smaller class come once more
+    assert len(set(extra)) > 2  # the remainder of the smaller class differs
     np.testing.assert_array_equal(epoch_order(toy, "natural", seed=1, epoch=2)[0], np.random.default_rng((1, 2)).permutation(14))
 
 
-def test_parity_of_digits():
+def test_parity_is_a_superclass_and_a_task_of_digits():
     digits, parity = (data.load_source(DataConfig(dataset="digits", label=label)) for label in ("label", "parity"))
-    assert digits.groups == {"even": (0, 2, 4, 6, 8), "odd": (1, 3, 5, 7, 9)}
-    assert parity.class_names == ("even", "odd") and parity.groups == {} and parity.fingerprint != digits.fingerprint
+    assert digits.superclasses == {"even": (0, 2, 4, 6, 8), "odd": (1, 3, 5, 7, 9)}
+    assert parity.class_names == ("even", "odd") and parity.superclasses == {} and parity.fingerprint != digits.fingerprint
     np.testing.assert_array_equal(parity.train.labels, digits.train.labels % 2)
     kept = [make_splits(toy, DataConfig(dataset="digits", keep="even:0.25"), 0).train for toy in (digits, parity)]
     for train, label in zip(kept, (lambda labels: labels % 2, lambda labels: labels), strict=True):
@@ -173,14 +175,14 @@ def test_parity_of_digits():
         assert even / odd == pytest.approx(0.25, abs=0.01)
 
 
-def test_species_of_real_pets(shared):
+def test_species_is_a_superclass_and_a_task_of_real_pets(shared):
     settings = {"dataset": "oxford_iiit_pet", "data_dir": str(shared / "data" / "tfds"), "validation_fraction": 0.2, "keep": "cat:0.25"}
     breeds, species = (data.load_source(DataConfig(label=label, **settings)) for label in ("label", "species"))
-    assert {name: [breeds.class_names[label] for label in labels] for name, labels in breeds.groups.items()} == {
+    assert {name: [breeds.class_names[label] for label in labels] for name, labels in breeds.superclasses.items()} == {
         "cat": ["Abyssinian", "Bengal"],
         "dog": ["american_bulldog"],
     }
-    assert species.groups == {"cat": (0,), "dog": (1,)} and species.class_names == ("Cat", "Dog")
+    assert species.superclasses == {"cat": (0,), "dog": (1,)} and species.class_names == ("Cat", "Dog")
     assert make_splits(breeds, DataConfig(**settings), 0).train.class_counts == {0: 20, 1: 80, 5: 20}
     for keep in ("cat:0.25", "Cat:0.25"):
         config = dataclasses.replace(DataConfig(label="species", **settings), keep=keep)

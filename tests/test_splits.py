@@ -1,4 +1,4 @@
-"""Stratified, seeded, nested: properties of the splits."""
+"""Splits are stratified, seeded and nested."""
 
 import dataclasses
 
@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tl_keras.config import DataConfig
-from tl_keras.data.examples import Images, Source, make_examples
-from tl_keras.data.splits import arrange, make_splits, stratified_order
+from tl_keras.data.examples import DatasetSource, ImageStore, make_examples
+from tl_keras.data.splits import assign_splits, make_splits, stratified_order
 from tl_keras.errors import ConfigError
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=150).map(lambda labels: np.array(labels, np.int64))
@@ -17,13 +17,13 @@ SEEDS = st.integers(0, 2**31 - 1)
 
 
 def examples(labels):
-    return make_examples(Images(np.zeros((len(labels), 1, 1, 3), np.uint8)), labels)
+    return make_examples(ImageStore(np.zeros((len(labels), 1, 1, 3), np.uint8)), labels)
 
 
 def source(counts=(60, 30, 10), validation=None):
     labels = np.repeat(np.arange(len(counts)), counts)
     names = tuple(f"class{label}" for label in range(len(counts)))
-    return Source("toy", names, examples(labels), validation, examples(np.tile(np.arange(len(counts)), 20)), "0")
+    return DatasetSource("toy", names, examples(labels), validation, examples(np.tile(np.arange(len(counts)), 20)), "0")
 
 
 def indices(examples):
@@ -32,22 +32,22 @@ def indices(examples):
 
 @settings(deadline=None)
 @given(LABELS, SEEDS)
-def test_every_prefix_holds_each_class_to_within_one(labels, seed):
+def test_every_prefix_has_each_class_to_within_one_example(labels, seed):
     order = stratified_order(labels, seed)
     assert sorted(order) == list(range(len(labels)))
     for label in np.unique(labels):
-        held = np.cumsum(labels[order] == label)
+        counts = np.cumsum(labels[order] == label)
         ideal = np.arange(1, len(labels) + 1) * np.mean(labels == label)
-        assert np.abs(held - ideal).max() < 1
+        assert np.abs(counts - ideal).max() < 1
 
 
-def test_many_single_classes_beside_a_large_one():
+def test_many_classes_of_one_example_beside_a_large_class():
     labels = np.array([0] * 900 + list(range(1, 101)))
-    held = np.cumsum(labels[stratified_order(labels, 0)] == 0)
-    assert np.abs(held - 0.9 * np.arange(1, 1001)).max() < 1
+    counts = np.cumsum(labels[stratified_order(labels, 0)] == 0)
+    assert np.abs(counts - 0.9 * np.arange(1, 1001)).max() < 1
 
 
-def test_order_depends_on_the_seed_alone():
+def test_the_order_depends_on_the_seed_only():
     labels = np.tile(np.arange(10), 30)
     np.testing.assert_array_equal(stratified_order(labels, 3), stratified_order(labels, 3))
     assert not np.array_equal(stratified_order(labels, 3), stratified_order(labels, 4))
@@ -56,34 +56,35 @@ def test_order_depends_on_the_seed_alone():
 
 @settings(deadline=None, max_examples=30)
 @given(SEEDS, st.floats(0.1, 0.8), st.floats(0.1, 0.8), st.sampled_from([0.0, 0.1, 0.2]))
-def test_fractions_are_nested_and_share_their_validation(seed, one, other, share):
+def test_fractions_are_nested_and_have_the_same_validation(seed, one, other, validation_fraction):
     small, large = sorted((one, other))
-    first, second = (make_splits(source(), DataConfig(fraction=fraction, validation_fraction=share), seed) for fraction in (small, large))
+    configs = (DataConfig(fraction=fraction, validation_fraction=validation_fraction) for fraction in (small, large))
+    first, second = (make_splits(source(), config, seed) for config in configs)
     assert indices(first.train) <= indices(second.train)
     assert len(first.train) == round(small * 100)
-    if share:
+    if validation_fraction:
         assert indices(first.validation) == indices(second.validation)
         assert not indices(first.validation) & indices(second.train)
-        assert len(first.validation) == round(share * 100)
+        assert len(first.validation) == round(validation_fraction * 100)
     else:
         assert first.validation is None
 
 
-def test_the_whole_is_all_that_validation_leaves():
+def test_fraction_one_is_everything_except_validation():
     splits = make_splits(source(), DataConfig(fraction=1.0, validation_fraction=0.2), 0)
     assert indices(splits.train) | indices(splits.validation) == set(range(100))
     assert splits.train.class_counts == {0: 48, 1: 24, 2: 8}
     assert splits.validation.class_counts == {0: 12, 1: 6, 2: 2}
 
 
-def test_an_official_validation_split_is_used_and_nothing_carved():
+def test_an_official_validation_split_is_used_and_none_carved_out():
     official = examples([0, 1, 2])
     splits = make_splits(source(validation=official), DataConfig(fraction=1.0, validation_fraction=0.2), 0)
     assert splits.validation is official
     assert len(splits.train) == 100
 
 
-def test_limits_take_stratified_prefixes():
+def test_limits_keep_stratified_prefixes():
     full = make_splits(source(), DataConfig(), 0)
     limited = make_splits(source(), DataConfig(limit_train=20, limit_test=9), 0)
     assert indices(limited.train) <= indices(full.train)
@@ -101,30 +102,26 @@ def test_limits_take_stratified_prefixes():
         ({"limit_train": 2}, "The 2 images.*none of 2 of the 3 classes.*class1, class2"),
     ],
 )
-def test_empty_splits_are_refused_with_their_numbers(settings, message):
+def test_empty_splits_are_refused_with_their_sizes(settings, message):
     with pytest.raises(ConfigError, match=message):
         make_splits(source(), DataConfig(**settings), 0)
 
 
-def test_a_class_that_the_source_itself_lacks_is_no_error():
+def test_a_class_without_images_in_the_source_is_no_error():
     lacking = dataclasses.replace(source(), class_names=("class0", "class1", "class2", "nowhere"))
     assert len(make_splits(lacking, DataConfig(validation_fraction=0.0), 0).train) == 100
 
 
-def test_arrange_finds_a_test_split_or_makes_one():
+def test_assign_splits_finds_a_test_split_or_makes_one():
     train, other, third = examples(np.repeat([0, 1], 50)), examples([0, 1]), examples([1, 0])
     unlabelled = examples([-1, -1])
-    assert arrange({"train": train, "validation": other, "test": third}) == {
-        "train": train,
-        "validation": other,
-        "test": third,
-        "notes": (),
-    }
+    splits, notes = assign_splits({"train": train, "validation": other, "test": third})
+    assert (splits.train, splits.validation, splits.test, notes) == (train, other, third, ())
     for found in ({"train": train, "validation": other}, {"train": train, "validation": other, "test": unlabelled}):
-        arranged = arrange(found)
-        assert arranged["test"] is other and arranged["validation"] is None and "validation split" in arranged["notes"][0]
-    carved = arrange({"train": train})
-    assert carved["test"].class_counts == {0: 10, 1: 10} and carved["train"].class_counts == {0: 40, 1: 40}
-    assert "20 of the 100 images" in carved["notes"][0]
+        splits, notes = assign_splits(found)
+        assert splits.test is other and splits.validation is None and "validation split" in notes[0]
+    splits, notes = assign_splits({"train": train})
+    assert splits.test.class_counts == {0: 10, 1: 10} and splits.train.class_counts == {0: 40, 1: 40}
+    assert "20 of the 100 images" in notes[0]
     with pytest.raises(ConfigError, match="no labelled images"):
-        arrange({"train": unlabelled})
+        assign_splits({"train": unlabelled})

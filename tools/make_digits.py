@@ -1,10 +1,10 @@
-"""Make tl_keras/data/embedded/digits.npz from the handwritten digits that scikit-learn carries.
+"""Write tl_keras/data/embedded/digits.npz from the handwritten digits of scikit-learn.
 
     make embedded        # or: python tools/make_digits.py [--output=FILE]
 
-1,797 images of 8 x 8 pixels with values 0..16: the test part of "Optical Recognition of Handwritten Digits" (E. Alpaydin and
-C. Kaynak, 1998, UCI Machine Learning Repository, doi 10.24432/C50P49, CC BY 4.0), as shipped by scikit-learn (BSD 3-Clause).
-500 of them, stratified, with seed 0, are the test split.
+The data set has 1,797 images of 8 x 8 pixels with values 0..16. It is the test part of "Optical Recognition of Handwritten Digits"
+(E. Alpaydin and C. Kaynak, 1998, UCI Machine Learning Repository, doi 10.24432/C50P49, CC BY 4.0), as distributed with scikit-learn
+(BSD 3-Clause). 500 images, stratified, with seed 0, are the test split.
 """
 
 import argparse
@@ -13,14 +13,14 @@ from pathlib import Path
 import numpy as np
 
 from tl_keras.data.splits import stratified_order
-from tl_keras.utils.files import atomic_write
+from tl_keras.utils.files import write_npz
 
 OUTPUT = Path(__file__).parents[1] / "tl_keras" / "data" / "embedded" / "digits.npz"
 NUM_TEST = 500
 
 
 def make() -> dict[str, np.ndarray]:
-    """`images` uint8 (1797, 8, 8) in 0..16, `labels` uint8 (1797,), `is_test` bool (1797,)."""
+    """Return `images` uint8 (1797, 8, 8) in 0..16, `labels` uint8 (1797,) and `is_test` bool (1797,)."""
     from sklearn.datasets import load_digits
 
     digits = load_digits()
@@ -34,9 +34,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, default=OUTPUT)
     output = parser.parse_args().output
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(output) as path, open(path, "wb") as file:
-        np.savez_compressed(file, **make())
+    write_npz(output, make(), compress=True)
     print(f"{output}: {output.stat().st_size:,} bytes")
 
 

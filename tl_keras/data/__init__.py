@@ -1,21 +1,21 @@
 """Images to train and test on: sources, splits, sampling, augmentation and the input pipeline.
 
-    registry               table of data sets; `load_source` opens one
-    tfds, folder, digits, glyphs     loaders of the data sets
-    examples, decode       labelled images, and the decoder that they share
-    splits                 training, validation and test examples of a run; subsampling of classes
-    sampling               order of the examples in an epoch
-    augmentation           table of augmentations
-    image_ops, augment_policies, mixup, stateless_random     parts of augmentations
-    pipeline               tf.data batches of all of the above
-    augmentation_sheet     picture of an augmentation's output
+    registry              table of data sets; `load_source` opens one
+    tfds, folder, digits, glyphs      loaders of data sets
+    examples, decode      labelled images and their decoder
+    splits                training, validation and test examples of a run; subsampling of classes
+    sampling              order of the examples in an epoch
+    augmentation          table of augmentations
+    image_ops, augment_policies, mixup, stateless_random      parts of augmentations
+    geometry, pipeline    crop and resize; tf.data batches of all of the above
+    augmentation_sheet    picture of augmented images
 
 Importing this package loads no TensorFlow. The pipeline, the functions of augmentations and the TFDS loader load it when used.
 """
 
 from tl_keras.data.augmentation import AUGMENTATIONS, Augmentation, get_augmentation
 from tl_keras.data.decode import decode_image
-from tl_keras.data.examples import Examples, Images, Source, make_examples
+from tl_keras.data.examples import DatasetSource, Examples, ImageStore, make_examples
 from tl_keras.data.registry import DATASETS, DatasetInfo, find_dataset, load_source
 from tl_keras.data.sampling import epoch_size
 from tl_keras.data.splits import Splits, make_splits, parse_keep
@@ -26,8 +26,8 @@ __all__ = [
     "Augmentation",
     "DatasetInfo",
     "Examples",
-    "Images",
-    "Source",
+    "ImageStore",
+    "DatasetSource",
     "Splits",
     "decode_image",
     "epoch_size",

@@ -1,5 +1,6 @@
-"""A sheet of augmented images to look at: what the model will see, epoch by epoch, drawn without pyplot."""
+"""A sheet of augmented images: the model inputs of the first epochs as a PNG. Drawn without pyplot, so no global state changes."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib
@@ -9,72 +10,82 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from tl_keras.config import DataConfig
-from tl_keras.data import pipeline
 from tl_keras.data.augmentation import NONE
-from tl_keras.data.examples import Examples, Source
-from tl_keras.data.sampling import NATURAL, epoch_order
+from tl_keras.data.examples import DatasetSource
+from tl_keras.data.geometry import Geometry
+from tl_keras.data.pipeline import training_batches
+from tl_keras.data.sampling import TrainingOrder
 from tl_keras.data.splits import make_splits
 from tl_keras.utils.files import atomic_write
 
 NUM_IMAGES, NUM_EPOCHS = 8, 6
 INCHES, DPI = 1.35, 120
-MAX_NAME, MAX_TITLE = 18, 80
-Column = tuple[str, tuple[np.ndarray, np.ndarray]]  # title, images, targets
-LEAST_SHARE = 0.005  # of a class in a mixture that is worth a line
+MAX_NAME_LENGTH, MAX_TITLE_LENGTH = 18, 80
+MIN_CAPTION_FRACTION = 0.005  # classes with a smaller fraction of a mixture are not named in its caption
 
 
-def write_sheet(source: Source, config: DataConfig, path: Path, *, image_size: int, seed: int) -> Path:
-    """Draw the first training images of a run, a row each: without augmentation, then as they come in each of the first epochs.
+@dataclass(frozen=True)
+class _Column:
+    """A column of the sheet: images (n, h, w, 3) in 0..255, and targets (n, classes)."""
 
-    They are one batch, so mixtures mix them with each other; below each stands its class, or its shares of two classes.
+    title: str
+    images: np.ndarray
+    targets: np.ndarray
+
+
+def write_sheet(source: DatasetSource, config: DataConfig, path: Path, *, geometry: Geometry, seed: int) -> Path:
+    """Draw the first training images of a run, one row per image: first the original, then the image in each of the first epochs.
+
+    All rows are one batch, so mixup and cutmix mix them with each other. The caption of an image is its class, or the fractions of
+    the classes in a mixture.
 
     Args:
-        config: names the augmentation, crop_fraction, and what decides the split.
-        image_size: side in pixels of what the model sees.
-        seed: of the split and of the augmentation.
+        config: the augmentation and the settings of the split.
+        geometry: crop and resize of the model input.
+        seed: seed of the split and of the augmentation.
 
     Returns:
         `path`.
     """
     train = make_splits(source, config, seed).train
-    examples = train.take(np.arange(min(NUM_IMAGES, len(train))))
-    settings = {
-        "image_size": image_size,
-        "crop_fraction": config.crop_fraction or source.crop_fraction,
-        "num_classes": len(source.class_names),
-        "seed": seed,
-    }
-    columns = [("original", _in_order(examples, augmentation=NONE, epoch=0, **settings))]
-    for epoch in range(NUM_EPOCHS):
-        columns.append((f"epoch {epoch + 1}", _in_order(examples, augmentation=config.augmentation, epoch=epoch, **settings)))
+    order = TrainingOrder(train.subset(np.arange(min(NUM_IMAGES, len(train)))), seed)
+    geometry, num_classes = geometry.in_pipeline(), len(source.class_names)
+    shown = [("original", NONE, 0), *((f"epoch {epoch + 1}", config.augmentation, epoch) for epoch in range(NUM_EPOCHS))]
+    columns = [
+        _Column(title, *_first_batch(order, geometry, num_classes=num_classes, augmentation=augmentation, epoch=epoch))
+        for title, augmentation, epoch in shown
+    ]
+    title = f"{source.name}, {config.augmentation}, {geometry.image_size} px, seed {seed}"
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
         figure = _draw(columns, source.class_names)
-        title = f"{source.name}, {config.augmentation}, {image_size} px, seed {seed}"
-        figure.suptitle(_short(title, MAX_TITLE), fontsize=11, parse_math=False)
+        figure.suptitle(_shorten(title, MAX_TITLE_LENGTH), fontsize=11, parse_math=False)
         FigureCanvasAgg(figure)
         with atomic_write(path) as temporary:
             figure.savefig(temporary, dpi=DPI, format="png", metadata={"Software": None})
     return path
 
 
-def _in_order(examples: Examples, *, seed: int, epoch: int, **settings: object) -> tuple[np.ndarray, np.ndarray]:
-    """The images and targets of an epoch of one batch, each at the place of its example."""
-    batches = pipeline.training_batches(examples, batch_size=len(examples), seed=seed, epoch=epoch, **settings)
+def _first_batch(
+    order: TrainingOrder, geometry: Geometry, *, num_classes: int, augmentation: str, epoch: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the images and targets of an epoch that is one batch, in the order of the examples."""
+    batches = training_batches(
+        order, geometry, num_classes=num_classes, augmentation=augmentation, batch_size=order.num_examples, epoch=epoch
+    )
     images, targets = next(batches.as_numpy_iterator())
-    order, _ = epoch_order(examples, NATURAL, seed=seed, epoch=epoch)
-    places = np.argsort(order)
-    return images[places], targets[places]
+    in_order = np.argsort(order.epoch(epoch).positions)
+    return images[in_order], targets[in_order]
 
 
-def _draw(columns: list[Column], class_names: tuple[str, ...]) -> Figure:
-    num_rows = len(columns[0][1][0])
+def _draw(columns: list[_Column], class_names: tuple[str, ...]) -> Figure:
+    num_rows = len(columns[0].images)
     figure = Figure(figsize=(INCHES * len(columns), (INCHES + 0.3) * num_rows + 0.5), layout="constrained")
     grid = figure.subplots(num_rows, len(columns), squeeze=False)
-    for number, (title, (images, targets)) in enumerate(columns):
-        grid[0, number].set_title(title, fontsize=9)
+    for index, column in enumerate(columns):
+        grid[0, index].set_title(column.title, fontsize=9)
         for row in range(num_rows):
-            _draw_image(grid[row, number], images[row], _shares(targets[row], class_names))
+            _draw_image(grid[row, index], column.images[row], _caption(column.targets[row], class_names))
     return figure
 
 
@@ -85,15 +96,15 @@ def _draw_image(axes: Axes, image: np.ndarray, caption: str) -> None:
     axes.set_xlabel(caption, fontsize=6.5, labelpad=2, parse_math=False)
 
 
-def _shares(target: np.ndarray, class_names: tuple[str, ...]) -> str:
-    """The class, or the classes with their shares, largest first."""
-    labels = [label for label in np.argsort(-target, kind="stable") if target[label] >= LEAST_SHARE]
+def _caption(target: np.ndarray, class_names: tuple[str, ...]) -> str:
+    """Return the class, or the classes of a mixture with their fractions, largest first."""
+    labels = [label for label in np.argsort(-target, kind="stable") if target[label] >= MIN_CAPTION_FRACTION]
     if len(labels) == 1:
-        return _short(class_names[labels[0]])
-    return "\n".join(f"{target[label]:.2f} {_short(class_names[label])}" for label in labels)
+        return _shorten(class_names[labels[0]])
+    return "\n".join(f"{target[label]:.2f} {_shorten(class_names[label])}" for label in labels)
 
 
-def _short(text: str, width: int = MAX_NAME) -> str:
-    """A name from outside, on one short line."""
+def _shorten(text: str, width: int = MAX_NAME_LENGTH) -> str:
+    """Return `text` on one line of at most `width` characters. Names come from the user's data."""
     line = " ".join(text.split())
     return line if len(line) <= width else line[: width - 1] + "…"

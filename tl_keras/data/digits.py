@@ -1,13 +1,13 @@
-"""The handwritten digits that the package carries; their origin and licence stand in tools/make_digits.py."""
+"""The embedded data set of handwritten digits. Its origin and licence are in tools/make_digits.py."""
 
-import zipfile
 from pathlib import Path
 
 import numpy as np
 
 from tl_keras.config import DataConfig
-from tl_keras.data.examples import Images, Source, make_examples
+from tl_keras.data.examples import DatasetSource, ImageStore, make_examples
 from tl_keras.errors import DamagedError
+from tl_keras.utils.files import READ_ERRORS, read_npz
 from tl_keras.utils.hashing import fingerprint
 
 PARITY = ("even", "odd")
@@ -15,26 +15,37 @@ PATH = Path(__file__).parent / "embedded" / "digits.npz"
 MAX_VALUE = 16
 
 
-def load(config: DataConfig, url: str = "") -> Source:
-    """1,297 images to train and 500 to test on, uint8 (8, 8, 3), in 10 classes, or 2 with the label parity. Nothing to fetch."""
-    try:
-        with np.load(PATH, allow_pickle=False) as arrays:
-            values, labels, is_test = arrays["images"], arrays["labels"].astype(np.int64), arrays["is_test"]
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise DamagedError(f"{PATH}, which the package carries, cannot be read ({error}). Reinstall the package.") from error
-    groups = {name: tuple(range(first, 10, 2)) for first, name in enumerate(PARITY)}
-    names, header = tuple("0123456789"), "digits"
+def load(config: DataConfig, url: str = "") -> DatasetSource:
+    """Return 1,297 training and 500 test images, uint8 (8, 8, 3), in 10 classes, or in 2 with `label=parity`.
+
+    `url` is unused: nothing is downloaded.
+
+    Raises:
+        DamagedError: The file is absent or corrupt.
+    """
+    values, labels, is_test = _read()
+    class_names, header = tuple("0123456789"), "digits"
+    superclasses = {name: tuple(range(first, 10, 2)) for first, name in enumerate(PARITY)}
     if config.label == "parity":
-        labels, names, groups, header = labels % 2, PARITY, {}, "digits parity"
+        labels, class_names, superclasses, header = labels % 2, PARITY, {}, "digits parity"
     grey = np.round(values * (255 / MAX_VALUE)).astype(np.uint8)
-    examples = make_examples(Images(np.repeat(grey[..., None], 3, axis=-1)), labels)
-    return Source(
+    examples = make_examples(ImageStore(np.repeat(grey[..., None], 3, axis=-1)), labels)
+    return DatasetSource(
         name="digits",
-        class_names=names,
-        train=examples.take(np.flatnonzero(~is_test)),
+        class_names=class_names,
+        train=examples.subset(np.flatnonzero(~is_test)),
         validation=None,
-        test=examples.take(np.flatnonzero(is_test)),
+        test=examples.subset(np.flatnonzero(is_test)),
         fingerprint=fingerprint(header, [values, labels, is_test]),
         embedded=True,
-        groups=groups,
+        superclasses=superclasses,
     )
+
+
+def _read() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return pixel values uint8 (n, 8, 8) in 0..16, labels int64 (n,), and bool (n,): True for the test split."""
+    try:
+        arrays, _ = read_npz(PATH)
+        return arrays["images"], arrays["labels"].astype(np.int64), arrays["is_test"]
+    except READ_ERRORS as error:
+        raise DamagedError(f"{PATH}, a file of this package, cannot be read ({error}). Reinstall the package.") from error

@@ -1,4 +1,4 @@
-"""What a source of images gives: class names, and examples for each split. No TensorFlow."""
+"""Labelled images of a data set: a store of decoded images, subsets of it, and the data set as a whole. No TensorFlow."""
 
 import threading
 from collections.abc import Mapping, Sequence
@@ -11,37 +11,41 @@ import numpy as np
 from tl_keras.data.decode import decode_image
 from tl_keras.errors import DamagedError
 
-MEMORY_BUDGET = 2**30
+MEMORY_BUDGET = 2**30  # bytes of decoded images that one store keeps
 
 Records = Sequence[bytes] | Sequence[Path] | np.ndarray
 
 
-class Images:
-    """Images that are decoded when they are asked for, and kept while they fit `MEMORY_BUDGET`. Safe to read from several threads.
+class ImageStore:
+    """All images of a data set. They are decoded on first access and kept in memory up to `MEMORY_BUDGET`. Thread-safe.
 
     Args:
-        records: encoded images, files, or pixels uint8 (n, height, width, 3).
-        size: (height, width) where all images have the same.
-        name: what error messages call a record.
+        records: encoded images, image files, or pixels uint8 (n, height, width, 3).
+        size: (height, width) if all images have one size, else None. Pixels bring their own size.
+        name: name of a record in error messages.
     """
 
     def __init__(self, records: Records, *, size: tuple[int, int] | None = None, name: str = "image"):
         self.records, self.name = records, name
         self.size = records.shape[1:3] if isinstance(records, np.ndarray) else size
         self._decoded: list[np.ndarray | None] = [None] * len(records)
-        self._left = MEMORY_BUDGET
+        self._bytes_left = MEMORY_BUDGET
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Image `index`, uint8 (height, width, 3); DamagedError where it cannot be decoded."""
+        """Return image `index`, uint8 (height, width, 3).
+
+        Raises:
+            DamagedError: The image cannot be decoded, or has another size than the store.
+        """
         record = self.records[index]
         if isinstance(record, np.ndarray):
             return record
-        if (kept := self._decoded[index]) is not None:
-            return kept
+        if (image := self._decoded[index]) is not None:
+            return image
         name = str(record) if isinstance(record, Path) else f"{self.name} {index}"
         image = decode_image(record, name)
         if self.size and image.shape[:2] != self.size:
@@ -51,22 +55,22 @@ class Images:
 
     def _keep(self, index: int, image: np.ndarray) -> None:
         with self._lock:
-            if self._decoded[index] is None and image.nbytes <= self._left:
-                self._left -= image.nbytes
+            if self._decoded[index] is None and image.nbytes <= self._bytes_left:
+                self._bytes_left -= image.nbytes
                 self._decoded[index] = image
 
 
 @dataclass(frozen=True, eq=False)
 class Examples:
-    """Labelled images: some of those of a source, which all subsets share.
+    """Labelled images: a subset of a data set. All subsets share one `ImageStore`.
 
     Attributes:
-        images: all images of the source.
-        indices: int64 (n,), where each example lies in `images`.
+        images: all images of the data set.
+        indices: int64 (n,), index of each example in `images`.
         labels: int64 (n,).
     """
 
-    images: Images
+    images: ImageStore
     indices: np.ndarray
     labels: np.ndarray
 
@@ -75,46 +79,46 @@ class Examples:
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """(height, width) where all images have the same."""
+        """(height, width) if all images of the data set have one size, else None."""
         return self.images.size
 
-    def take(self, positions: np.ndarray) -> "Examples":
-        """The examples at `positions` (m,), in that order."""
+    def subset(self, positions: np.ndarray) -> "Examples":
+        """Return the examples at `positions` (m,), in that order."""
         return Examples(self.images, self.indices[positions], self.labels[positions])
 
     def image(self, position: int) -> np.ndarray:
-        """One image, uint8 (height, width, 3)."""
+        """Return one image, uint8 (height, width, 3)."""
         return self.images[int(self.indices[position])]
 
-    def stack(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
-        """The images at `positions`, which have one size: uint8 (m, height, width, 3)."""
+    def load_batch(self, positions: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Return the images at `positions`, uint8 (m, height, width, 3). They must have one size."""
         return np.stack([self.image(position) for position in positions])
 
     @cached_property
     def class_counts(self) -> dict[int, int]:
-        """label -> number of examples, of the labels that occur."""
+        """Number of examples of each label that occurs."""
         labels, counts = np.unique(self.labels, return_counts=True)
         return dict(zip(labels.tolist(), counts.tolist(), strict=True))
 
 
-def make_examples(images: Images, labels: Sequence[int] | np.ndarray) -> Examples:
-    """All `images` with their `labels`."""
+def make_examples(images: ImageStore, labels: Sequence[int] | np.ndarray) -> Examples:
+    """Return all `images` with their `labels` (n,)."""
     return Examples(images, np.arange(len(images)), np.asarray(labels, np.int64))
 
 
 @dataclass(frozen=True, eq=False)
-class Source:
-    """A data set as it was found.
+class DatasetSource:
+    """A data set, opened and checked.
 
     Attributes:
-        name: what the user called it.
-        class_names: of the labels 0, 1, ...
-        train, validation, test: the splits; validation is None where the source has none of its own.
-        fingerprint: SHA-256 of class names, images and labels; another content, another fingerprint.
-        crop_fraction: share of the shorter side that the centre crop keeps, unless the user says otherwise.
-        embedded: whether the package carries it, so that its figures are comparable with nothing else.
-        notes: what a reader of the results must know about the data.
-        groups: name -> labels of the classes that have it in common, e.g. cat and dog among breeds.
+        name: value of the setting `dataset`.
+        class_names: names of the labels 0, 1, ...
+        train, validation, test: official splits. `validation` is None if the data set has none.
+        fingerprint: SHA-256 of the content; see `utils.hashing`.
+        crop_fraction: default fraction of the shorter side that the centre crop keeps.
+        embedded: True if the data set is part of this package. Results on it are not comparable with published ones.
+        notes: remarks on the data for readers of the results.
+        superclasses: name -> labels of its classes, e.g. `cat` and `dog` among breeds.
     """
 
     name: str
@@ -126,4 +130,4 @@ class Source:
     crop_fraction: float = 1.0
     embedded: bool = False
     notes: tuple[str, ...] = ()
-    groups: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    superclasses: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

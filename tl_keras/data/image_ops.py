@@ -1,7 +1,8 @@
-"""Operations on images that TensorFlow alone can do: images uint8 (b, h, w, 3), and of each image one value, float32 (b,) -> images uint8.
+"""Image operations in plain TensorFlow: (images uint8 (b, h, w, 3), values float32 (b,), one per image) -> images uint8.
 
-They are those of Pillow, to within a grey level, as torchvision's augmentations have them; KerasCV's own differ: its brightness adds,
-its contrast is about the mean of each channel, and its equalisation takes another step.
+They equal Pillow's to within one grey level, as torchvision's augmentations do. KerasCV's layers of these names do not replace
+them: brightness adds a constant, contrast uses the mean of each channel, equalization rounds its step differently, posterization
+takes one value per batch, and sharpness fails on images below 3 pixels.
 """
 
 from typing import TYPE_CHECKING
@@ -13,19 +14,19 @@ GREY = (0.299, 0.587, 0.114)
 
 
 def identity(images: "tf.Tensor", values: "tf.Tensor") -> "tf.Tensor":
-    """The images as they are."""
+    """Return the images unchanged."""
     return images
 
 
 def brightness(images: "tf.Tensor", factors: "tf.Tensor") -> "tf.Tensor":
-    """Multiply by the factor: 0 is black, 1 the image."""
+    """Multiply pixels by the factor: 0 gives black, 1 the image."""
     import tensorflow as tf
 
     return to_uint8(tf.cast(images, tf.float32) * factors[:, None, None, None])
 
 
 def contrast(images: "tf.Tensor", factors: "tf.Tensor") -> "tf.Tensor":
-    """Multiply what differs from the mean grey of the image: 0 is flat grey, 1 the image."""
+    """Scale the difference from the mean grey of the image: 0 gives flat grey, 1 the image."""
     import tensorflow as tf
 
     pixels = tf.cast(images, tf.float32)
@@ -34,7 +35,10 @@ def contrast(images: "tf.Tensor", factors: "tf.Tensor") -> "tf.Tensor":
 
 
 def sharpness(images: "tf.Tensor", factors: "tf.Tensor") -> "tf.Tensor":
-    """Multiply what differs from the smoothed image, but for its border: 0 is smooth, 1 the image, above 1 sharper."""
+    """Scale the difference from the smoothed image: 0 gives the smoothed image, 1 the image, above 1 a sharper one.
+
+    The border of one pixel is unchanged.
+    """
     import tensorflow as tf
 
     pixels = tf.cast(images, tf.float32)
@@ -46,7 +50,7 @@ def sharpness(images: "tf.Tensor", factors: "tf.Tensor") -> "tf.Tensor":
 
 
 def posterize(images: "tf.Tensor", bits: "tf.Tensor") -> "tf.Tensor":
-    """Keep the highest bits of each pixel, a number of them that is rounded."""
+    """Keep the highest bits of every pixel. Their number, `bits`, is rounded."""
     import tensorflow as tf
 
     shifts = tf.cast(8 - tf.round(bits), tf.uint8)[:, None, None, None]
@@ -54,7 +58,7 @@ def posterize(images: "tf.Tensor", bits: "tf.Tensor") -> "tf.Tensor":
 
 
 def equalize(images: "tf.Tensor", values: "tf.Tensor") -> "tf.Tensor":
-    """Spread the values of each channel evenly over 0..255; takes no value."""
+    """Equalize the histogram of each channel. `values` are unused."""
     import tensorflow as tf
 
     shape = tf.shape(images)
@@ -65,17 +69,17 @@ def equalize(images: "tf.Tensor", values: "tf.Tensor") -> "tf.Tensor":
     step = (shape[1] * shape[2] - highest)[:, None] // 255
     table = tf.minimum((step // 2 + tf.cumsum(counts, axis=1, exclusive=True)) // tf.maximum(step, 1), 255)
     table = tf.cast(tf.where(step > 0, table, tf.range(256)), tf.uint8)
-    spread = tf.gather(tf.reshape(table, [-1]), channels + offsets)
-    return tf.transpose(tf.reshape(spread, [shape[0], 3, shape[1], shape[2]]), [0, 2, 3, 1])
+    equalized = tf.gather(tf.reshape(table, [-1]), channels + offsets)
+    return tf.transpose(tf.reshape(equalized, [shape[0], 3, shape[1], shape[2]]), [0, 2, 3, 1])
 
 
 def blend(base: "tf.Tensor", pixels: "tf.Tensor", factors: "tf.Tensor") -> "tf.Tensor":
-    """base + factor (pixels - base) as uint8; factors (b,)."""
+    """Return base + factor * (pixels - base) as uint8. `factors` are (b,)."""
     return to_uint8(base + factors[:, None, None, None] * (pixels - base))
 
 
 def to_uint8(pixels: "tf.Tensor") -> "tf.Tensor":
-    """Rounded, and clipped to 0..255."""
+    """Round to the nearest integer and clip to 0..255."""
     import tensorflow as tf
 
     return tf.saturate_cast(tf.round(pixels), tf.uint8)

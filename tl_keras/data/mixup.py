@@ -1,7 +1,9 @@
-"""Mixtures of the images of a batch and of their targets. Stateless: how much of its partner an image gets, its own seed decides.
+"""Mixup and cutmix: mixtures of two images of a batch and of their targets.
 
-Its partner is the image before it in the batch, which the order of the epoch has made random; so, unlike all else, a mixture depends on
-the batch, and on its size. Each is (images (b, h, w, 3), targets float32 (b, classes), draws (b, 4 or more)) -> images float32, targets.
+An image is mixed with the one before it in the batch. The order of an epoch is random, so the partner is too. Hence a mixture
+depends on the batch and its size, unlike other augmentations; how much of the partner is taken depends only on the image's seed.
+
+All functions map (images (b, h, w, 3), targets float32 (b, classes), draws (b, 3 or more)) to (images float32, targets float32).
 """
 
 from typing import TYPE_CHECKING
@@ -9,43 +11,44 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import tensorflow as tf
 
-Mixture = tuple["tf.Tensor", "tf.Tensor"]
+Mixture = tuple["tf.Tensor", "tf.Tensor"]  # images, targets
 
 
 def mixup(images: "tf.Tensor", targets: "tf.Tensor", draws: "tf.Tensor") -> Mixture:
-    """Weighted means of two images, with a weight from Beta(1, 1), the uniform distribution (Zhang et al. 2018, alpha 1 on CIFAR-10)."""
+    """Return weighted means of two images. The weight is from Beta(1, 1), which is uniform (Zhang et al. 2018, alpha 1)."""
     import tensorflow as tf
 
-    share = draws[:, 0]
+    weights = draws[:, 0]
     pixels = tf.cast(images, tf.float32)
-    return _mean(pixels, share[:, None, None, None]), _mean(targets, share[:, None])
+    return _mean(pixels, weights[:, None, None, None]), _mean(targets, weights[:, None])
 
 
 def cutmix(images: "tf.Tensor", targets: "tf.Tensor", draws: "tf.Tensor") -> Mixture:
-    """A rectangle of another image, its area drawn from the uniform distribution (Yun et al. 2019, alpha 1).
+    """Replace a rectangle by that of another image. Its area is drawn from the uniform distribution (Yun et al. 2019, alpha 1).
 
-    It has the shape of the image and a centre anywhere in it. What lies outside is lost; targets are mixed as pixels really are.
+    The rectangle has the aspect ratio of the image and a centre anywhere in it, and is clipped at the border. Targets are weighted
+    by the area that is really replaced.
     """
     import tensorflow as tf
 
     pixels = tf.cast(images, tf.float32)
-    side = tf.sqrt(draws[:, 0])
-    rows, columns = (_within(tf.shape(images)[axis], draws[:, axis], side) for axis in (1, 2))
-    other = tf.cast(rows[:, :, None] & columns[:, None, :], tf.float32)
-    return _mean(pixels, 1 - other[..., None]), _mean(targets, 1 - tf.reduce_mean(other, axis=(1, 2))[:, None])
+    fractions = tf.sqrt(draws[:, 0])
+    rows, columns = (_interval_mask(tf.shape(images)[axis], draws[:, axis], fractions) for axis in (1, 2))
+    mask = tf.cast(rows[:, :, None] & columns[:, None, :], tf.float32)
+    return _mean(pixels, 1 - mask[..., None]), _mean(targets, 1 - tf.reduce_mean(mask, axis=(1, 2))[:, None])
 
 
-def _mean(values: "tf.Tensor", share: "tf.Tensor") -> "tf.Tensor":
-    """`share` of each, and the rest of the one before it."""
+def _mean(values: "tf.Tensor", weights: "tf.Tensor") -> "tf.Tensor":
+    """Return the weighted mean of each entry and the one before it. `weights` are those of the entry itself."""
     import tensorflow as tf
 
-    return share * values + (1 - share) * tf.roll(values, 1, axis=0)
+    return weights * values + (1 - weights) * tf.roll(values, 1, axis=0)
 
 
-def _within(length: "tf.Tensor", centres: "tf.Tensor", shares: "tf.Tensor") -> "tf.Tensor":
-    """Which of `length` places lie in the interval about each centre, in [0, 1), that is this share of them: bool (b, length)."""
+def _interval_mask(length: "tf.Tensor", centres: "tf.Tensor", fractions: "tf.Tensor") -> "tf.Tensor":
+    """Return a mask, bool (b, length), of the positions within an interval of `fractions * length` around each centre in [0, 1)."""
     import tensorflow as tf
 
     size = tf.cast(length, tf.float32)
-    places = tf.range(size) + 0.5
-    return tf.abs(places - (centres * size)[:, None]) < (shares * size / 2)[:, None]
+    positions = tf.range(size) + 0.5
+    return tf.abs(positions - (centres * size)[:, None]) < (fractions * size / 2)[:, None]

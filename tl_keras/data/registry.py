@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from tl_keras.config import DataConfig
 from tl_keras.data import folder
-from tl_keras.data.examples import Source
+from tl_keras.data.examples import DatasetSource
 from tl_keras.errors import ConfigError, unknown
 
 TFDS_NAME = re.compile(r"[a-z][a-z0-9_]*(/[A-Za-z0-9_.-]+)?")
@@ -85,7 +85,7 @@ def _find_entry(name: str) -> DatasetInfo:
     return DATASETS.get(name) or DatasetInfo(name, "a TFDS set", "tfds", labels=())
 
 
-def load_source(config: DataConfig) -> Source:
+def load_source(config: DataConfig) -> DatasetSource:
     """Open the data set of `config`. A missing TFDS set is downloaded if its host answers.
 
     Only `dataset`, `data_dir`, `label` and `on_corrupt` of `config` are used.

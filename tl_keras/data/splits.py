@@ -1,23 +1,24 @@
-"""Who trains, who validates, who tests: stratified, seeded and nested. NumPy alone."""
+"""Training, validation and test splits: stratified, seeded and nested. NumPy only."""
 
 import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from tl_keras.config import DataConfig
-from tl_keras.data.examples import Examples, Source
+from tl_keras.data.examples import DatasetSource, Examples
 from tl_keras.errors import ConfigError, unknown
+from tl_keras.utils.text import join_names
 
 TEST_FRACTION = 0.2
-TEST_SEED = 0  # the test split is the same whatever the seed of a run
+TEST_SEED = 0  # the test split does not depend on the seed of a run
+MAX_LISTED = 10
 
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The examples of a run; `validation` is None where there is none. `test` is scored once, at the end."""
+    """The examples of a run, or of a data set. `validation` is None if there is none. A run scores `test` once, at the end."""
 
     train: Examples
     validation: Examples | None
@@ -25,10 +26,12 @@ class Splits:
 
 
 def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
-    """A random order of which every prefix has, of every class, its share to within one example; every block to within two.
+    """Return a random order with stratified prefixes.
 
-    The j-th of a class's m examples among n may come from place j n / m on, and must before place (j + 1) n / m; whichever must
-    soonest comes next (the earliest-due-date schedule of Steiner and Yeomans 1993, which keeps all of these windows).
+    In every prefix each class is within one example of its proportion, in every contiguous block within two.
+
+    Example j of a class with m of n examples gets the window [j n / m, (j + 1) n / m). Positions are filled earliest deadline
+    first, which meets all windows (Steiner and Yeomans 1993).
 
     Args:
         labels: int64 (n,).
@@ -38,19 +41,19 @@ def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
         A permutation of range(n), int64 (n,).
     """
     shuffled = np.random.default_rng(seed).permutation(len(labels))
-    opens, closes = _windows(labels[shuffled])
-    arrivals = iter(np.argsort(opens, kind="stable").tolist())
-    order, waiting, arrival = [], [], next(arrivals, None)
-    for place in range(len(labels)):
-        while arrival is not None and opens[arrival] <= place:
-            heapq.heappush(waiting, (closes[arrival], arrival))
-            arrival = next(arrivals, None)
-        order.append(heapq.heappop(waiting)[1])
+    releases, deadlines = _windows(labels[shuffled])
+    by_release = iter(np.argsort(releases, kind="stable").tolist())
+    order, released, upcoming = [], [], next(by_release, None)
+    for position in range(len(labels)):
+        while upcoming is not None and releases[upcoming] <= position:
+            heapq.heappush(released, (deadlines[upcoming], upcoming))
+            upcoming = next(by_release, None)
+        order.append(heapq.heappop(released)[1])
     return shuffled[np.asarray(order, np.int64)]
 
 
 def _windows(labels: np.ndarray) -> tuple[list[int], list[int]]:
-    """The first place that each example may take, and the place that it must come before, by its rank in its class."""
+    """Return the window of each example: its first allowed position, and the position that it must precede."""
     _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
     ranks = np.empty(len(labels), np.int64)
     ranks[np.argsort(classes, kind="stable")] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
@@ -58,131 +61,135 @@ def _windows(labels: np.ndarray) -> tuple[list[int], list[int]]:
     return (ranks * len(labels) // sizes).tolist(), (-(-(ranks + 1) * len(labels) // sizes)).tolist()
 
 
-def make_splits(source: Source, config: DataConfig, seed: int) -> Splits:
-    """The splits of a run.
+def make_splits(source: DatasetSource, config: DataConfig, seed: int) -> Splits:
+    """Return the splits of a run.
 
-    In the stratified order of the train split, validation comes first (unless the source has its own), then what is trained on:
-    so validation is the same for every fraction, and a larger fraction contains the smaller ones. Of that, `keep` takes its shares;
-    a limit, at the end, takes each class in proportion to what is left of it.
+    The train split of the source is put in stratified order. Its first examples are for validation, unless the source has an
+    official validation split; the next ones are for training. So validation is the same for every fraction, and a larger fraction
+    contains the smaller ones. Then `keep` subsamples classes. Last, `limit_train` takes a stratified part of what is left.
 
     Raises:
-        ConfigError: a split would be empty, nothing of some class would be trained on, or `keep` is impossible.
+        ConfigError: A split would be empty, a class would have no training image, or `keep` is impossible.
     """
     rest = order = stratified_order(source.train.labels, seed)
     validation = source.validation
     if validation is None and config.validation_fraction > 0:
-        num_validation = _share("validation_fraction", config, len(order))
-        validation, rest = source.train.take(order[:num_validation]), order[num_validation:]
-    num_train = len(rest) if config.fraction == 1 else _share("fraction", config, len(order))
-    train = _limit(keep_shares(source.train.take(rest[:num_train]), source, config.keep), config.limit_train, seed)
+        num_validation = _count("validation_fraction", config, len(order))
+        validation, rest = source.train.subset(order[:num_validation]), order[num_validation:]
+    num_train = len(rest) if config.fraction == 1 else _count("fraction", config, len(order))
+    train = _limit(subsample_classes(source.train.subset(rest[:num_train]), source, config.keep), config.limit_train, seed)
     _check_classes(source, train, config)
     return Splits(train, validation, _limit(source.test, config.limit_test, TEST_SEED))
 
 
 def parse_keep(keep: str) -> dict[str, float]:
-    """The name of each class or group of classes and the share of it to keep, from e.g. `cat:0.25,dog:0.5`.
+    """Return class or superclass -> fraction to keep, e.g. `{"cat": 0.25, "dog": 0.5}` for `cat:0.25,dog:0.5`.
 
     Raises:
-        ConfigError: not name:share pairs, a share outside (0, 1], or a name that is there twice.
+        ConfigError: A pair is not name:fraction, a fraction is outside (0, 1], or a name occurs twice.
     """
-    shares = {}
+    fractions = {}
     for pair in filter(None, keep.split(",")):
-        name, _, share = (part.strip() for part in pair.rpartition(":"))
+        name, _, fraction = (part.strip() for part in pair.rpartition(":"))
         try:
-            shares[name] = float(share) if name and name not in shares else 0.0
+            fractions[name] = float(fraction) if name and name not in fractions else 0.0
         except ValueError:
-            shares[name] = 0.0
-        if not 0 < shares[name] <= 1:
+            fractions[name] = 0.0
+        if not 0 < fractions[name] <= 1:
             raise ConfigError(
-                f"{pair.strip()}: expected different names, each with a share in (0, 1], e.g. cat:0.25.", setting="keep", value=keep
+                f"{pair.strip()}: expected different names, each with a fraction in (0, 1], e.g. cat:0.25.", setting="keep", value=keep
             )
-    return shares
+    return fractions
 
 
-def keep_shares(train: Examples, source: Source, keep: str) -> Examples:
-    """Of each class or group that `keep` names, its share of the images in `train`, to the nearest image; of the others, all.
+def subsample_classes(train: Examples, source: DatasetSource, keep: str) -> Examples:
+    """Subsample the classes or superclasses in `keep` to their fractions, rounded to the nearest image.
 
-    They are the first in the order of `train`. So the choice is seeded, a larger share contains the smaller, and where that order is
-    stratified, the classes of a group are thinned alike. Validation, which is carved out before, keeps all images.
+    Other classes are unchanged. The first examples in the order of `train` are kept. So the choice depends on the seed of that
+    order, a larger fraction contains the smaller ones, and in a stratified order the classes of a superclass keep their
+    proportions. Validation examples are carved out before and are all kept.
 
-    Report D's splits of Oxford-IIIT Pet (1,188 cats, 2,492 dogs), with `validation_fraction` 0.2, come out as
+    The splits of source report D on Oxford-IIIT Pet (1,188 cats, 2,492 dogs) with `validation_fraction=0.2`:
 
         ========================  ==================  ==================
-        split                     train / validation  reported
+        train / validation        ours                published
         ========================  ==================  ==================
         normal                    2944 / 736          2944 / 736
         dog majority, `cat:0.25`  2232 / 736          2227 / 712
         cat majority, `dog:0.25`  1448 / 736          1450 / 726
         ========================  ==================  ==================
 
-    The reported ones differ in validation, where every rule that gives it a share of each class, rounded up, down or to the nearest,
-    by class, by species or in all, gives the three splits the same, between 734 and 739. Drawing for each image on its own whether it
-    is validated, and whether it is kept, could give them: all lie within one standard deviation (24 images) of these shares.
+    The published validation sizes differ between the three splits. No rule that takes a fraction of each class gives that: whether
+    rounded up, down or to the nearest, by class, by species or in total, all three sizes are equal and between 734 and 739. An
+    independent random draw for every image could: all published sizes are within one standard deviation (24 images) of its mean.
 
     Raises:
-        ConfigError: an unknown name, a class that is named twice, or nothing left.
+        ConfigError: A name is unknown, or a class is named twice.
     """
-    taken = np.ones(len(train), bool)
-    named: dict[int, str] = {}
-    for name, share in parse_keep(keep).items():
+    is_kept = np.ones(len(train), bool)
+    named: dict[int, str] = {}  # label -> the name in `keep` that covers it
+    for name, fraction in parse_keep(keep).items():
         labels = _labels(name, source, keep)
         if twice := [label for label in labels if label in named]:
             names = f"{named[twice[0]]} and {name}"
             raise ConfigError(f"{names} both name the class {source.class_names[twice[0]]}. Name it once.", setting="keep", value=keep)
         named |= dict.fromkeys(labels, name)
         members = np.flatnonzero(np.isin(train.labels, labels))
-        taken[members[round(share * len(members)) :]] = False
-    return train.take(np.flatnonzero(taken))
+        is_kept[members[round(fraction * len(members)) :]] = False
+    return train.subset(np.flatnonzero(is_kept))
 
 
-def _labels(name: str, source: Source, keep: str) -> tuple[int, ...]:
-    """The classes that a name of `keep` means."""
-    known = {**{class_name: (label,) for label, class_name in enumerate(source.class_names)}, **source.groups}
+def _labels(name: str, source: DatasetSource, keep: str) -> tuple[int, ...]:
+    """Return the labels of a class or superclass. A superclass hides a class of the same name."""
+    known = {**{class_name: (label,) for label, class_name in enumerate(source.class_names)}, **source.superclasses}
     if name not in known:
-        raise ConfigError(str(unknown("class or group of classes", name, known)), setting="keep", value=keep)
+        raise ConfigError(str(unknown("class or superclass", name, known)), setting="keep", value=keep)
     return known[name]
 
 
-def arrange(found: Mapping[str, Examples]) -> dict[str, Any]:
-    """The fields train, validation, test and notes of a Source, from the splits that a data set has.
+def assign_splits(found: Mapping[str, Examples]) -> tuple[Splits, tuple[str, ...]]:
+    """Return the splits of a data set and notes on them, given those that it has.
 
-    Without a test split that is labelled, validation is the test split; without that, a fifth of train is carved out.
+    Without a labelled test split, the validation split is used for testing. Without that too, a fifth of train is carved out.
 
     Raises:
-        ConfigError: the train split is empty or unlabelled.
+        ConfigError: The train split is empty or unlabelled.
     """
     labelled = {name: examples for name, examples in found.items() if len(examples) and examples.labels.min() >= 0}
     if "train" not in labelled:
         raise ConfigError("The train split has no labelled images. Choose another data set or label.")
     train, validation, test = (labelled.get(name) for name in ("train", "validation", "test"))
     if test is not None:
-        return {"train": train, "validation": validation, "test": test, "notes": ()}
+        return Splits(train, validation, test), ()
     if validation is not None:
-        return {"train": train, "validation": None, "test": validation, "notes": ("no labelled test split: the validation split is it",)}
+        return Splits(train, None, validation), ("no labelled test split: the validation split is used for testing",)
     order = stratified_order(train.labels, TEST_SEED)
     num_test = max(1, round(TEST_FRACTION * len(order)))
-    rest, carved = (train.take(np.sort(part)) for part in (order[num_test:], order[:num_test]))
+    rest, carved = (train.subset(np.sort(part)) for part in (order[num_test:], order[:num_test]))
     note = f"no test split: {num_test} of the {len(order)} images carved out, stratified, with seed {TEST_SEED}"
-    return {"train": rest, "validation": None, "test": carved, "notes": (note,)}
+    return Splits(rest, None, carved), (note,)
 
 
-def _share(name: str, config: DataConfig, num_examples: int) -> int:
-    value = getattr(config, name)
-    if not (share := round(value * num_examples)):
-        raise ConfigError(f"that is 0 of the {num_examples} images of {config.dataset}. Use a larger fraction.", setting=name, value=value)
-    return share
+def _count(setting: str, config: DataConfig, num_examples: int) -> int:
+    """Return the number of examples that a fraction stands for, at least one."""
+    value = getattr(config, setting)
+    if not (count := round(value * num_examples)):
+        raise ConfigError(
+            f"that is 0 of the {num_examples} images of {config.dataset}. Use a larger fraction.", setting=setting, value=value
+        )
+    return count
 
 
-def _check_classes(source: Source, train: Examples, config: DataConfig) -> None:
+def _check_classes(source: DatasetSource, train: Examples, config: DataConfig) -> None:
     missing = [source.class_names[label] for label in source.train.class_counts if label not in train.class_counts]
     if missing:
-        some = ", ".join(missing[:10]) + (", ..." if len(missing) > 10 else "")
         raise ConfigError(
             f"The {len(train)} images to train on (`fraction={config.fraction}`, `validation_fraction={config.validation_fraction}`, "
-            f"`keep={config.keep}`, `limit_train={config.limit_train}`) have none of {len(missing)} of the "
-            f"{len(source.train.class_counts)} classes of {source.name}: {some}. Train on more."
+            f"`keep={config.keep}`, `limit_train={config.limit_train}`) include none of {len(missing)} of the "
+            f"{len(source.train.class_counts)} classes of {source.name}: {join_names(missing, MAX_LISTED)}. Train on more images."
         )
 
 
 def _limit(examples: Examples, limit: int, seed: int) -> Examples:
-    return examples.take(stratified_order(examples.labels, seed)[:limit]) if 0 < limit < len(examples) else examples
+    """Return at most `limit` examples, stratified; 0: all."""
+    return examples.subset(stratified_order(examples.labels, seed)[:limit]) if 0 < limit < len(examples) else examples

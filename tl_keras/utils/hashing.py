@@ -1,4 +1,15 @@
-"""SHA-256 of a data set's content."""
+"""SHA-256 fingerprints of data sets.
+
+A fingerprint identifies content: the header that a loader chooses, and then every part in order. Each is hashed after its length
+in bytes, so a byte cannot move from one part to the next unnoticed. The loaders of `tl_keras.data` cover:
+
+    digits    header `digits` or `digits parity`; pixel values, labels of the task, mask of the test split
+    glyphs    header `glyphs`; pixels, labels
+    folder    header `folder`; for each readable file its path in the folder and the SHA-256 of its content
+    tfds      header of set name, version, label, class names and sizes of the splits; encoded images, labels
+
+Paths outside the data set, the seed of a run and its split settings are not covered.
+"""
 
 import hashlib
 from collections.abc import Iterable
@@ -7,7 +18,10 @@ import numpy as np
 
 
 def fingerprint(header: str, parts: Iterable[bytes | np.ndarray]) -> str:
-    """Hex digest over `header` and `parts`, each with its length, so that nothing can move from one to the next unnoticed."""
+    """Return the SHA-256 hex digest over `header` and `parts`, each preceded by its length.
+
+    Of an array only the bytes count, in C order. Its shape and dtype do not, so name them in `header` if they can vary.
+    """
     digest = hashlib.sha256()
     for part in [header.encode(), *parts]:
         content = part.tobytes() if isinstance(part, np.ndarray) else part
