@@ -1,1 +1,1 @@
-"""The experiments of the five reports, one short file each."""
+"""Experiments that repeat the five source reports, one short module each."""

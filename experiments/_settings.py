@@ -1,13 +1,20 @@
-"""What several experiments share: the settings of each report, and how small their quick and smoke profiles are."""
+"""Settings of the source reports, and sizes of the quick and smoke profiles, that several experiments use.
+
+Every setting is *said* by the text of a source report, *shown* by its code, or *chosen* here.
+"""
 
 from types import MappingProxyType
 
+from tl_keras.backbones import get_backbone, resnet_equivalent_stages
 from tl_keras.config import RunConfig
-from tl_keras.runs.experiment import SMOKE_SETTINGS, Profile, like_resnet
+from tl_keras.runs.experiment import SMOKE_SETTINGS, Profile
 
 RESNET_STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 
-# Report A, COMP5541: 224 px, ImageNet weights, 10 epochs, batches of 64. The optimizer is not named; see part_a.
+# Source report A, "COMP5541 Assignment 1, Question 3".
+# Said: CIFAR-10, ImageNet weights, batches of 64 (for part A), 10 epochs (for part B; the curves of A and C end at epoch 10).
+# Chosen: 224 px, the normalization of the weights, SGD at learning rate 0.001 with momentum 0.9, a test of the last epoch, and frozen
+# stages in training mode, as PyTorch leaves them. About 33 s per epoch of 25,000 images make 224 px likely.
 COMP5541 = MappingProxyType(
     {
         "dataset": "cifar10",
@@ -22,9 +29,10 @@ COMP5541 = MappingProxyType(
     }
 )
 
-# Report C, "Pre-trained Models on ImageNet": SGD with momentum 0.9 and a cosine over 20 epochs, normalised by CIFAR-10's statistics.
-# The rate is that of its newest layer under "different lr"; the batch size is not given. Rotation and flip are named for the
-# runs at 224 px and taken for all.
+# Source report C, "Pre-trained Models on ImageNet".
+# Said: CIFAR-10 and its normalization; for one experiment SGD, momentum 0.9 and a cosine over 20 epochs; at 224 px rotation and flip.
+# Chosen: the same optimizer, schedule and augmentation for all rows, batches of 128, a test of the last epoch, and frozen stages in
+# training mode. The learning rate is that of the head in the row "different lr".
 CIFAR_TABLE = MappingProxyType(
     {
         "dataset": "cifar10",
@@ -43,8 +51,12 @@ CIFAR_TABLE = MappingProxyType(
     }
 )
 
-# Report D, KTH: Oxford-IIIT Pet, a fifth of trainval for validation, resize 256, crop 224, 10 epochs at rate 0.001, tested once
-# at the end. The batch size is not given.
+# Source report D, "Transfer Learning Via Default Project 1" (KTH).
+# Said: Oxford-IIIT Pet, a fifth of trainval for validation, resize to 256 and crop to 224, 10 epochs at learning rate 0.001, one test at
+# the end. Shown: batches of 32, SGD with momentum 0.9 and Nesterov.
+# What differs in every experiment with these settings: the learning rate is constant, where the code of most tables divides it by ten
+# after epoch 7. BatchNorm of frozen and trained stages runs in training mode throughout, where the code runs it on its running
+# statistics from epoch 2 on.
 PETS = MappingProxyType(
     {
         "dataset": "oxford_iiit_pet",
@@ -62,14 +74,14 @@ PETS = MappingProxyType(
     }
 )
 
-# All images of the pets at 96 px, and one epoch for each phase of gradual unfreezing over a ResNet and one more.
+# All pets at 96 px. Gradual unfreezing of a ResNet has six phases; seven epochs give at least one to each.
 PETS_QUICK = Profile(MappingProxyType({"epochs": 7}), max_image_size=96)
 
-# Enough images for one of each breed where only a quarter of the cats is kept, and an epoch for each phase of any backbone at hand.
+# Gradual unfreezing needs at least one epoch per phase; eight are enough for every backbone that is tested.
 GRADUAL_SMOKE = Profile(MappingProxyType({**SMOKE_SETTINGS, "epochs": 8}), max_image_size=64)
 
 
 def last(base: RunConfig, number: int) -> str:
-    """The strategy that trains the head and what lies where a ResNet has its last `number` stages; 0 is the head alone."""
-    stages = like_resnet(base, *RESNET_STAGES[len(RESNET_STAGES) - number :])
+    """Return the strategy that trains the head and the equivalent of the last `number` stages of a ResNet; 0: the head alone."""
+    stages = resnet_equivalent_stages(get_backbone(base.model.backbone), *RESNET_STAGES[len(RESNET_STAGES) - number :])
     return f"last:{len(stages)}"

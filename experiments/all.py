@@ -1,9 +1,9 @@
-"""Every experiment, one after the other, and a page that joins them.
+"""Every experiment, one after the other, and a page that combines their reports.
 
 Command: `make exp-all`, or `python -m experiments.all`; `make exp-all ARGS=--profile=smoke` runs every row in seconds.
 
-Flags are those of `tl-keras train`, for all experiments alike. An experiment whose rows set what a flag would set refuses it,
-says so at the end, and does not keep the others from running.
+All experiments take the flags of `tl-keras train`. An experiment refuses a flag if its rows set that setting themselves. The other
+experiments still run, and the refusals are listed at the end.
 """
 
 import importlib
@@ -15,7 +15,7 @@ from tl_keras.runs.experiment import Experiment
 
 
 def experiments() -> list[Experiment]:
-    """All experiments of this directory, by name."""
+    """Return all experiments of this directory, by name."""
     return [importlib.import_module(f"experiments.{path.stem}").EXPERIMENT for path in experiment_files() if path.stem != "all"]
 
 

@@ -1,13 +1,15 @@
-"""Report D, "Transfer Learning Via Default Project 1": cat or dog, with the last layer of ResNet18 alone.
+"""Cat or dog, with the last layer of ResNet18 alone (source report D, "Transfer Learning Via Default Project 1").
 
-Question: how well does a linear classifier on ImageNet features tell the cats of Oxford-IIIT Pet from its dogs?
+Question: How well does a linear classifier on ImageNet features tell the cats of Oxford-IIIT Pet from its dogs?
 
 Command: `make exp-pets-binary`, or `python -m experiments.pets_binary`
 
-The report: 98.39 % (99 % was the aim); Adam at 0.001, binary cross-entropy, 10 epochs.
+Said by the source report: 98.39 % (99 % was the aim), two class scores, binary cross-entropy.
 
-What differs: two logits with a softmax; their difference is the one logit of binary cross-entropy, so the model is the same and
-its head has one redundant row. Frozen stages run in training mode, as PyTorch leaves them.
+Shown by its code: one logit with a sigmoid, Adam at 0.001 without a schedule, 10 epochs.
+
+What differs: two logits with a softmax. Their difference is the one logit of binary cross-entropy, so the model is the same and its
+head has one redundant row of weights. `experiments/_settings.py` describes how BatchNorm differs.
 """
 
 import sys
@@ -16,12 +18,12 @@ from types import MappingProxyType
 from experiments._settings import PETS, PETS_QUICK
 from tl_keras.cli.experiment import experiment_main
 from tl_keras.config import RunConfig
-from tl_keras.runs.experiment import Experiment, Row
+from tl_keras.runs.experiment import Experiment, RunSpec
 
 
-def rows(base: RunConfig) -> list[Row]:
-    """The one row."""
-    return [Row(label="cat or dog", group="last layer", config=base, reported={"test accuracy": 98.39})]
+def rows(base: RunConfig) -> list[RunSpec]:
+    """Return the one row."""
+    return [RunSpec(label="cat or dog", line="last layer", config=base, published={"test accuracy": 98.39})]
 
 
 EXPERIMENT = Experiment(

@@ -1,13 +1,17 @@
-"""Report D, "Transfer Learning Via Default Project 1": what do rate, L2 and augmentation change at l = 3?
+"""Learning rate, L2 and augmentation of ResNet18 on pets (source report D, "Transfer Learning Via Default Project 1").
 
-Question: ResNet18 on 37 breeds, the head and the last three stages trained at once; one factor changed at a time.
+Question: On 37 breeds, with the head and the last three stages trained at once, what does a change of one setting do?
 
 Command: `make exp-pets-factors`, or `python -m experiments.pets_factors`
 
-The report: baseline 88.91, rate 0.01 88.25, L2 0.01 88.58, augmentation (flip, rotation by 20 degrees, colour jitter) 89.72 %.
+Said by the source report, for l = 3: baseline 88.91 %, learning rate 0.01 88.25 %, L2 0.01 88.58 %, augmentation (flip, rotation,
+jitter) 89.72 %.
 
-What differs: the batch size is not given, 32 is taken, and the strength of the jitter is ours. Augmentation happens at the
-source resolution, before resize and crop. Frozen stages run in training mode, as PyTorch leaves them.
+Shown by its code: l = 3 trains the head, layer4 and layer3. The higher learning rate is 0.005. Augmentation also crops at random, and
+augments the validation images too.
+
+What differs: l = 3 trains layer2 as well, the learning rate is 0.01 and augmentation has no random crop, as the text suggests.
+Augmentation happens at the source resolution, before resize and crop. `experiments/_settings.py` lists further differences.
 """
 
 import sys
@@ -16,9 +20,9 @@ from types import MappingProxyType
 from experiments._settings import PETS, PETS_QUICK, last
 from tl_keras.cli.experiment import experiment_main
 from tl_keras.config import RunConfig
-from tl_keras.runs.experiment import Experiment, Row
+from tl_keras.runs.experiment import Experiment, RunSpec
 
-# Label -> what changes, and the reported test accuracy in per cent.
+# Label -> (changed settings, published test accuracy in per cent).
 FACTORS = MappingProxyType(
     {
         "baseline": ({}, 88.91),
@@ -29,17 +33,17 @@ FACTORS = MappingProxyType(
 )
 
 
-def rows(base: RunConfig) -> list[Row]:
-    """The baseline and one row for each factor."""
+def rows(base: RunConfig) -> list[RunSpec]:
+    """Return the baseline and one row per factor."""
     return [
-        Row(label=label, group="l = 3", config=base.replace(strategy=last(base, 3), **changes), reported={"test accuracy": figure})
-        for label, (changes, figure) in FACTORS.items()
+        RunSpec(label=label, line="l = 3", config=base.replace(strategy=last(base, 3), **settings), published={"test accuracy": accuracy})
+        for label, (settings, accuracy) in FACTORS.items()
     ]
 
 
 EXPERIMENT = Experiment(
     name="pets_factors",
-    title="Rate, L2 and augmentation with the last three stages of ResNet18",
+    title="Learning rate, L2 and augmentation with the last three stages of ResNet18",
     question="Which change of one setting helps when three stages are fine-tuned?",
     settings=PETS,
     rows=rows,

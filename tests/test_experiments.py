@@ -1,4 +1,4 @@
-"""Every experiment by name: its rows are those of the reports' tables, all can be planned at every size, and stand-ins are marked."""
+"""Every experiment by name: its rows are those of the reports' tables, all can be resolved at every size, and stand-ins are marked."""
 
 import importlib
 import re
@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from experiments.all import experiments
+from tl_keras.backbones import get_backbone, resnet_equivalent_stages
 from tl_keras.cli import experiment
-from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError, MissingError
-from tl_keras.report import load_experiment
-from tl_keras.runs.experiment import PROFILES, SMOKE, Order, available, execute, like_resnet
-from tl_keras.runs.setup import plan
+from tl_keras.report import load_experiment, write_report
+from tl_keras.runs.experiment import PROFILES, SMOKE, ExperimentOptions, resolve_rows, run_experiment
+from tl_keras.runs.resolve import resolve
 
 ROOT = Path(__file__).parents[1]
 EXPERIMENTS = {experiment.name: experiment for experiment in experiments()}
@@ -60,7 +60,7 @@ TABLES = {
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_number_of_rows(name):
     rows = EXPERIMENTS[name].configure({})
-    reported = sum("test accuracy" in row.reported for row in rows)
+    reported = sum("test accuracy" in row.published for row in rows)
     assert (reported, len(rows) - reported) == NUM_ROWS[name]
     assert len({row.label for row in rows}) == len(rows) == len({row.config.identity().__repr__() for row in rows})
 
@@ -81,7 +81,10 @@ def accuracies(report: str, head: str) -> Counter:
 def test_every_accuracy_of_the_reports_is_a_row(head, shared):
     reported = accuracies((shared / "reports.md").read_text(), head)
     ours = Counter(
-        row.reported["test accuracy"] for name in TABLES[head] for row in EXPERIMENTS[name].configure({}) if "test accuracy" in row.reported
+        row.published["test accuracy"]
+        for name in TABLES[head]
+        for row in EXPERIMENTS[name].configure({})
+        if "test accuracy" in row.published
     )
     assert len(reported) > 1 and not reported - ours, reported - ours
 
@@ -90,32 +93,31 @@ def test_accuracies_that_stand_in_the_text_of_the_reports_are_rows(shared):
     report = (shared / "reports.md").read_text()
     for name in ("pets_binary", "pets_batchnorm", "pets_imbalance", "lora"):
         for row in EXPERIMENTS[name].configure({}):
-            assert all(f"{value:g}" in report or f"{value:.2f}" in report for value in row.reported.values()), row
+            assert all(f"{value:g}" in report or f"{value:.2f}" in report for value in row.published.values()), row
 
 
 @pytest.mark.parametrize("profile", PROFILES)
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_every_row_of_every_profile_can_be_planned(name, profile):
     for row in EXPERIMENTS[name].configure({}, profile):
-        planned = plan(row.config)
-        assert sum(phase.epochs for phase in planned.phases) == row.config.train.epochs
-        assert profile != SMOKE or (planned.image_size <= 64 and row.config.data.limit_train <= 128)
+        resolved = resolve(row.config)
+        assert sum(phase.epochs for phase in resolved.phases) == row.config.train.epochs
+        assert profile != SMOKE or (resolved.geometry.image_size <= 64 and row.config.data.limit_train <= 128)
 
 
 @pytest.mark.parametrize("backbone", ["mobilenet_0.75", "resnet50", "vit_b16", "vgg16", "alexnet"])
 @pytest.mark.parametrize("name", ["part_c", "pets_last_l", "pets_factors", "pets_gradual", "pets_imbalance"])
 def test_another_backbone_can_stand_in(name, backbone):
     rows = EXPERIMENTS[name].configure({"backbone": backbone, "epochs": 20})
-    assert all(plan(row.config).backbone.name == backbone for row in rows)
+    assert all(resolve(row.config).backbone.name == backbone for row in rows)
 
 
 def test_stages_that_lie_where_a_resnet_has_them():
-    base = RunConfig().replace(backbone="resnet18")
     for stage in ("stem", "layer1", "layer2", "layer3", "layer4"):
-        assert like_resnet(base, stage) == (stage,)
-    mobilenet = base.replace(backbone="mobilenet_0.75")
-    assert like_resnet(mobilenet, "layer3", "layer4") == ("block4", "block5")
-    assert like_resnet(mobilenet, "stem") == ("stem", "block1")
+        assert resnet_equivalent_stages(get_backbone("resnet18"), stage) == (stage,)
+    mobilenet = get_backbone("mobilenet_0.75")
+    assert resnet_equivalent_stages(mobilenet, "layer3", "layer4") == ("block4", "block5")
+    assert resnet_equivalent_stages(mobilenet, "stem") == ("stem", "block1")
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -136,9 +138,9 @@ def test_an_override_that_the_rows_set_is_refused(name, overrides):
 
 def test_departures_are_what_differs_from_the_report():
     experiment = EXPERIMENTS["part_c"]
-    assert experiment.departures(experiment.configure({})) == []
+    assert experiment.changed_settings(experiment.configure({})) == []
     rows = experiment.configure({"epochs": 6}, "quick")
-    assert experiment.departures(rows) == ["fraction 0.1", "image_size 64", "epochs 6"]
+    assert experiment.changed_settings(rows) == ["fraction 0.1", "image_size 64", "epochs 6"]
 
 
 def test_rows_are_chosen_by_label(tmp_path, capsys):
@@ -154,15 +156,17 @@ TINY = {"backbone": "mobilenet_0.25", "image_size": 32, "limit_train": 40, "limi
 
 def test_stand_ins_are_needed_named_and_marked(offline, tmp_path):
     experiment = EXPERIMENTS["pets_imbalance"]
-    order = Order(tmp_path, TINY, profile=SMOKE, labels=["over-sampling"])
+    options = ExperimentOptions(tmp_path, TINY, profile=SMOKE, labels=["over-sampling"])
     with pytest.raises(MissingError, match="oxford_iiit_pet"):
-        available(experiment, order)
-    order = Order(tmp_path, TINY, profile=SMOKE, labels=order.labels, on_missing="embedded")
-    rows, embedded = available(experiment, order)
-    assert not embedded and {row.stand_ins for row in rows} == {("random weights for imagenet", "digits for oxford_iiit_pet")}
+        resolve_rows(experiment, options)
+    options = ExperimentOptions(tmp_path, TINY, profile=SMOKE, labels=options.labels, on_missing="embedded")
+    rows, embedded = resolve_rows(experiment, options)
+    assert not embedded and {row.fallbacks for row in rows} == {("random weights for imagenet", "digits for oxford_iiit_pet")}
     assert {row.config.data.keep for row in rows} == {"even:0.25"}
-    execute(experiment, order)
-    results = load_experiment(tmp_path / "pets_imbalance-smoke" / "experiment.json")
+    directory = run_experiment(experiment, options)
+    assert directory == tmp_path / "pets_imbalance-smoke"
+    results = load_experiment(directory / "experiment.json")
     assert results.profile == SMOKE and [results.difference(row) for row in results.rows] == [None]
-    page = (tmp_path / "pets_imbalance-smoke" / "report.md").read_text()
+    write_report(results, directory)
+    page = (directory / "report.md").read_text()
     assert "digits for oxford" in page and "random weights" in page

@@ -1,4 +1,4 @@
-"""Reports from made-up results: exact files and figures, comparability, and nothing from outside that acts as markup."""
+"""Reports from made-up results: exact files and values, comparability, and escaping of untrusted text."""
 
 import base64
 import csv
@@ -13,21 +13,28 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from matplotlib.image import imread
-from report_builder import EXPERIMENT, make_experiment, make_row
+from report_builder import make_experiment, make_row
 from rich.console import Console
 
 from tl_keras import report
 from tl_keras.errors import ConfigError, DamagedError, UserError
 from tl_keras.report import document, experiment_results, page, plots, style, tables, text
 
-FIGURES = ["accuracy_against_cost.png", "learning_curves.png", "confusion_matrix.png", "reliability.png", "mistakes.jpg"]
-FEW = 200  # test images, where figures do not matter
+PLOTS = ["accuracy_against_cost.png", "learning_curves.png", "confusion_matrix.png", "reliability.png", "mistakes.jpg"]
+FEW = 200  # test images, where values do not matter
+
+
+@pytest.fixture(autouse=True)
+def low_resolution(monkeypatch):
+    """Small plots, which are faster to write."""
+    monkeypatch.setattr(style, "DPI", 60)
+    monkeypatch.setattr(style, "PHOTOGRAPH_DPI", 60)
 
 
 @pytest.fixture
-def undrawn(monkeypatch):
-    """Reports without figures, which take the time."""
-    monkeypatch.setattr(plots, "draw_all", lambda results, directory: [])
+def no_plots(monkeypatch):
+    """Reports without plots, which take most of the time."""
+    monkeypatch.setattr(plots, "write_plots", lambda results, directory: [])
 
 
 def rendered(results, width=200):
@@ -36,16 +43,16 @@ def rendered(results, width=200):
     return console.export_text()
 
 
-def test_exactly_these_files_are_written_and_no_other(tmp_path):
+def test_a_report_writes_exactly_these_files(tmp_path):
     results = make_experiment(tmp_path, num_test=FEW)
     runs = {path.name for path in tmp_path.iterdir()}
     written = report.write_report(results, tmp_path)
-    names = ["report.md", "report.html", "results.csv", "accuracy_against_fraction.png", *FIGURES]
+    names = ["report.md", "report.html", "results.csv", "accuracy_against_fraction.png", *PLOTS]
     assert [path.name for path in written] == names
     assert {path.name for path in tmp_path.iterdir()} == runs | set(names) and "experiment.json" in runs
 
 
-def test_the_same_results_give_the_same_bytes(tmp_path):
+def test_equal_results_give_identical_files(tmp_path):
     results = make_experiment(tmp_path, seeds=(0, 1), num_test=FEW)
     first = [path.read_bytes() for path in report.write_report(results, tmp_path)]
     again = report.load_experiment(tmp_path / report.EXPERIMENT_FILE)
@@ -55,7 +62,7 @@ def test_the_same_results_give_the_same_bytes(tmp_path):
 
 def test_table_with_one_seed_has_wilsons_interval_and_the_difference(tmp_path):
     results = make_experiment(tmp_path)
-    table = tables.table(results, tables.COLUMNS)
+    table = tables.make_table(results, tables.COLUMNS)
     assert table.headings == list(tables.COLUMNS)
     # 8342 of 10,000: Wilson's interval is 82.68 to 84.14.
     assert table.rows[0] == ["pre-trained, 10 %", "5,000", "83.42 [82.68, 84.14]", "82.99", "+0.43", "57,044,810", "6 min 7 s"]
@@ -66,181 +73,189 @@ def test_table_with_one_seed_has_wilsons_interval_and_the_difference(tmp_path):
 
 def test_table_with_three_seeds_has_students_interval_of_the_mean(tmp_path):
     results = make_experiment(tmp_path, seeds=(0, 1, 2))
-    # 83.42, 83.82, 84.22: mean 83.82, deviation 0.40; 4.303 * 0.40 / sqrt(3) = 0.99.
-    assert tables.table(results, tables.COLUMNS).rows[0][2:5] == ["83.82 ± 0.99", "82.99", "+0.83"]
-    further = tables.table(results, tables.FURTHER_COLUMNS)
-    assert further.rows[0][further.headings.index("deviation over seeds (points)")] == "0.40"
-    assert "seeds 0, 1, 2" in tables.caption(results) and "Student" in tables.caption(results)
+    # 83.42, 83.82, 84.22: mean 83.82, standard deviation 0.40; 4.303 * 0.40 / sqrt(3) = 0.99.
+    assert tables.make_table(results, tables.COLUMNS).rows[0][2:5] == ["83.82 ± 0.99", "82.99", "+0.83"]
+    further = tables.make_table(results, tables.FURTHER_COLUMNS)
+    assert further.rows[0][further.headings.index("std over seeds (points)")] == "0.40"
+    assert "seeds 0, 1, 2" in tables.table_caption(results) and "Student" in tables.table_caption(results)
 
 
-def test_caption_says_on_what_and_how(tmp_path):
-    caption = tables.caption(make_experiment(tmp_path))
+def test_caption_has_data_model_and_hardware(tmp_path):
+    caption = tables.table_caption(make_experiment(tmp_path))
     for fact in ("cifar10", "n train 5,000 to 25,000", "n test 10,000", "seed 0", "10 epochs", "224 px", "mixed_bfloat16", "NVIDIA H200"):
         assert fact in caption
 
 
-def test_settings_that_are_not_the_reports_are_named(tmp_path):
+def test_caption_lists_settings_that_differ_from_the_source_report(tmp_path):
     results = make_experiment(tmp_path)
-    assert "other settings" not in tables.caption(results) and "paper profile" in tables.caption(results)
-    other = dataclasses.replace(results, departures=("backbone resnet18", "epochs 6"))
-    says_nothing = "; the difference says nothing about reproduction. "
-    assert tables.caption(other).startswith(f"Other settings than the report's: backbone resnet18, epochs 6{says_nothing}")
+    assert "differ from the source" not in tables.table_caption(results) and "paper profile" in tables.table_caption(results)
+    other = dataclasses.replace(results, changed_settings=("backbone resnet18", "epochs 6"))
+    consequence = "; the difference is not a test of reproduction. "
+    assert tables.table_caption(other).startswith(f"Settings differ from the source report: backbone resnet18, epochs 6{consequence}")
     quick = dataclasses.replace(other, profile="quick")
-    expected = f"Quick profile: other settings than the report's: backbone resnet18, epochs 6{says_nothing}"
-    assert tables.caption(quick).startswith(expected) and "paper profile" not in tables.caption(quick)
+    expected = f"Quick profile: settings differ from the source report: backbone resnet18, epochs 6{consequence}"
+    assert tables.table_caption(quick).startswith(expected) and "paper profile" not in tables.table_caption(quick)
     assert expected in page_of(quick)
-    assert "other settings" not in tables.caption(dataclasses.replace(results, embedded=True))
+    assert "differ from the source" not in tables.table_caption(dataclasses.replace(results, embedded=True))
 
 
 def page_of(results):
     return document.to_markdown(page.experiment_blocks(results, page.Path(), set()), page.Path())
 
 
-@pytest.mark.parametrize("kind", experiment_results.MARKS)
-def test_figures_that_are_not_comparable_are_marked_everywhere_and_have_no_difference(tmp_path, undrawn, kind, capsys):
-    results = make_experiment(tmp_path, num_test=FEW, **{kind: True})
-    mark = experiment_results.MARKS[kind]
+@pytest.mark.parametrize("key", experiment_results.CAVEATS)
+def test_results_that_are_not_comparable_have_the_caveat_everywhere_and_no_difference(tmp_path, no_plots, key, capsys):
+    results = make_experiment(tmp_path, num_test=FEW, **{key: True})
+    caveat = experiment_results.CAVEATS[key]
     report.write_report(results, tmp_path)
     for name in ("report.md", "report.html"):
-        assert (tmp_path / name).read_text().count(mark) == 3  # head, caption, how to read it
+        assert (tmp_path / name).read_text().count(caveat) == 3  # headline, caption, and how to read the report
     assert "(82.99) | – |" in (tmp_path / "report.md").read_text()
-    assert mark in rendered(results) and "(82.99)" in rendered(results)
+    assert caveat in rendered(results) and "(82.99)" in rendered(results)
     lines = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
     assert {line["difference_accuracy"] for line in lines} == {""}
     report.print_result(results.runs[0].result, tmp_path)
-    assert mark in capsys.readouterr().out
+    assert caveat in capsys.readouterr().out
 
 
-DRAWINGS = {drawing.file: drawing for drawing in (*plots.OF_ROWS, *plots.OF_BEST_ROW)}
+PLOTS_BY_FILE = {plot.file: plot for plot in (*plots.ROW_PLOTS, *plots.BEST_ROW_PLOTS)}
 LONG = "augmentation (flip, rotation 20 degrees, colour jitter) of all training images"
 
 
 @pytest.fixture(scope="module")
 def shapes(tmp_path_factory):
-    """Number of rows -> results: the first with a share each, the others with long names, stand-ins, several seeds."""
+    """Return results by their number of rows: 6 with fractions, 2 with a fallback, and 18 with long names and two seeds."""
     directory = tmp_path_factory.mktemp("shapes")
-    many = [make_row(f"group {i}", None, f"{LONG} {i}", stand_ins=("a, b",) * (i % 2), reported={"test accuracy": 70.0}) for i in range(18)]
-    few = [make_row("one", None, "head"), make_row("two", None, "full $x$", stand_ins=("random weights for imagenet",))]
-    facts = {"num_test": FEW, "class_names": [f"{LONG} {i}" for i in range(37)]}
+    many = [
+        make_row(f"group {i}", None, f"{LONG} {i}", fallbacks=("a, b",) * (i % 2), published={"test accuracy": 70.0}) for i in range(18)
+    ]
+    few = [make_row("one", None, "head"), make_row("two", None, "full $x$", fallbacks=("random weights for imagenet",))]
+    settings = {"num_test": FEW, "class_names": [f"{LONG} {i}" for i in range(37)]}
     return {
         6: make_experiment(directory / "6", num_test=FEW),
         2: make_experiment(directory / "2", few, num_test=FEW, class_names=["a", "b"]),
-        18: make_experiment(directory / "18", many, seeds=(0, 1), departures=["epochs 6"] * 30, **facts),
+        18: make_experiment(directory / "18", many, seeds=(0, 1), changed_settings=["epochs 6"] * 30, **settings),
     }
 
 
-@pytest.mark.parametrize(("num_rows", "is_marked"), [(2, False), (6, True), (18, True)])
-@pytest.mark.parametrize("file", DRAWINGS)
-def test_figures_have_a_clear_margin_and_the_mark(tmp_path, shapes, file, num_rows, is_marked):
-    """Nothing is cut off: the outermost pixels are white. 200 pixels an inch, 120 of photographs."""
-    results, drawing = dataclasses.replace(shapes[num_rows], embedded=is_marked), DRAWINGS[file]
-    if not drawing.applies(results):
-        pytest.skip("another figure shows it")
-    image = imread(drawing.draw(results, tmp_path / file))[..., :3]
+@pytest.mark.parametrize(("num_rows", "has_caveat"), [(2, False), (6, True), (18, True)])
+@pytest.mark.parametrize("file", PLOTS_BY_FILE)
+def test_plots_have_a_white_margin_and_the_caveat(tmp_path, monkeypatch, shapes, file, num_rows, has_caveat):
+    """Nothing is cut off: the outermost pixels are white."""
+    monkeypatch.undo()  # full resolution
+    results, plot = dataclasses.replace(shapes[num_rows], embedded=has_caveat), PLOTS_BY_FILE[file]
+    if not plot.applies(results):
+        pytest.skip("another plot shows these rows")
+    image = imread(plot.draw(results, tmp_path / file))[..., :3]
     image = image if image.dtype == np.uint8 else (255 * image).round().astype(np.uint8)
     assert image.shape[1] >= 900
     for edge in (image[:4], image[-4:], image[:, :4], image[:, -4:]):
         assert (edge >= 250).all()
-    assert (image < 128).any() and (count_red(image) > 300) == is_marked
+    assert (image < 128).any() and (count_red(image) > 300) == has_caveat
 
 
 def count_red(image):
-    """Pixels of the mark's colour, up to the coarseness of palettes and of JPEG."""
-    colour = [int(style.MARK_COLOUR[start : start + 2], 16) for start in (1, 3, 5)]
+    """Return the number of pixels in the colour of the caveat, within the tolerance of palettes and JPEG."""
+    colour = [int(style.CAVEAT_COLOUR[start : start + 2], 16) for start in (1, 3, 5)]
     return int((abs(image.astype(int) - colour) < 24).all(axis=-1).sum())
 
 
-def test_rows_without_a_share_have_a_figure_of_their_own(tmp_path, monkeypatch):
-    monkeypatch.setattr(plots, "OF_BEST_ROW", ())
+def test_rows_without_fractions_are_plotted_row_by_row(tmp_path, monkeypatch):
+    monkeypatch.setattr(plots, "BEST_ROW_PLOTS", ())
     rows = [make_row(name, None, name) for name in ("head", "last:1", "last:2", "full")]
-    (tmp_path / "accuracy_against_fraction.png").write_bytes(b"of another time")
+    (tmp_path / "accuracy_against_fraction.png").write_bytes(b"of an earlier report")
     written = report.write_report(make_experiment(tmp_path, rows, num_test=FEW), tmp_path)
-    assert [path.name for path in written][3:] == ["accuracy_of_rows.png", *FIGURES[:2]]
+    assert [path.name for path in written][3:] == ["accuracy_of_rows.png", *PLOTS[:2]]
     assert "accuracy_against_fraction.png" not in (tmp_path / "report.md").read_text()
     assert not (tmp_path / "accuracy_against_fraction.png").exists()
 
 
-def test_without_a_mistake_there_is_no_figure_of_mistakes(tmp_path):
+def test_without_errors_there_is_no_plot_of_errors(tmp_path):
     rows = [make_row("a", None, "a")]
-    written = report.write_report(make_experiment(tmp_path, rows, num_test=FEW, shares=[1.0]), tmp_path)
+    written = report.write_report(make_experiment(tmp_path, rows, num_test=FEW, accuracies=[1.0]), tmp_path)
     assert "mistakes.jpg" not in {path.name for path in written}
 
 
-def test_many_classes_are_cut_to_the_worst(tmp_path, undrawn):
+def test_of_many_classes_only_those_with_the_lowest_f1_are_listed(tmp_path, no_plots):
     names = [f"class number {i}" for i in range(60)]
     results = make_experiment(tmp_path, [make_row("a", None, "a")], num_test=600, class_names=names)
     report.write_report(results, tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert (
         len([line for line in text.splitlines() if line.startswith("| class number ")]) == 40
-        and "The 40 classes of the lowest F1, of 60." in text
+        and "Only the 40 of 60 classes with the lowest F1 are shown." in text
     )
 
 
-def test_rows_with_stand_ins_are_marked_and_never_compared(tmp_path, undrawn):
-    stand_ins = ("random weights for imagenet", "digits for cifar10")
-    rows = [make_row("from scratch", 0.5), make_row("pre-trained", 0.1, stand_ins=stand_ins)]
+def test_rows_with_fallbacks_are_marked_and_never_compared(tmp_path, no_plots):
+    fallbacks = ("random weights for imagenet", "digits for cifar10")
+    rows = [make_row("from scratch", 0.5), make_row("pre-trained", 0.1, fallbacks=fallbacks)]
     results = make_experiment(tmp_path, rows, num_test=FEW)
-    assert results.rows[1].stand_ins == stand_ins and results.best_row is results.rows[0]
+    assert results.rows[1].fallbacks == fallbacks and results.best_row is results.rows[0]
     assert results.difference(results.rows[0]) is not None and results.difference(results.rows[1]) is None
-    cells = tables.table(results, tables.COLUMNS).rows
+    cells = tables.make_table(results, tables.COLUMNS).rows
     assert cells[0][0] == "from scratch, 50 %" and cells[0][3] == "51.06"
     assert cells[1][0] == "pre-trained, 10 % †" and cells[1][3:5] == ["(82.99)", "–"]
     report.write_report(results, tmp_path)
-    note = "† stand-in: random weights for imagenet, digits for cifar10; not compared with the report"
-    assert note in tables.caption(results) and note in (tmp_path / "report.html").read_text()
+    note = "† fallback: random weights for imagenet, digits for cifar10; not compared with the source report"
+    assert note in tables.table_caption(results) and note in (tmp_path / "report.html").read_text()
     lines = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
-    assert [line["stand_ins"] for line in lines] == ["", "random weights for imagenet; digits for cifar10"]
+    assert [line["fallbacks"] for line in lines] == ["", "random weights for imagenet; digits for cifar10"]
     assert lines[0]["difference_accuracy"] and not lines[1]["difference_accuracy"]
 
 
 def test_losses_are_compared_and_times_are_not(tmp_path):
-    reported = {"test accuracy": 79.69, "test loss": 0.6, "seconds": 1423.19, "seconds per epoch": 142.0}
-    rows = [make_row("a", None, "a", reported=reported), make_row("b", None, "b")]
+    published = {"test accuracy": 79.69, "test loss": 0.6, "seconds": 1423.19, "seconds per epoch": 142.0}
+    rows = [make_row("a", None, "a", published=published), make_row("b", None, "b")]
     results = make_experiment(tmp_path, rows, num_test=FEW)
-    table = tables.table(results, tables.FURTHER_COLUMNS)
+    table = tables.make_table(results, tables.FURTHER_COLUMNS)
     first = dict(zip(table.headings, table.rows[0], strict=True))
-    assert (first["reported loss (nats)"], first["reported seconds"], first["reported seconds per epoch"]) == ("0.6000", "1423.19", "142")
+    assert (first["published loss (nats)"], first["published seconds"], first["published seconds per epoch"]) == (
+        "0.6000",
+        "1423.19",
+        "142",
+    )
     assert float(first["difference (nats)"]) == pytest.approx(float(first["test loss (nats)"]) - 0.6, abs=1e-4)
-    assert first["seconds per epoch"] == "36.7" and "deviation over seeds (points)" not in first
+    assert first["seconds per epoch"] == "36.7" and "std over seeds (points)" not in first
     assert results.difference(results.rows[0], "seconds") is None
 
 
-def test_results_csv_has_a_line_for_each_run(tmp_path, undrawn):
+def test_results_csv_has_one_line_per_run(tmp_path, no_plots):
     results = make_experiment(tmp_path, seeds=(0, 1))
     report.write_report(results, tmp_path)
     lines = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
     assert ",".join(lines[0]) == (
         "experiment,profile,row,seed,dataset,embedded,backbone,weights,strategy,num_train,num_validation,num_test,image_size,epochs,"
         "precision,xla,device,trained_parameters,accuracy,interval_low,interval_high,top5_accuracy,balanced_accuracy,calibration_error,"
-        "loss,seconds,seconds_per_epoch,reported_accuracy,reported_loss,reported_validation_loss,reported_seconds,reported_seconds_per_epoch,"
-        "difference_accuracy,difference_loss,stand_ins,run"
+        "loss,seconds,seconds_per_epoch,published_accuracy,published_loss,published_validation_loss,published_seconds,"
+        "published_seconds_per_epoch,"
+        "difference_accuracy,difference_loss,fallbacks,run"
     )
     assert len(lines) == 12 and [line["seed"] for line in lines[:2]] == ["0", "1"]
     first = lines[0]
-    assert (first["accuracy"], first["reported_accuracy"], first["difference_accuracy"]) == ("83.42", "82.99", "0.43")
+    assert (first["accuracy"], first["published_accuracy"], first["difference_accuracy"]) == ("83.42", "82.99", "0.43")
     assert (first["seconds"], first["seconds_per_epoch"], first["run"]) == ("367.0", "36.7", "run0-seed0")
 
 
-def test_the_page_says_how_it_was_made(tmp_path, undrawn):
+def test_the_page_has_command_settings_runtime_and_notes(tmp_path, no_plots):
     report.write_report(make_experiment(tmp_path, num_test=FEW, notes=["3 files were unreadable"]), tmp_path)
     text = (tmp_path / "report.md").read_text()
     for fact in ("    python -m experiments.part_a\n", "| run0-seed0 |", "tensorflow: 2.21.0", "source revision: d4bc3b5"):
         assert fact in text
     assert "3 files were unreadable" in text and "fraction: 0.1, 0.2, 0.5 (differs by run)" in text
     assert [line[3:].partition(",")[0].partition(":")[0] for line in text.splitlines() if line.startswith("## ")] == [
-        "Paired tests against the best row", "Best row", "How to read it", "Settings", "Runtime", "Runs", "Notes",
+        "Paired tests against the best row", "Best row", "How to read this report", "Settings", "Runtime", "Runs", "Notes",
     ]  # fmt: skip
 
 
 HOSTILE = "=1+1|<script>alert(1)</script>\n# [x](y) `z` $\\frac$ [red] \" onload='x"
 
 
-def test_text_from_outside_acts_as_no_markup(tmp_path, undrawn, capsys):
+def test_untrusted_text_is_escaped(tmp_path, no_plots, capsys):
     experiment = SimpleNamespace(name="part_a", title=HOSTILE, question=HOSTILE)
-    rows = [make_row(HOSTILE, 0.1, label=HOSTILE, stand_ins=(HOSTILE,)), make_row(HOSTILE, 0.1, label=f"{HOSTILE} 2")]
-    facts = {"class_names": [HOSTILE, "b"], "notes": [HOSTILE], "dataset": HOSTILE, "departures": [HOSTILE], "profile": HOSTILE}
-    results = make_experiment(tmp_path, rows, experiment=experiment, command="python\n# x", num_test=FEW, **facts)
+    rows = [make_row(HOSTILE, 0.1, label=HOSTILE, fallbacks=(HOSTILE,)), make_row(HOSTILE, 0.1, label=f"{HOSTILE} 2")]
+    settings = {"class_names": [HOSTILE, "b"], "notes": [HOSTILE], "dataset": HOSTILE, "changed_settings": [HOSTILE], "profile": HOSTILE}
+    results = make_experiment(tmp_path, rows, experiment=experiment, command="python\n# x", num_test=FEW, **settings)
     report.write_report(results, tmp_path)
     page_text = (tmp_path / "report.md").read_text()
     assert "<script" not in page_text.replace(r"\<script", "")
@@ -255,7 +270,7 @@ def test_text_from_outside_acts_as_no_markup(tmp_path, undrawn, capsys):
 
 
 class Page(HTMLParser):
-    """Tags with their attributes in order, and whether they close as they opened."""
+    """The tags of a page with their attributes, in order. Each tag must be closed in the right order."""
 
     VOID = {"meta", "img", "!doctype"}
 
@@ -275,9 +290,9 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
 
-def test_the_web_page_needs_no_other_file_and_runs_nothing(tmp_path):
+def test_the_html_page_is_self_contained_and_has_no_scripts(tmp_path):
     experiment = SimpleNamespace(name="part_a", title=HOSTILE, question=HOSTILE)
-    row = make_row(HOSTILE, None, label=HOSTILE, stand_ins=(HOSTILE,))
+    row = make_row(HOSTILE, None, label=HOSTILE, fallbacks=(HOSTILE,))
     report.write_report(make_experiment(tmp_path, [row], experiment=experiment, num_test=FEW, class_names=[HOSTILE, "b"]), tmp_path)
     page = Page((tmp_path / "report.html").read_text())
     allowed = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "pre", "ul", "li", "div", "table", "tr", "th", "td"}
@@ -312,46 +327,47 @@ def test_the_web_page_needs_no_other_file_and_runs_nothing(tmp_path):
         ("a=b", "a=b"),
     ],
 )
-def test_csv_cell(value, cell):
+def test_csv_cells_are_no_formulas(value, cell):
     assert text.csv_cell(value) == cell
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(0.44, "0.4 s"), (43, "43 s"), (367.9, "6 min 7 s"), (10925, "3 h 2 min")])
-def test_duration(seconds, shown):
-    assert text.duration(seconds) == shown
+def test_durations_are_shown_in_two_units_at_most(seconds, shown):
+    assert text.format_duration(seconds) == shown
 
 
-def test_the_table_fits_a_narrow_terminal(tmp_path):
+def test_the_table_fits_in_80_columns(tmp_path):
     shown = rendered(make_experiment(tmp_path), width=80)
     assert max(map(len, shown.splitlines())) <= 80
     for whole in ("57,044,810", "6 min 7 s", "difference", "+0.43"):
         assert whole in shown
 
 
-def test_a_run_prints_in_eighty_columns(tmp_path, capsys):
+def test_the_result_of_a_run_fits_in_80_columns(tmp_path, capsys):
     result = make_experiment(tmp_path, [make_row("pre-trained", 0.1)]).runs[0].result
     report.print_result(result, page.Path("runs/photos"))
     lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 80 and any("among the first five" in line for line in lines)
+    assert max(map(len, lines)) <= 80 and any("top-5 accuracy" in line for line in lines)
     two_classes = {**result, "metrics": {"test": {**result["metrics"]["test"], "top5_accuracy": None}}}
     report.print_result(two_classes, page.Path("runs/photos"))
-    assert "five" not in capsys.readouterr().out
+    assert "top-5" not in capsys.readouterr().out
 
 
-def test_a_missing_run_is_named(tmp_path):
+def test_a_missing_run_is_an_error_with_its_name(tmp_path):
     make_experiment(tmp_path, [make_row("pre-trained", 0.1)])
-    with pytest.raises(ConfigError, match="no finished run of 'pre-trained, 10 %' with seed 1"):
-        report.collect(EXPERIMENT, [make_row("pre-trained", 0.1)], [0, 1], tmp_path, embedded=False, command="")
+    (tmp_path / "run0-seed0" / "result.json").unlink()
+    with pytest.raises(ConfigError, match="run0-seed0 holds an unfinished run"):
+        report.load_experiment(tmp_path / report.EXPERIMENT_FILE)
 
 
-def test_damaged_and_foreign_directories_beside_the_runs_do_not_matter(tmp_path):
+def test_other_directories_beside_the_runs_are_ignored(tmp_path):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "result.json").write_text("{")
     assert len(make_experiment(tmp_path, num_test=FEW).runs) == 6
 
 
 @pytest.mark.parametrize("name", ["../elsewhere", "/etc", "..", "", ".", "a/b", 3, None])
-def test_an_experiment_file_names_no_run_elsewhere(tmp_path, name):
+def test_an_experiment_file_may_not_name_runs_in_other_directories(tmp_path, name):
     make_experiment(tmp_path)
     change_index(tmp_path, lambda index: index["rows"][0].update(runs=[name]))
     with pytest.raises(DamagedError, match="not the file of an experiment"):
@@ -369,25 +385,33 @@ def change_index(directory, change):
     "change",
     [
         lambda index: index.clear(),
-        lambda index: index.update(schema=1),
+        lambda index: index.update(schema="3"),
         lambda index: index.pop("profile"),
-        lambda index: index["rows"][0].pop("stand_ins"),
-        lambda index: index["rows"][0].update(reported={"accuracy": 82.99}),
+        lambda index: index["rows"][0].pop("fallbacks"),
+        lambda index: index["rows"][0].update(published={"accuracy": 82.99}),
         lambda index: index.update(rows=[]),
         lambda index: index["rows"][0].update(runs=[]),
-        lambda index: index["rows"][0].update(x="much"),
-        lambda index: index["rows"][0].update(reported={"test accuracy": math.nan}),
-        lambda index: index["rows"][0].update(reported_curve={"1": 2}),
+        lambda index: index["rows"][0].update(train_fraction="much"),
+        lambda index: index["rows"][0].update(published={"test accuracy": math.nan}),
+        lambda index: index["rows"][0].update(published_curve={"1": 2}),
     ],
 )
-def test_a_damaged_experiment_file_is_named(tmp_path, change):
+def test_a_damaged_experiment_file_is_an_error_with_its_name(tmp_path, change):
     make_experiment(tmp_path)
     change_index(tmp_path, change)
     with pytest.raises(DamagedError, match=r"experiment\.json is not the file of an experiment"):
         report.load_experiment(tmp_path / report.EXPERIMENT_FILE)
 
 
-def test_a_full_disk_is_a_user_error_and_leaves_no_half_file(tmp_path, monkeypatch):
+@pytest.mark.parametrize("schema", [2, 4])
+def test_an_experiment_file_of_another_version_is_refused(tmp_path, schema):
+    make_experiment(tmp_path, num_test=FEW)
+    change_index(tmp_path, lambda index: index.update(schema=schema))
+    with pytest.raises(ConfigError, match=f"schema {schema}.*Run the experiment again"):
+        report.load_experiment(tmp_path / report.EXPERIMENT_FILE)
+
+
+def test_a_full_disk_is_a_user_error_and_leaves_no_partial_file(tmp_path, monkeypatch):
     results = make_experiment(tmp_path, num_test=FEW)
     before = sorted(tmp_path.iterdir())
     monkeypatch.setattr("os.replace", full_disk)
@@ -396,7 +420,7 @@ def test_a_full_disk_is_a_user_error_and_leaves_no_half_file(tmp_path, monkeypat
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_run_without_its_predictions_is_named(tmp_path, undrawn):
+def test_missing_predictions_are_an_error_with_the_name_of_the_run(tmp_path, no_plots):
     results = make_experiment(tmp_path, num_test=FEW)
     (tmp_path / "run3-seed0" / "predictions.npz").unlink()
     with pytest.raises(DamagedError, match=r"run3-seed0/predictions\.npz cannot be read"):

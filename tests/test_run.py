@@ -58,7 +58,7 @@ def test_where_images_are_enlarged_changes_nothing(tiny_config, tmp_path, monkey
         run(config, tmp_path / place)
         with np.load(tmp_path / place / "predictions.npz") as predictions:
             found.append(predictions["logits"])
-        store.store_at.cache_clear()
+        store.shared_store.cache_clear()
         monkeypatch.setattr("tl_keras.data.geometry.Geometry.resizes_on_device", False)
     np.testing.assert_allclose(*found, rtol=0, atol=1e-5)
 

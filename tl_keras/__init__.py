@@ -13,7 +13,8 @@ from typing import Any
 PUBLIC = {
     "RunConfig": "tl_keras.config",
     "Experiment": "tl_keras.runs.experiment",
-    "Row": "tl_keras.runs.experiment",
+    "Row": "tl_keras.runs.experiment",  # alias of RunSpec
+    "RunSpec": "tl_keras.runs.experiment",
     "Phase": "tl_keras.strategies",
     "UserError": "tl_keras.errors",
     "build_classifier": "tl_keras.backbones",

@@ -1,4 +1,4 @@
-"""Reports: tables, figures and a page, made from the directories of finished runs alone. No TensorFlow.
+"""Reports: tables, plots and pages, made only from the directories of finished runs. No TensorFlow.
 
 results = load_experiment(Path("runs/part_a/experiment.json"))
 print_table(results)
@@ -6,18 +6,18 @@ write_report(results, Path("runs/part_a"))
 """
 
 from tl_keras.report.combined import write_reports
-from tl_keras.report.experiment_results import Estimate, ExperimentResults, Row, Run
-from tl_keras.report.load import EXPERIMENT_FILE, collect, load_experiment
+from tl_keras.report.experiment_results import Estimate, ExperimentResults, Run, TableRow
+from tl_keras.report.load import load_experiment
 from tl_keras.report.page import write_report
 from tl_keras.report.tables import print_result, print_table
+from tl_keras.results.experiment_file import EXPERIMENT_FILE
 
 __all__ = [
     "EXPERIMENT_FILE",
     "Estimate",
     "ExperimentResults",
-    "Row",
     "Run",
-    "collect",
+    "TableRow",
     "load_experiment",
     "print_result",
     "print_table",

@@ -1,4 +1,4 @@
-"""Figures of test accuracies: against the share of the training data, row by row, and against what they cost."""
+"""Plots of test accuracy: against the fraction of the training data, and row by row."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,97 +8,114 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, NullLocator
 
-from tl_keras.report.experiment_results import ExperimentResults, Row
-from tl_keras.report.style import DIMMED, GREY, draw_chance, finish, group_label, looks, num_columns, save, short, short_label, style
-from tl_keras.report.text import interval_meaning
+from tl_keras.report.experiment_results import ExperimentResults, TableRow
+from tl_keras.report.style import (
+    DIMMED,
+    GREY,
+    finish_figure,
+    line_label,
+    line_styles,
+    num_legend_columns,
+    plot_chance,
+    plot_style,
+    save_figure,
+    short_label,
+    shorten,
+)
+from tl_keras.report.text import describe_interval
 
 MAX_TICKS = 8
 HOLLOW = {"markerfacecolor": "none", "markersize": 9}
 
 
-def draw_shares(results: ExperimentResults, path: Path) -> Path:
-    """Test accuracy against the share of the training data, one line a group, beside the reported figures. Every row has an `x`."""
-    with style():
+def plot_accuracy_vs_fraction(results: ExperimentResults, path: Path) -> Path:
+    """Plot test accuracy against the fraction of the training data, with published values.
+
+    Every row needs a `train_fraction`.
+    """
+    with plot_style():
         figure = Figure(figsize=(6.6, 4.8), layout="constrained")
         axes = figure.add_subplot()
         legend = []
-        for group, look in looks([row.group for row in results.rows]).items():
-            rows = sorted((row for row in results.rows if row.group == group), key=lambda row: row.x)
-            legend += _draw_group(axes, results, rows, look)
-        legend += draw_chance(axes, results.rows)
-        _share_axis(axes, results.rows)
+        for name, line_style in line_styles([row.line for row in results.rows]).items():
+            rows = sorted((row for row in results.rows if row.line == name), key=lambda row: row.train_fraction)
+            legend += _plot_line(axes, results, rows, line_style)
+        legend += plot_chance(axes, results.rows)
+        _format_fraction_axis(axes, results.rows)
         axes.set_ylabel("Test accuracy (%)")
-        columns = min(3, -(-len(legend) // 2), num_columns(legend, figure))
-        finish(figure, results, f"Error bars: {interval_meaning(results)}.", legend, columns)
-        return save(figure, path)
+        columns = min(3, -(-len(legend) // 2), num_legend_columns(legend, figure))
+        finish_figure(figure, results, f"Error bars: {describe_interval(results)}.", legend, columns)
+        return save_figure(figure, path)
 
 
-def arms(row: Row) -> list[list[float]]:
-    """The arms of the error bar of one row, as Matplotlib wants them: [[below], [above]]."""
+def error_bar(row: TableRow) -> list[list[float]]:
+    """Return the lengths of a row's error bar in Matplotlib's layout: [[below], [above]], in points."""
     estimate = row.accuracy()
     return [[estimate.mean - max(0, estimate.low)], [min(100, estimate.high) - estimate.mean]]
 
 
-def _draw_group(axes: Axes, results: ExperimentResults, rows: Sequence[Row], look: Mapping[str, str]) -> list[Line2D]:
-    shares, bars = [100 * row.x for row in rows], [arms(row) for row in rows]
-    bounds = [[bar[side][0] for bar in bars] for side in (0, 1)]
-    opacity = 1 if all(results.is_comparable(row) for row in rows) else DIMMED
-    own_opacity = DIMMED if any(row.stand_ins for row in rows) else 1
-    axes.errorbar(shares, [row.accuracy().mean for row in rows], yerr=bounds, alpha=own_opacity, **look)
-    group = group_label(results, rows)
-    legend = [Line2D([], [], label=group, alpha=own_opacity, **look)]
-    reported = [(100 * row.x, row.reported_accuracy) for row in rows if row.reported_accuracy is not None]
-    if reported:
-        dashed = {"linestyle": "--", "linewidth": 0.9, "alpha": opacity, **HOLLOW}
-        axes.plot(*zip(*reported, strict=True), **look, **dashed)
-        legend.append(Line2D([], [], label=f"{group}, reported", **look, **dashed))
+def _plot_line(axes: Axes, results: ExperimentResults, rows: Sequence[TableRow], line_style: Mapping[str, str]) -> list[Line2D]:
+    """Plot our accuracies of one line and the published ones, and return their legend handles."""
+    percents, bars = [100 * row.train_fraction for row in rows], [error_bar(row) for row in rows]
+    lengths = [[bar[side][0] for bar in bars] for side in (0, 1)]
+    opacity = DIMMED if any(row.fallbacks for row in rows) else 1
+    axes.errorbar(percents, [row.accuracy().mean for row in rows], yerr=lengths, alpha=opacity, **line_style)
+    label = line_label(results, rows)
+    legend = [Line2D([], [], label=label, alpha=opacity, **line_style)]
+    published = [(100 * row.train_fraction, row.published_accuracy) for row in rows if row.published_accuracy is not None]
+    if published:
+        published_opacity = 1 if all(results.is_comparable(row) for row in rows) else DIMMED
+        dashed = {"linestyle": "--", "linewidth": 0.9, "alpha": published_opacity, **HOLLOW}
+        axes.plot(*zip(*published, strict=True), **line_style, **dashed)
+        legend.append(Line2D([], [], label=f"{label}, published", **line_style, **dashed))
     return legend
 
 
-def _share_axis(axes: Axes, rows: Sequence[Row]) -> None:
-    """Logarithmic, with a tick at each share that was run and the number of images below it."""
-    images = {row.x: row.num_train for row in rows}
-    shares = sorted(images)
+def _format_fraction_axis(axes: Axes, rows: Sequence[TableRow]) -> None:
+    """Make the axis logarithmic, with ticks at the fractions of the rows and the numbers of images below them."""
+    num_images = {row.train_fraction: row.num_train for row in rows}
+    fractions = sorted(num_images)
     axes.set_xscale("log")
-    axes.set_xlim(100 * shares[0] / 1.3, 100 * shares[-1] * 1.3)
+    axes.set_xlim(100 * fractions[0] / 1.3, 100 * fractions[-1] * 1.3)
     axes.xaxis.set_minor_locator(NullLocator())
-    shown = shares if len(shares) <= MAX_TICKS else shares[:: -(-len(shares) // MAX_TICKS)]
-    axes.xaxis.set_major_locator(FixedLocator([100 * share for share in shown]))
-    axes.set_xticklabels([f"{100 * share:g}\n({images[share]:,})" for share in shown])
-    axes.set_xlabel("Share of the training data (%, log scale), with the number of images")
+    shown = fractions if len(fractions) <= MAX_TICKS else fractions[:: -(-len(fractions) // MAX_TICKS)]
+    axes.xaxis.set_major_locator(FixedLocator([100 * fraction for fraction in shown]))
+    axes.set_xticklabels([f"{100 * fraction:g}\n({num_images[fraction]:,})" for fraction in shown])
+    axes.set_xlabel("Fraction of the training data (%, log scale), with the number of images")
 
 
-def draw_rows(results: ExperimentResults, path: Path) -> Path:
-    """A dot and its interval for the test accuracy of each row, from the first row down, beside the reported figures as hollow ones."""
-    group_looks = looks([row.group for row in results.rows])
-    with style():
+def plot_accuracy_by_row(results: ExperimentResults, path: Path) -> Path:
+    """Plot the test accuracy of each row as a dot with its interval, and published values as hollow dots; the first row is on top."""
+    styles = line_styles([row.line for row in results.rows])
+    with plot_style():
         figure = Figure(figsize=(8, 1.7 + 0.31 * len(results.rows)), layout="constrained")
         axes = figure.add_subplot()
-        for place, row in enumerate(results.rows):
-            _draw_row(axes, results, row, place, group_looks[row.group])
+        for position, row in enumerate(results.rows):
+            _plot_row(axes, results, row, position, styles[row.line])
         axes.set_yticks(range(len(results.rows)), [short_label(results, row) for row in results.rows])
         axes.set_ylim(len(results.rows) - 0.4, -0.6)
         axes.grid(True, axis="x")
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("Test accuracy (%)")
-        legend = _row_legend(results, group_looks) + draw_chance(axes, results.rows, vertical=True)
-        finish(figure, results, f"Error bars: {interval_meaning(results)}.", legend, num_columns(legend, figure))
-        return save(figure, path)
+        legend = _row_legend(results, styles) + plot_chance(axes, results.rows, vertical=True)
+        finish_figure(figure, results, f"Error bars: {describe_interval(results)}.", legend, num_legend_columns(legend, figure))
+        return save_figure(figure, path)
 
 
-def _draw_row(axes: Axes, results: ExperimentResults, row: Row, place: int, look: Mapping[str, str]) -> None:
-    axes.errorbar([row.accuracy().mean], [place], xerr=arms(row), linestyle="none", alpha=DIMMED if row.stand_ins else 1, **look)
-    if row.reported_accuracy is not None:
-        opacity = 1 if results.is_comparable(row) else DIMMED
-        axes.plot([row.reported_accuracy], [place], linestyle="none", alpha=opacity, **look, **HOLLOW)
+def _plot_row(axes: Axes, results: ExperimentResults, row: TableRow, position: int, line_style: Mapping[str, str]) -> None:
+    opacity = DIMMED if row.fallbacks else 1
+    axes.errorbar([row.accuracy().mean], [position], xerr=error_bar(row), linestyle="none", alpha=opacity, **line_style)
+    if row.published_accuracy is not None:
+        published_opacity = 1 if results.is_comparable(row) else DIMMED
+        axes.plot([row.published_accuracy], [position], linestyle="none", alpha=published_opacity, **line_style, **HOLLOW)
 
 
-def _row_legend(results: ExperimentResults, group_looks: Mapping[str, Mapping[str, str]]) -> list[Line2D]:
-    """What the colours mean, unless each row has its own; then what is ours and what is reported."""
-    keys = []
-    if 1 < len(group_looks) < len(results.rows):
-        keys = [Line2D([], [], linestyle="none", label=short(group), **look) for group, look in group_looks.items()]
-    if any(row.reported_accuracy is not None for row in results.rows):
-        keys.append(Line2D([], [], linestyle="none", color=GREY, marker="o", label="ours"))
-        keys.append(Line2D([], [], linestyle="none", color=GREY, marker="o", label="reported", **HOLLOW))
-    return keys
+def _row_legend(results: ExperimentResults, styles: Mapping[str, Mapping[str, str]]) -> list[Line2D]:
+    """Return handles for the colours, unless each row has its own, and for our and the published values."""
+    handles = []
+    if 1 < len(styles) < len(results.rows):
+        handles = [Line2D([], [], linestyle="none", label=shorten(name), **line_style) for name, line_style in styles.items()]
+    if any(row.published_accuracy is not None for row in results.rows):
+        handles.append(Line2D([], [], linestyle="none", color=GREY, marker="o", label="ours"))
+        handles.append(Line2D([], [], linestyle="none", color=GREY, marker="o", label="published", **HOLLOW))
+    return handles

@@ -1,40 +1,50 @@
-"""One report of all experiments of a directory: an overview, then what each of them found."""
+"""One combined report of all experiments in a directory: an overview, then the results of each experiment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from tl_keras.errors import ConfigError, DamagedError, UserError
-from tl_keras.report.document import Block, Heading, Mark, Paragraph, Table
+from tl_keras.report.document import Block, Caveat, Heading, Paragraph, Table
 from tl_keras.report.experiment_results import ExperimentResults
-from tl_keras.report.load import EXPERIMENT_FILE, load_experiment
+from tl_keras.report.load import load_experiment
 from tl_keras.report.page import PAGE, experiment_blocks, write_pages, write_report
 from tl_keras.report.tables import COLUMNS, print_table
-from tl_keras.report.text import NOTHING, label, plain
+from tl_keras.report.text import EMPTY_CELL, row_label, to_one_line
+from tl_keras.results.experiment_file import EXPERIMENT_FILE
 
-HEADINGS = ("experiment", "profile", "rows", "best row", "test accuracy (%)", "best reported row", "reported (%)", "remark")
+HEADINGS = ("experiment", "profile", "rows", "best row", "test accuracy (%)", "best published row", "published (%)", "remark")
 
 
 @dataclass(frozen=True)
-class _Part:
-    """An experiment of the joint report: its directory, its results or why there are none."""
+class _Experiment:
+    """An experiment of the combined report.
+
+    Attributes:
+        results: None if its report could not be written.
+        pages: files of its own report.
+        blocks: its section of the combined report.
+        error: reason why there are no results.
+    """
 
     directory: Path
     results: ExperimentResults | None
+    pages: list[Path] = field(default_factory=list)
+    blocks: list[Block] = field(default_factory=list)
     error: str = ""
 
 
 def write_reports(runs_dir: Path) -> list[Path]:
-    """Write the report of every experiment in `runs_dir` anew, print its table, and join them in one report.
+    """Rewrite the report of every experiment in `runs_dir`, print its table, and combine them in one report.
 
-    `runs_dir` is the directory of an experiment, which is then all that is reported, or of several, in the order of their names.
-    An experiment that cannot be reported is named in the joint report, and raised when all others are done.
+    `runs_dir` is the directory of one experiment, and then only its report is written, or a directory of experiments. Experiments
+    are sorted by directory name. One whose report fails is named in the combined report, and raised after all others are done.
 
     Returns:
-        The pages, the joint ones last.
+        The pages, those of the combined report last.
 
     Raises:
-        ConfigError: there is no experiment.
-        DamagedError: the report of an experiment could not be written.
+        ConfigError: There is no experiment.
+        DamagedError: The report of an experiment could not be written.
     """
     if (runs_dir / EXPERIMENT_FILE).exists():
         return _write_one(load_experiment(runs_dir / EXPERIMENT_FILE), runs_dir)
@@ -42,17 +52,15 @@ def write_reports(runs_dir: Path) -> list[Path]:
     if not directories:
         expected = f"expected {EXPERIMENT_FILE} in it or one directory below"
         raise ConfigError(f"{expected}. Run an experiment first, e.g. make exp-part-a.", setting="runs_dir", value=runs_dir)
-    files, blocks, parts = [], [], []
-    for directory in directories:
-        part, pages, found = _part(directory)
-        parts.append(part)
-        files += pages
-        blocks += found
-    files += write_pages([Heading(1, "All experiments"), _overview(parts), *blocks], runs_dir)
-    if broken := [part for part in parts if part.results is None]:
-        reasons = "\n".join(f"{part.directory}: {part.error}" for part in broken)
-        raise DamagedError(f"{files[-2]} joins {len(parts) - len(broken)} of {len(parts)} experiments. Not reported:\n{reasons}")
-    return files
+    experiments = [_try_write(directory) for directory in directories]
+    overview = Table(HEADINGS, [_overview_cells(experiment) for experiment in experiments])
+    sections = [block for experiment in experiments for block in experiment.blocks]
+    combined = write_pages([Heading(1, "All experiments"), overview, *sections], runs_dir)
+    if failed := [experiment for experiment in experiments if experiment.results is None]:
+        reasons = "\n".join(f"{experiment.directory}: {experiment.error}" for experiment in failed)
+        num_written = len(experiments) - len(failed)
+        raise DamagedError(f"{combined[0]} combines {num_written} of {len(experiments)} experiments. Without a report:\n{reasons}")
+    return [*(page for experiment in experiments for page in experiment.pages), *combined]
 
 
 def _write_one(results: ExperimentResults, directory: Path) -> list[Path]:
@@ -60,33 +68,37 @@ def _write_one(results: ExperimentResults, directory: Path) -> list[Path]:
     return write_report(results, directory)
 
 
-def _part(directory: Path) -> tuple[_Part, list[Path], list[Block]]:
-    """An experiment with its pages and its blocks of the joint one."""
+def _try_write(directory: Path) -> _Experiment:
+    """Write the report of one experiment; an error becomes its section of the combined report."""
     name = Path(directory.name)
     try:
         results = load_experiment(directory / EXPERIMENT_FILE)
         files = _write_one(results, directory)
-        drawn = {path.name for path in files}
-        blocks = experiment_blocks(results, name, drawn, level=2)
+        blocks = experiment_blocks(results, name, {path.name for path in files}, level=2)
     except UserError as error:
-        return _Part(directory, None, str(error)), [], [Heading(2, directory.name), Mark(f"Not reported: {error}")]
+        blocks = [Heading(2, directory.name), Caveat(f"No report: {error}")]
+        return _Experiment(directory, None, blocks=blocks, error=str(error))
     details = Paragraph(f"Settings, runtime, runs and notes: {(name / PAGE).as_posix()}")
-    return _Part(directory, results), files[:2], [*blocks, details]
+    return _Experiment(directory, results, pages=files[:2], blocks=[*blocks, details])
 
 
-def _overview(parts: list[_Part]) -> Table:
-    return Table(HEADINGS, [_line(part) for part in parts])
-
-
-def _line(part: _Part) -> list[str]:
-    results = part.results
+def _overview_cells(experiment: _Experiment) -> list[str]:
+    """Return the cells of an experiment's line in the overview."""
+    name, results = experiment.directory.name, experiment.results
     if results is None:
-        return [part.directory.name, *[NOTHING] * (len(HEADINGS) - 2), "not reported; see below"]
+        return [name, *[EMPTY_CELL] * (len(HEADINGS) - 2), "no report; see below"]
     best = results.best_row
-    reported = [row for row in results.rows if row.reported_accuracy is not None]
-    highest = max(reported, key=lambda row: row.reported_accuracy, default=None)
-    theirs = [NOTHING, NOTHING] if highest is None else [plain(highest.label), COLUMNS["reported (%)"](results, highest)]
-    num_stand_ins = sum(bool(row.stand_ins) for row in results.rows)
-    remark = "; ".join(filter(None, [results.mark, f"{num_stand_ins} rows with stand-ins" if num_stand_ins else ""]))
     accuracy = COLUMNS["test accuracy (%)"](results, best)
-    return [part.directory.name, results.profile, str(len(results.rows)), label(results, best), accuracy, *theirs, remark or NOTHING]
+    num_fallbacks = sum(bool(row.fallbacks) for row in results.rows)
+    remarks = [results.caveat, f"rows with fallbacks: {num_fallbacks}" if num_fallbacks else ""]
+    remark = "; ".join(filter(None, remarks)) or EMPTY_CELL
+    return [name, results.profile, str(len(results.rows)), row_label(results, best), accuracy, *_best_published(results), remark]
+
+
+def _best_published(results: ExperimentResults) -> list[str]:
+    """Return the label and the accuracy of the row with the highest published accuracy."""
+    rows = [row for row in results.rows if row.published_accuracy is not None]
+    if not rows:
+        return [EMPTY_CELL, EMPTY_CELL]
+    best = max(rows, key=lambda row: row.published_accuracy)
+    return [to_one_line(best.label), COLUMNS["published (%)"](results, best)]

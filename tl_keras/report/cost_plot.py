@@ -1,7 +1,8 @@
-"""The figure of test accuracy against what it cost: trained parameters, and training time."""
+"""Plot of test accuracy against its cost: trained parameters and training time."""
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,61 +10,77 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.ticker import EngFormatter, FixedLocator, Formatter, FuncFormatter, MaxNLocator, NullLocator
 
-from tl_keras.report.accuracy_plots import arms
-from tl_keras.report.experiment_results import SECONDS, ExperimentResults, Row
-from tl_keras.report.style import DIMMED, finish, looks, num_columns, save, short_label, style
-from tl_keras.report.text import interval_meaning
+from tl_keras.report.accuracy_plots import error_bar
+from tl_keras.report.experiment_results import SECONDS, ExperimentResults, TableRow
+from tl_keras.report.style import DIMMED, finish_figure, line_styles, num_legend_columns, plot_style, save_figure, short_label
+from tl_keras.report.text import describe_interval
 
-MARGIN = 1.3  # factor on both sides of a logarithmic axis
-# Axis, the cost of a row, how its ticks are written.
-COSTS: Sequence[tuple[str, Callable[[Row], float], Callable[[], object]]] = (
-    ("Trained parameters (log scale)", lambda row: row.runs[0].num_trainable, lambda: EngFormatter(sep=" ")),
-    ("Training time (s, log scale)", lambda row: row.figure(SECONDS), lambda: FuncFormatter(lambda value, place: f"{value:,g}")),
-)
-# Where a number may stand beside its point, in points; the first place that is free is taken.
-PLACES = [
+MARGIN_FACTOR = 1.3  # on both sides of a logarithmic axis
+MIN_COST = 1e-3  # a logarithmic axis has no zero
+# Offsets of a number from its point, in typographic points; the first one that is free is taken.
+LABEL_OFFSETS = [
     (radius * math.cos(angle), radius * math.sin(angle)) for radius in (9, 15, 22, 30) for angle in np.arange(0, 2 * math.pi, math.pi / 6)
 ]
-CLEARANCE = (9.0, 7.5)  # points between the middles of two numbers, or of a number and a dot
+CLEARANCE = (9.0, 7.5)  # horizontal and vertical distance of a number from points and other numbers, in typographic points
 
 
-def draw_costs(results: ExperimentResults, path: Path) -> Path:
-    """Test accuracy against the parameters trained, and against the time of training; rows are numbered as in the table."""
-    group_looks = looks([row.group for row in results.rows])
-    with style():
+@dataclass(frozen=True)
+class Cost:
+    """A cost of a row, the title of its axis, and the format of its ticks."""
+
+    title: str
+    value: Callable[[TableRow], float]
+    make_formatter: Callable[[], Formatter]
+
+    def of(self, row: TableRow) -> float:
+        """Return the cost of `row`, at least `MIN_COST`."""
+        return max(MIN_COST, self.value(row))
+
+
+COSTS = (
+    Cost("Trained parameters (log scale)", lambda row: row.runs[0].num_trainable, lambda: EngFormatter(sep=" ")),
+    Cost("Training time (s, log scale)", lambda row: row.value(SECONDS), lambda: FuncFormatter(lambda value, position: f"{value:,g}")),
+)
+
+
+def plot_accuracy_vs_cost(results: ExperimentResults, path: Path) -> Path:
+    """Plot test accuracy against trained parameters and against training time; rows are numbered as in the table."""
+    styles = line_styles([row.line for row in results.rows])
+    with plot_style():
         figure = Figure(figsize=(9, 4.2 + 0.09 * len(results.rows)), layout="constrained")
         panels = figure.subplots(1, 2, sharey=True)
-        for axes, (name, cost, ticks) in zip(panels, COSTS, strict=True):
+        for axes, cost in zip(panels, COSTS, strict=True):
             for row in results.rows:
-                look = {"alpha": DIMMED if row.stand_ins else 1, "linestyle": "none", "elinewidth": 1, **group_looks[row.group]}
-                axes.errorbar([max(1e-3, cost(row))], [row.accuracy().mean], yerr=arms(row), **look)
-            _cost_axis(axes, name, [max(1e-3, cost(row)) for row in results.rows], ticks())
+                line_style = {"alpha": DIMMED if row.fallbacks else 1, "linestyle": "none", "elinewidth": 1, **styles[row.line]}
+                axes.errorbar([cost.of(row)], [row.accuracy().mean], yerr=error_bar(row), **line_style)
+            _format_cost_axis(axes, cost, results.rows)
         panels[0].set_ylabel("Test accuracy (%)")
         legend = [
-            Line2D([], [], linestyle="none", label=f"{number}  {short_label(results, row)}", **group_looks[row.group])
+            Line2D([], [], linestyle="none", label=f"{number}  {short_label(results, row)}", **styles[row.line])
             for number, row in enumerate(results.rows, start=1)
         ]
-        finish(figure, results, f"Error bars: {interval_meaning(results)}.", legend, num_columns(legend, figure))
-        figure.draw_without_rendering()  # lays out, so that places on the page are known
-        for axes, (_, cost, _) in zip(panels, COSTS, strict=True):
-            _number(axes, [(max(1e-3, cost(row)), row.accuracy().mean) for row in results.rows])
-        return save(figure, path)
+        finish_figure(figure, results, f"Error bars: {describe_interval(results)}.", legend, num_legend_columns(legend, figure))
+        figure.draw_without_rendering()  # Lays out the figure, so that the positions of the points are known.
+        for axes, cost in zip(panels, COSTS, strict=True):
+            _label_points(axes, [(cost.of(row), row.accuracy().mean) for row in results.rows])
+        return save_figure(figure, path)
 
 
-def _cost_axis(axes: Axes, name: str, costs: Sequence[float], formatter: object) -> None:
-    low, high = min(costs) / MARGIN, max(costs) * MARGIN
+def _format_cost_axis(axes: Axes, cost: Cost, rows: Sequence[TableRow]) -> None:
+    costs = [cost.of(row) for row in rows]
+    low, high = min(costs) / MARGIN_FACTOR, max(costs) * MARGIN_FACTOR
     axes.set_xscale("log")
     axes.set_xlim(low, high)
-    axes.xaxis.set_major_locator(FixedLocator(_ticks(low, high)))
+    axes.xaxis.set_major_locator(FixedLocator(_round_ticks(low, high)))
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(formatter)
-    axes.set_xlabel(name)
+    axes.xaxis.set_major_formatter(cost.make_formatter())
+    axes.set_xlabel(cost.title)
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Round numbers on a logarithmic axis: evenly spaced ones on a short axis, 1, 2 and 5 or powers of ten on a long one."""
+def _round_ticks(low: float, high: float) -> list[float]:
+    """Return round numbers for a logarithmic axis: evenly spaced on a short axis; 1, 2 and 5 or powers of ten on a long one."""
     if high / low < 8:
         values = MaxNLocator(4).tick_values(low, high)
     else:
@@ -72,22 +89,22 @@ def _ticks(low: float, high: float) -> list[float]:
     return [value for value in values if low <= value <= high]
 
 
-def _number(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
-    """Write 1, 2, ... beside the points, each where it covers neither a point nor another number, as far as there is room."""
+def _label_points(axes: Axes, points: Sequence[tuple[float, float]]) -> None:
+    """Write 1, 2, ... beside the points. A number covers no point and no other number as far as there is room."""
     scale = 72 / axes.figure.dpi
     dots = axes.transData.transform(points) * scale
     taken = list(dots)
-    for number, dot in enumerate(dots, start=1):
-        spots = [dot + place for place in PLACES]
-        spot = next((spot for spot in spots if _is_free(spot, taken)), spots[0])
-        taken.append(spot)
-        arrow = {"arrowstyle": "-", "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2} if math.dist(spot, dot) > 12 else None
+    for number, (point, dot) in enumerate(zip(points, dots, strict=True), start=1):
+        positions = [dot + offset for offset in LABEL_OFFSETS]
+        position = next((position for position in positions if _is_free(position, taken)), positions[0])
+        taken.append(position)
+        arrow = {"arrowstyle": "-", "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2} if math.dist(position, dot) > 12 else None
         text = axes.annotate(
-            str(number), points[number - 1], spot - dot, textcoords="offset points", size=7.5, ha="center", va="center", arrowprops=arrow
+            str(number), point, position - dot, textcoords="offset points", size=7.5, ha="center", va="center", arrowprops=arrow
         )
         text.set_path_effects([withStroke(linewidth=2, foreground="white")])
         text.set_in_layout(False)
 
 
-def _is_free(spot: np.ndarray, taken: Sequence[np.ndarray]) -> bool:
-    return all(abs(spot[0] - other[0]) >= CLEARANCE[0] or abs(spot[1] - other[1]) >= CLEARANCE[1] for other in taken)
+def _is_free(position: np.ndarray, taken: Sequence[np.ndarray]) -> bool:
+    return all(abs(position[0] - other[0]) >= CLEARANCE[0] or abs(position[1] - other[1]) >= CLEARANCE[1] for other in taken)

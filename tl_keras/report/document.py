@@ -1,6 +1,6 @@
-"""A page as a list of blocks of plain text, and its two forms: Markdown, and one HTML file that needs no other.
+"""A page as a list of blocks, and its conversion to Markdown and to self-contained HTML.
 
-Text in blocks comes from outside: each form escapes all of it. The HTML has no scripts and loads nothing; images lie inside it.
+Text in blocks is untrusted, so both conversions escape all of it. The HTML has no scripts and loads nothing; images are embedded.
 """
 
 import base64
@@ -11,7 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tl_keras.report.text import markdown, plain
+from tl_keras.report.text import escape_markdown, to_one_line
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Paragraph:
 
 
 @dataclass(frozen=True)
-class Mark:
-    """Why figures cannot be compared, in bold."""
+class Caveat:
+    """The reason why results are not comparable, in bold."""
 
     text: str
 
@@ -44,7 +44,7 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells; the first column is set to the left, the others to the right."""
+    """Rows of cells. The first column is aligned to the left, the others to the right."""
 
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -52,23 +52,23 @@ class Table:
 
 @dataclass(frozen=True)
 class Image:
-    """A figure; `path` is relative to `root` of the page and ends in one of `IMAGE_TYPES`."""
+    """A plot. `path` is relative to the directory of the page and ends in one of `IMAGE_TYPES`."""
 
     path: Path
     caption: str
 
 
 IMAGE_TYPES = MappingProxyType({".png": "image/png", ".jpg": "image/jpeg"})
-Block = Heading | Paragraph | Mark | Code | Bullets | Table | Image
+Block = Heading | Paragraph | Caveat | Code | Bullets | Table | Image
 
 
 def to_markdown(blocks: Sequence[Block], root: Path) -> str:
-    """The page in Markdown, in `root`, with images by their relative paths."""
+    """Return the page in Markdown, with images as relative paths. `root` is the directory of the page."""
     return "\n".join(MARKDOWN[type(block)](block, root) for block in blocks)
 
 
 def to_html(blocks: Sequence[Block], root: Path) -> str:
-    """The page as HTML with the images inside; the title is that of the first heading."""
+    """Return the page as HTML with embedded images. `root` is the directory of the page; its title is the first heading."""
     title = next(block.text for block in blocks if isinstance(block, Heading))
     body = "\n".join(HTML[type(block)](block, root) for block in blocks)
     return HTML_PAGE.format(title=_escape(title), body=body)
@@ -76,25 +76,25 @@ def to_html(blocks: Sequence[Block], root: Path) -> str:
 
 def _markdown_table(table: Table, root: Path) -> str:
     marks = [":--", *["--:"] * (len(table.headings) - 1)]
-    lines = [list(map(markdown, table.headings)), marks, *(list(map(markdown, row)) for row in table.rows)]
+    lines = [list(map(escape_markdown, table.headings)), marks, *(list(map(escape_markdown, row)) for row in table.rows)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
 
 MARKDOWN: Mapping[type, Callable[[Any, Path], str]] = MappingProxyType(
     {
-        Heading: lambda block, root: f"{'#' * block.level} {markdown(block.text)}\n",
-        Paragraph: lambda block, root: f"{markdown(block.text)}\n",
-        Mark: lambda block, root: f"> **{markdown(block.text)}**\n",
-        Code: lambda block, root: f"    {plain(block.text)}\n",
-        Bullets: lambda block, root: "".join(f"- {markdown(line)}\n" for line in block.lines),
+        Heading: lambda block, root: f"{'#' * block.level} {escape_markdown(block.text)}\n",
+        Paragraph: lambda block, root: f"{escape_markdown(block.text)}\n",
+        Caveat: lambda block, root: f"> **{escape_markdown(block.text)}**\n",
+        Code: lambda block, root: f"    {to_one_line(block.text)}\n",
+        Bullets: lambda block, root: "".join(f"- {escape_markdown(line)}\n" for line in block.lines),
         Table: _markdown_table,
-        Image: lambda block, root: f"![{markdown(block.caption)}]({block.path.as_posix()})\n",
+        Image: lambda block, root: f"![{escape_markdown(block.caption)}]({block.path.as_posix()})\n",
     }
 )
 
 
 def _escape(text: object) -> str:
-    return html.escape(plain(text))
+    return html.escape(to_one_line(text))
 
 
 def _html_table(table: Table, root: Path) -> str:
@@ -116,7 +116,7 @@ HTML: Mapping[type, Callable[[Any, Path], str]] = MappingProxyType(
     {
         Heading: lambda block, root: f"<h{block.level}>{_escape(block.text)}</h{block.level}>",
         Paragraph: lambda block, root: f"<p>{_escape(block.text)}</p>",
-        Mark: lambda block, root: f'<p class="mark">{_escape(block.text)}</p>',
+        Caveat: lambda block, root: f'<p class="caveat">{_escape(block.text)}</p>',
         Code: lambda block, root: f"<pre>{_escape(block.text)}</pre>",
         Bullets: lambda block, root: f"<ul>{''.join(f'<li>{_escape(line)}</li>' for line in block.lines)}</ul>",
         Table: _html_table,
@@ -145,7 +145,7 @@ th:first-child, td:first-child {{ text-align: left; min-width: 9rem; }}
 figure {{ margin: 1.5rem 0; }}
 img {{ max-width: 100%; height: auto; }}
 figcaption {{ color: #5a5a5a; font-size: 0.85rem; }}
-.mark {{ color: #b00020; font-weight: bold; border-left: 4px solid #b00020; padding-left: 0.8rem; }}
+.caveat {{ color: #b00020; font-weight: bold; border-left: 4px solid #b00020; padding-left: 0.8rem; }}
 </style>
 </head>
 <body>

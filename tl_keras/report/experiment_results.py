@@ -1,27 +1,26 @@
-"""What a report is made of: the rows of an experiment with their reported figures and the results of their runs, one a seed."""
+"""Content of a report: the rows of an experiment, with their published values and the results of their runs."""
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from tl_keras.report.statistics import summarize
+from tl_keras.results.experiment_file import METRICS, PAPER
 
-PAPER = "paper"  # the profile whose settings are the report's
-METRICS = ("test accuracy", "test loss", "validation loss", "seconds", "seconds per epoch")
 ACCURACY, LOSS, VALIDATION_LOSS, SECONDS, EPOCH_SECONDS = METRICS
-COMPARED = (ACCURACY, LOSS)  # of METRICS; times of other machines are not
-# What the data record of a result says of itself -> how everything that shows its figures says so.
-MARKS = {
-    "embedded": "EMBEDDED data and weights: not comparable with the reported figures",
-    "limited": "LIMITED number of images: not comparable with the reported figures",
+COMPARED_METRICS = (ACCURACY, LOSS)  # without times, which depend on the hardware
+# Key in the data record of a result -> caveat that every table and plot shows if the value is true.
+CAVEATS = {
+    "embedded": "EMBEDDED data and weights: results are NOT comparable with the published ones",
+    "limited": "LIMITED number of images: results are NOT comparable with the published ones",
 }
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its directory, its `result.json` and the rows of its `history.csv`."""
+    """A finished run: its directory, its `result.json`, and the rows of its `history.csv`."""
 
     path: Path
     result: Mapping[str, Any]
@@ -33,7 +32,7 @@ class Run:
 
     @property
     def test(self) -> Mapping[str, Any]:
-        """The metrics of the test split; `results.TEST_KEYS` lists them."""
+        """Metrics on the test split; `run_directory.TEST_KEYS` lists them."""
         return self.result["metrics"]["test"]
 
     @property
@@ -46,18 +45,18 @@ class Run:
 
     @property
     def num_epochs(self) -> int:
-        """Epochs that were trained; fewer than were asked for where a callback stopped the run."""
+        """Number of trained epochs; fewer than configured if a callback stopped the run."""
         return sum(phase["epochs"] for phase in self.result["phases"])
 
     @property
     def num_trainable(self) -> int:
-        """Parameters trained in the phase that trains most."""
+        """Number of parameters trained in the phase that trains most."""
         return max(phase["trainable_parameters"] for phase in self.result["phases"])
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A test accuracy in per cent with its 95 % interval."""
+    """A test accuracy and its 95 % interval, in per cent."""
 
     mean: float
     low: float
@@ -65,26 +64,26 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of the table.
+class TableRow:
+    """One row of an experiment's table.
 
     Attributes:
-        label: the row's name.
-        group: rows of one group are one line of a plot.
-        x: share of the training data, or None where rows do not differ by it.
-        reported: metric of METRICS -> the report's figure: accuracy in per cent, losses in nats (`validation loss` in the last epoch),
-            times in seconds.
-        reported_curve: epoch -> the report's (training loss, training accuracy in per cent).
-        stand_ins: what stood in for what was not at hand, e.g. `random weights for imagenet`; such a row is never compared.
-        runs: one a seed, at least one.
+        label: name of the row.
+        line: rows of the same `line` form one line of a plot.
+        train_fraction: fraction of the training data, or None if the rows do not differ by it.
+        published: metric of `METRICS` -> value in the source report, in the unit of `RowRecord.published`.
+        published_curve: epoch -> (training loss, training accuracy in per cent) in the source report.
+        fallbacks: replacements of missing data and weights, e.g. `random weights for imagenet`. A row with fallbacks is never compared
+            with published values.
+        runs: at least one run, one per seed.
     """
 
     label: str
-    group: str
-    x: float | None
-    reported: Mapping[str, float]
-    reported_curve: Mapping[int, tuple[float, float]]
-    stand_ins: tuple[str, ...]
+    line: str
+    train_fraction: float | None
+    published: Mapping[str, float]
+    published_curve: Mapping[int, tuple[float, float]]
+    fallbacks: tuple[str, ...]
     runs: tuple[Run, ...]
 
     @property
@@ -92,33 +91,33 @@ class Row:
         return self.runs[0].result["data"]["num_train"]
 
     @property
-    def reported_accuracy(self) -> float | None:
-        return self.reported.get(ACCURACY)
+    def published_accuracy(self) -> float | None:
+        return self.published.get(ACCURACY)
 
     def accuracy(self) -> Estimate:
-        """Wilson's interval over the test images for one seed, Student's over the seeds for several."""
+        """Return the mean test accuracy. Its interval is Wilson's over the test images for one seed, Student's over several seeds."""
         summary = summarize([run.test["accuracy"] for run in self.runs])
         low, high = self.runs[0].test["interval"] if len(self.runs) == 1 else summary.interval
         return Estimate(100 * summary.mean, 100 * low, 100 * high)
 
-    def deviation(self) -> float:
-        """Standard deviation of the test accuracy over the seeds, in points; NaN for one seed."""
-        return summarize([FIGURES[ACCURACY](run) for run in self.runs]).std
+    def std(self) -> float:
+        """Return the standard deviation of the test accuracy over the seeds, in points; NaN for one seed."""
+        return summarize([METRIC_VALUES[ACCURACY](run) for run in self.runs]).std
 
-    def mean(self, figure: Callable[[Run], float | None]) -> float | None:
-        """The mean over the seeds; None where a run has none."""
-        values = [figure(run) for run in self.runs]
-        return None if None in values else statistics.fmean(values)
+    def mean(self, metric_value: Callable[[Run], float | None]) -> float | None:
+        """Return the mean of a value over the seeds, or None if a run does not have it."""
+        values = [metric_value(run) for run in self.runs]
+        return None if None in values else fmean(values)
 
-    def figure(self, metric: str) -> float | None:
-        """Our figure for one of METRICS, in its unit, as the mean over the seeds."""
-        return self.mean(FIGURES[metric])
+    def value(self, metric: str) -> float | None:
+        """Return the mean over the seeds of one of `METRICS`, in its unit."""
+        return self.mean(METRIC_VALUES[metric])
 
 
-FIGURES: Mapping[str, Callable[[Run], float | None]] = {
+METRIC_VALUES: Mapping[str, Callable[[Run], float | None]] = {
     ACCURACY: lambda run: 100 * run.test["accuracy"],
     LOSS: lambda run: run.test["loss"],
-    VALIDATION_LOSS: lambda run: run.history[-1].get("val_loss"),  # of the last epoch, whichever was tested
+    VALIDATION_LOSS: lambda run: run.history[-1].get("val_loss"),  # of the last epoch, even if another one was tested
     SECONDS: lambda run: run.result["seconds"]["train"],
     EPOCH_SECONDS: lambda run: run.result["seconds"]["train"] / max(1, run.num_epochs),
 }
@@ -126,14 +125,15 @@ FIGURES: Mapping[str, Callable[[Run], float | None]] = {
 
 @dataclass(frozen=True)
 class ExperimentResults:
-    """All that a report says.
+    """Results of an experiment, as `load_experiment` reads them.
 
     Attributes:
-        name: of the experiment.
-        title, question, command: what it is called, what it asks, and how it was started.
-        embedded: whether it ran on the data and weights that the package carries.
-        departures: settings that are not the report's, e.g. `epochs 6`.
-        profile: the size of the experiment; that of the report is `paper`.
+        name: name of the experiment.
+        title, question: headline and question of its report.
+        command: command line that started it.
+        embedded: True if it ran on the bundled data and weights.
+        changed_settings: settings that differ from the source report's, e.g. `epochs 6`.
+        profile: size of the experiment; `PAPER` is that of the source report.
     """
 
     name: str
@@ -141,8 +141,8 @@ class ExperimentResults:
     question: str
     command: str
     embedded: bool
-    rows: tuple[Row, ...]
-    departures: tuple[str, ...] = ()
+    rows: tuple[TableRow, ...]
+    changed_settings: tuple[str, ...] = ()
     profile: str = PAPER
 
     @property
@@ -150,21 +150,21 @@ class ExperimentResults:
         return [run for row in self.rows for run in row.runs]
 
     @property
-    def mark(self) -> str:
-        """Why the figures cannot be compared with the reported ones; empty where they can."""
-        kinds = {kind for run in self.runs for kind in MARKS if run.result["data"][kind]} | ({"embedded"} if self.embedded else set())
-        return next((text for kind, text in MARKS.items() if kind in kinds), "")
+    def caveat(self) -> str:
+        """Reason why the results are not comparable with the published ones; empty if they are."""
+        keys = {key for run in self.runs for key in CAVEATS if run.result["data"][key]} | ({"embedded"} if self.embedded else set())
+        return next((text for key, text in CAVEATS.items() if key in keys), "")
 
-    def is_comparable(self, row: Row) -> bool:
-        """Whether the row's figures may be held against the reported ones."""
-        return not self.mark and not row.stand_ins
+    def is_comparable(self, row: TableRow) -> bool:
+        """Return True if the results of `row` are comparable with the published ones."""
+        return not self.caveat and not row.fallbacks
 
-    def difference(self, row: Row, metric: str = ACCURACY) -> float | None:
-        """Our figure less the reported one; None where they are not comparable or none is reported."""
-        reported = row.reported.get(metric) if metric in COMPARED and self.is_comparable(row) else None
-        return None if reported is None else row.figure(metric) - reported
+    def difference(self, row: TableRow, metric: str = ACCURACY) -> float | None:
+        """Return our value minus the published one, or None if they are not comparable or none was published."""
+        published = row.published.get(metric) if metric in COMPARED_METRICS and self.is_comparable(row) else None
+        return None if published is None else row.value(metric) - published
 
     @property
-    def best_row(self) -> Row:
-        """The row of the highest mean test accuracy, among those without stand-ins where there are any."""
-        return max([row for row in self.rows if not row.stand_ins] or self.rows, key=lambda row: row.accuracy().mean)
+    def best_row(self) -> TableRow:
+        """The row with the highest mean test accuracy; rows with fallbacks count only if there are no others."""
+        return max([row for row in self.rows if not row.fallbacks] or self.rows, key=lambda row: row.accuracy().mean)

@@ -1,74 +1,74 @@
-"""The report of an experiment: tables, figures, and all that is needed to judge and repeat it."""
+"""The report of an experiment: tables, plots, and the details needed to judge and repeat it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tl_keras.report import plots
-from tl_keras.report.document import Block, Bullets, Code, Heading, Image, Mark, Paragraph, Table, to_html, to_markdown
+from tl_keras.report.document import Block, Bullets, Caveat, Code, Heading, Image, Paragraph, Table, to_html, to_markdown
 from tl_keras.report.experiment_results import ExperimentResults, Run
 from tl_keras.report.sections import best_row_blocks, comparison_blocks
-from tl_keras.report.tables import COLUMNS, FURTHER_COLUMNS, caption, results_csv, table
-from tl_keras.report.text import NOTHING, device, duration, label, listed, plain
+from tl_keras.report.tables import COLUMNS, FURTHER_COLUMNS, make_table, results_csv, table_caption
+from tl_keras.report.text import EMPTY_CELL, device_name, format_duration, join_unique, row_label, to_one_line
 from tl_keras.utils.files import write_text
 
 PAGE, WEB_PAGE, RUNS_TABLE = "report.md", "report.html", "results.csv"
 
 
 def write_report(results: ExperimentResults, directory: Path) -> list[Path]:
-    """Write the figures, `results.csv`, `report.md` and `report.html` to `directory`; the same results give the same files.
+    """Write the plots, `results.csv`, `report.md` and `report.html` to `directory`. The same results give identical files.
 
     Returns:
         The files, the pages first.
 
     Raises:
-        DamagedError: predictions of a run are absent or damaged.
-        UserError: a file cannot be written.
+        DamagedError: The predictions of a run are absent or damaged.
+        UserError: A file cannot be written.
     """
-    drawn = plots.draw_all(results, directory)
+    plot_files = plots.write_plots(results, directory)
     write_text(directory / RUNS_TABLE, results_csv(results))
-    blocks = [*experiment_blocks(results, Path(), {path.name for path in drawn}), *_details(results)]
-    return [*write_pages(blocks, directory), directory / RUNS_TABLE, *drawn]
+    blocks = [*experiment_blocks(results, Path(), {path.name for path in plot_files}), *_details(results)]
+    return [*write_pages(blocks, directory), directory / RUNS_TABLE, *plot_files]
 
 
 def write_pages(blocks: list[Block], directory: Path) -> list[Path]:
-    """Write `report.md` and `report.html`."""
+    """Write `report.md` and `report.html` to `directory` and return their paths."""
     write_text(directory / PAGE, to_markdown(blocks, directory))
     write_text(directory / WEB_PAGE, to_html(blocks, directory))
     return [directory / PAGE, directory / WEB_PAGE]
 
 
-def experiment_blocks(results: ExperimentResults, place: Path, drawn: set[str], level: int = 1) -> list[Block]:
-    """What an experiment found: the part of its report that the joint one repeats.
+def experiment_blocks(results: ExperimentResults, plot_dir: Path, plot_files: set[str], level: int = 1) -> list[Block]:
+    """Return the results of an experiment: the part of its report that the combined report repeats.
 
     Args:
-        place: the directory of the figures, relative to that of the page.
-        drawn: files of the figures that there are.
-        level: of the heading.
+        plot_dir: directory of the plots, relative to that of the page.
+        plot_files: names of the plots that exist.
+        level: level of the heading.
     """
     return [
         Heading(level, results.title),
-        *([Mark(results.mark)] if results.mark else []),
+        *([Caveat(results.caveat)] if results.caveat else []),
         Paragraph(results.question),
         Code(results.command),
-        table(results, COLUMNS),
-        Paragraph(caption(results)),
-        table(results, FURTHER_COLUMNS),
-        *_images(plots.OF_ROWS, place, drawn),
+        make_table(results, COLUMNS),
+        Paragraph(table_caption(results)),
+        make_table(results, FURTHER_COLUMNS),
+        *_images(plots.ROW_PLOTS, plot_dir, plot_files),
         *comparison_blocks(results, level + 1),
         *best_row_blocks(results, level + 1),
-        *_images(plots.OF_BEST_ROW, place, drawn),
+        *_images(plots.BEST_ROW_PLOTS, plot_dir, plot_files),
     ]
 
 
-def _images(drawings: Iterable[plots.Drawing], place: Path, drawn: set[str]) -> list[Block]:
-    return [Image(place / drawing.file, drawing.caption) for drawing in drawings if drawing.file in drawn]
+def _images(candidates: Iterable[plots.Plot], plot_dir: Path, plot_files: set[str]) -> list[Block]:
+    return [Image(plot_dir / plot.file, plot.caption) for plot in candidates if plot.file in plot_files]
 
 
 def _details(results: ExperimentResults) -> list[Block]:
-    """What is needed to judge and repeat it."""
+    """Return the details needed to judge and repeat the experiment."""
     return [
-        Heading(2, "How to read it"),
+        Heading(2, "How to read this report"),
         Bullets(_how_to_read(results)),
         Heading(2, "Settings"),
         Bullets(_settings(results)),
@@ -82,65 +82,72 @@ def _details(results: ExperimentResults) -> list[Block]:
 
 
 def _how_to_read(results: ExperimentResults) -> list[str]:
-    rules = listed(run.result["selection"]["rule"] for run in results.runs)
+    rules = join_unique(run.result["selection"]["rule"] for run in results.runs)
     lines = [
-        "The test split was scored once a run, after training; every image counts once.",
-        f"Tested epoch: {rules}. The best is the best on the validation split, the last is the last one whatever it scored.",
-        "The validation split, where there is one, is held out of the train split; the test split had no part in any choice.",
-        "Reported figures are those of the report that the experiment repeats; its seeds and intervals are not known.",
-        "Balanced accuracy: the mean over the classes of the share of their images that was recognised.",
-        "Calibration error: how far confidence and accuracy are apart, on average over 15 bins of confidence (Guo et al. 2017).",
-        "Times are of this machine; the reported ones are of others, so no difference is given.",
+        "The test split was evaluated once per run, after training. Every image counts once.",
+        f"Tested epoch: {rules}. Best is the epoch with the best result on the validation split; last is the last epoch of training.",
+        "A validation split, if there is one, is held out of the training split. No choice during training depends on the test split.",
+        "Published values are those of the source report. It gives neither seeds nor intervals.",
+        "Balanced accuracy: mean recall over the classes.",
+        "Calibration error: expected calibration error with 15 bins of confidence (Guo et al. 2017).",
+        "Times depend on the hardware, which differs from the source report's. Therefore no difference is given.",
     ]
-    if results.mark:
-        return [f"{results.mark}. They stand in brackets, without a difference.", *lines]
-    return [*lines, "Difference: ours less the reported one. One that lies within the interval says nothing."]
+    if results.caveat:
+        return [f"{results.caveat}. Published values are in brackets, without a difference.", *lines]
+    return [*lines, "Difference: our value minus the published one. A difference within the interval is not significant."]
 
 
 def _settings(results: ExperimentResults) -> list[str]:
-    """The settings that all runs share, then those in which they differ."""
+    """Return the settings that all runs have in common, then those that differ."""
     configs = [run.result["config"] for run in results.runs]
-    values = {name: [config.get(name, NOTHING) for config in configs] for name in configs[0]}
-    shared = {name: found[0] for name, found in values.items() if all(value == found[0] for value in found)}
-    lines = [f"{name}: {value}" for name, value in shared.items() if value != ""]
-    return lines + [f"{name}: {listed(found)} (differs by run)" for name, found in values.items() if name not in shared]
+    values = {name: [config.get(name, EMPTY_CELL) for config in configs] for name in configs[0]}
+    common = {name: found[0] for name, found in values.items() if all(value == found[0] for value in found)}
+    lines = [f"{name}: {value}" for name, value in common.items() if value != ""]
+    return lines + [f"{name}: {join_unique(found)} (differs by run)" for name, found in values.items() if name not in common]
 
 
 def _runtime(results: ExperimentResults) -> list[str]:
-    """What the runs ran on; several values where runs differ."""
+    """Return the hardware, precision and package versions; several values if runs differ."""
     runtimes = [run.result["runtime"] for run in results.runs]
     versions = [runtime["versions"] for runtime in runtimes]
     packages = dict.fromkeys(name for found in versions for name in found)
     lines = [
-        f"device: {listed(device(run) for run in results.runs)}",
-        *(f"{name}: {listed(runtime[name] for runtime in runtimes)}" for name in ("precision", "xla", "replicas")),
-        *(f"{name}: {listed(found.get(name, NOTHING) for found in versions)}" for name in packages),
+        f"device: {join_unique(device_name(run) for run in results.runs)}",
+        *(f"{name}: {join_unique(runtime[name] for runtime in runtimes)}" for name in ("precision", "xla", "replicas")),
+        *(f"{name}: {join_unique(found.get(name, EMPTY_CELL) for found in versions)}" for name in packages),
     ]
-    revisions = listed(runtime["git_revision"] for runtime in runtimes if runtime["git_revision"])
+    revisions = join_unique(runtime["git_revision"] for runtime in runtimes if runtime["git_revision"])
     return [*lines, f"source revision: {revisions}"] if revisions else lines
 
 
 def _runs(results: ExperimentResults) -> Table:
+    """Return a table with one line per run."""
     headings = ["row", "seed", "test accuracy (%)", "validation accuracy (%)", "tested epoch", "training time", "directory"]
-    return Table(headings, [[label(results, row), *_run(run)] for row in results.rows for run in row.runs])
+    return Table(headings, [[row_label(results, row), *_run(run)] for row in results.rows for run in row.runs])
 
 
 def _run(run: Run) -> list[str]:
     validation = run.result["metrics"]["validation"].get("accuracy")
-    shown = NOTHING if validation is None else f"{100 * validation:.2f}"
+    shown = EMPTY_CELL if validation is None else f"{100 * validation:.2f}"
     epochs = f"{run.result['selection']['epoch']} of {run.num_epochs}"
-    return [str(run.seed), f"{100 * run.test['accuracy']:.2f}", shown, epochs, duration(run.result["seconds"]["train"]), run.name]
+    return [str(run.seed), f"{100 * run.test['accuracy']:.2f}", shown, epochs, format_duration(run.result["seconds"]["train"]), run.name]
 
 
 def _notes(results: ExperimentResults) -> list[str]:
     data = [run.result["data"] for run in results.runs]
     notes = dict.fromkeys(str(note) for part in data for note in part["notes"])
     classes = dict.fromkeys(", ".join(part["class_names"]) for part in data)
-    accounts = dict.fromkeys(_weights(run.result["model"]) for run in results.runs)
-    fingerprints = listed(part["fingerprint"] for part in data)
-    return [*accounts, f"Fingerprint of the data: {fingerprints}", *(f"Classes: {names}" for names in classes), *notes]
+    weights = dict.fromkeys(_weights(run.result["model"]) for run in results.runs)
+    fingerprints = join_unique(part["fingerprint"] for part in data)
+    return [*weights, f"Fingerprint of the data: {fingerprints}", *(f"Classes: {names}" for names in classes), *notes]
 
 
-def _weights(model: dict[str, Any]) -> str:
-    account = "; ".join(f"{name}: {value}" for name, value in model["loading_info"].items())
-    return f"Weights of {plain(model['backbone'])}: {account or model['weights']}"
+def _weights(model: Mapping[str, Any]) -> str:
+    """Return the origin of the model's weights, e.g. the file, and which variables it does not have."""
+    info = "; ".join(f"{name}: {_describe(value)}" for name, value in model["loading_info"].items() if value)
+    return f"Weights of {to_one_line(model['backbone'])}: {info or model['weights']}"
+
+
+def _describe(value: Any) -> str:
+    """Return a value of `loading_info` as text, e.g. `logits/kernel (not in the file)` for an entry of a mapping."""
+    return ", ".join(f"{name} ({text})" for name, text in value.items()) if isinstance(value, Mapping) else str(value)

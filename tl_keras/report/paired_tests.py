@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tl_keras.report.experiment_results import ExperimentResults, Row
+from tl_keras.report.experiment_results import ExperimentResults, TableRow
 from tl_keras.report.statistics import combine_p_values, holm, mcnemar
 from tl_keras.results.predictions import read_predictions
 
@@ -40,7 +40,7 @@ class Comparison:
         p_corrected: `p` after Holm's correction over all comparisons of the experiment.
     """
 
-    row: Row
+    row: TableRow
     seeds: tuple[SeedTest, ...]
     difference: float
     p: float
@@ -59,7 +59,7 @@ class Comparison:
 class Comparisons:
     """Comparisons of all rows with `reference`; `not_compared` has the label of every other row and the reason."""
 
-    reference: Row
+    reference: TableRow
     rows: tuple[Comparison, ...]
     not_compared: tuple[tuple[str, str], ...]
 
@@ -94,15 +94,17 @@ class _Outcomes(NamedTuple):
     correct: np.ndarray
 
 
-def _read_outcomes(row: Row) -> dict[int, _Outcomes]:
+def _read_outcomes(row: TableRow) -> dict[int, _Outcomes]:
     """Return the outcomes of each seed."""
     predictions = {run.seed: read_predictions(run.path) for run in row.runs}
     return {seed: _Outcomes(labels, logits.argmax(axis=1) == labels) for seed, (logits, labels) in predictions.items()}
 
 
-def _why_incomparable(row: Row, reference: Row, outcomes: Mapping[int, _Outcomes], reference_outcomes: Mapping[int, _Outcomes]) -> str:
+def _why_incomparable(
+    row: TableRow, reference: TableRow, outcomes: Mapping[int, _Outcomes], reference_outcomes: Mapping[int, _Outcomes]
+) -> str:
     """Return the reason why the row cannot be compared with the reference image by image, or an empty string."""
-    if row.stand_ins != reference.stand_ins:
+    if row.fallbacks != reference.fallbacks:
         return "other fallbacks"
     if outcomes.keys() != reference_outcomes.keys():
         return "other seeds"

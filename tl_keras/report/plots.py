@@ -1,48 +1,60 @@
-"""The figures of an experiment: their files, what they show, when there is one, and what draws them."""
+"""The plots of a report: their files, captions and conditions."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from tl_keras.report.accuracy_plots import draw_rows, draw_shares
-from tl_keras.report.cost_plot import draw_costs
-from tl_keras.report.curve_plots import draw_curves
-from tl_keras.report.error_analysis import draw_confusion, draw_mistakes, draw_reliability, has_mistakes
+from tl_keras.report.accuracy_plots import plot_accuracy_by_row, plot_accuracy_vs_fraction
+from tl_keras.report.cost_plot import plot_accuracy_vs_cost
+from tl_keras.report.curve_plots import plot_learning_curves
+from tl_keras.report.error_analysis import has_errors, plot_confident_errors, plot_confusion_matrix, plot_reliability
 from tl_keras.report.experiment_results import ExperimentResults
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Plot:
+    """A plot of a report.
+
+    Attributes:
+        file: name of its file.
+        draw: writes the plot of some results to a path and returns the path.
+        applies: returns True if results have what the plot shows.
+    """
+
     file: str
     caption: str
     draw: Callable[[ExperimentResults, Path], Path]
     applies: Callable[[ExperimentResults], bool] = lambda results: True
 
 
-def _differ_by_share(results: ExperimentResults) -> bool:
-    return all(row.x is not None for row in results.rows)
+def _differ_by_fraction(results: ExperimentResults) -> bool:
+    return all(row.train_fraction is not None for row in results.rows)
 
 
-# Those of all rows, then those of the best row.
-OF_ROWS = (
-    Drawing("accuracy_against_fraction.png", "Test accuracy against the share of the training data", draw_shares, _differ_by_share),
-    Drawing("accuracy_of_rows.png", "Test accuracy of each row", draw_rows, lambda results: not _differ_by_share(results)),
-    Drawing("accuracy_against_cost.png", "Test accuracy against trained parameters and training time", draw_costs),
-    Drawing("learning_curves.png", "Accuracy and loss against the epoch", draw_curves),
+ROW_PLOTS = (
+    Plot(
+        "accuracy_against_fraction.png",
+        "Test accuracy against the fraction of the training data",
+        plot_accuracy_vs_fraction,
+        _differ_by_fraction,
+    ),
+    Plot("accuracy_of_rows.png", "Test accuracy of each row", plot_accuracy_by_row, lambda results: not _differ_by_fraction(results)),
+    Plot("accuracy_against_cost.png", "Test accuracy against trained parameters and training time", plot_accuracy_vs_cost),
+    Plot("learning_curves.png", "Accuracy and loss against the epoch", plot_learning_curves),
 )
-OF_BEST_ROW = (
-    Drawing("confusion_matrix.png", "Confusion matrix of the best row", draw_confusion),
-    Drawing("reliability.png", "Reliability diagram of the best row: accuracy against confidence", draw_reliability),
-    Drawing("mistakes.jpg", "The most confidently wrong test images of the best row", draw_mistakes, has_mistakes),
+BEST_ROW_PLOTS = (
+    Plot("confusion_matrix.png", "Confusion matrix of the best row", plot_confusion_matrix),
+    Plot("reliability.png", "Reliability diagram of the best row: accuracy against confidence", plot_reliability),
+    Plot("mistakes.jpg", "Test images of the best row with the most confident errors", plot_confident_errors, has_errors),
 )
 
 
-def draw_all(results: ExperimentResults, directory: Path) -> list[Path]:
-    """Draw every figure that applies into `directory`; a file of one that no longer does is removed."""
-    drawn = []
-    for drawing in (*OF_ROWS, *OF_BEST_ROW):
-        if drawing.applies(results):
-            drawn.append(drawing.draw(results, directory / drawing.file))
+def write_plots(results: ExperimentResults, directory: Path) -> list[Path]:
+    """Write every plot that applies to `directory`, remove the files of the others, and return the written files."""
+    written = []
+    for plot in (*ROW_PLOTS, *BEST_ROW_PLOTS):
+        if plot.applies(results):
+            written.append(plot.draw(results, directory / plot.file))
         else:
-            (directory / drawing.file).unlink(missing_ok=True)
-    return drawn
+            (directory / plot.file).unlink(missing_ok=True)
+    return written

@@ -1,53 +1,53 @@
-"""Sections of a page: paired tests of all rows against the best one, and the classes of the best row."""
+"""Sections of a page: paired tests of all rows against the best one, and scores of the best row by class."""
 
 import numpy as np
 
 from tl_keras.report.document import Block, Bullets, Heading, Paragraph, Table
-from tl_keras.report.error_analysis import confusion_of
+from tl_keras.report.error_analysis import sum_confusion_matrices
 from tl_keras.report.experiment_results import ExperimentResults
-from tl_keras.report.paired_tests import Comparison, compare
+from tl_keras.report.paired_tests import SIGNIFICANCE_LEVEL, Comparison, compare
 from tl_keras.report.statistics import EXACT_BELOW
-from tl_keras.report.text import NOTHING, label, plain
+from tl_keras.report.text import EMPTY_CELL, row_label, to_one_line
 from tl_keras.results.metrics import class_scores
 
 COMPARISON_HEADINGS = (
     "row",
     "difference (points)",
-    "only this row right",
-    "only the best right",
+    "only this row correct",
+    "only the best correct",
     "p of each seed",
     "seeds that agree",
     "p",
     "p after Holm",
 )
 MAX_CLASSES = 40
-CLASS_HEADINGS = ("class", "test images", "precision (%)", "recall (%)", "F1 (%)", "most often taken for")
+CLASS_HEADINGS = ("class", "test images", "precision (%)", "recall (%)", "F1 (%)", "most often confused with")
 
 
 def comparison_blocks(results: ExperimentResults, level: int) -> list[Block]:
-    """A table of McNemar's tests, what it means, and which rows could not be compared; nothing for a single row.
+    """Return a table of McNemar's tests, its explanation, and the rows that cannot be compared; empty for a single row.
 
     Raises:
-        DamagedError: predictions of a run are absent or damaged.
+        DamagedError: The predictions of a run are absent or damaged.
     """
     if len(results.rows) < 2:
         return []
-    found = compare(results)
-    blocks: list[Block] = [Heading(level, f"Paired tests against the best row, {label(results, found.reference)}")]
-    if found.rows:
+    comparisons = compare(results)
+    blocks: list[Block] = [Heading(level, f"Paired tests against the best row, {row_label(results, comparisons.reference)}")]
+    if comparisons.rows:
         blocks += [
-            Table(COMPARISON_HEADINGS, [_comparison_cells(results, comparison) for comparison in found.rows]),
-            Paragraph(_meaning(results)),
+            Table(COMPARISON_HEADINGS, [_comparison_cells(results, comparison) for comparison in comparisons.rows]),
+            Paragraph(_explanation(results)),
         ]
-    if found.not_compared:
-        blocks.append(Bullets([f"{plain(name)}: not compared ({reason})" for name, reason in found.not_compared]))
+    if comparisons.not_compared:
+        blocks.append(Bullets([f"{to_one_line(name)}: not compared ({reason})" for name, reason in comparisons.not_compared]))
     return blocks
 
 
 def _comparison_cells(results: ExperimentResults, comparison: Comparison) -> list[str]:
     tests = comparison.seeds
     return [
-        label(results, comparison.row),
+        row_label(results, comparison.row),
         f"{comparison.difference:+.2f}",
         ", ".join(f"{test.only_row_correct:,}" for test in tests),
         ", ".join(f"{test.only_reference_correct:,}" for test in tests),
@@ -59,46 +59,47 @@ def _comparison_cells(results: ExperimentResults, comparison: Comparison) -> lis
 
 
 def format_p_value(p: float) -> str:
-    """E.g. `0.23`, `0.0041` or `< 0.0001`."""
+    """Return a p-value as text, e.g. `0.23`, `0.0041` or `< 0.0001`."""
     return "< 0.0001" if p < 1e-4 else f"{p:.2g}" if p < 0.995 else "1"
 
 
-def _meaning(results: ExperimentResults) -> str:
+def _explanation(results: ExperimentResults) -> str:
+    """Return the explanation of the tests."""
     text = (
-        "McNemar's two-sided test on the test images that only one of two runs got right, seed by seed (exact for fewer than "
-        f"{EXACT_BELOW} such images, else chi-square with continuity correction). "
+        "McNemar's two-sided test, seed by seed, on the test images that only one of two runs classifies correctly (exact for fewer "
+        f"than {EXACT_BELOW} such images, else chi-square with continuity correction). "
     )
     if any(len(row.runs) > 1 for row in results.rows):
         text += (
-            "Seeds share the test images, so their tests are not independent and their counts are not added up: p is about twice "
-            "the median over the seeds, which holds under any dependence (Rüger 1978); a seed agrees when its own p is below 0.05 "
-            "and its sign is that of the mean. "
+            "Seeds share the test images, so their tests are not independent and their counts are not added up. p is about twice "
+            "the median over the seeds, which is valid under any dependence (Rüger 1978). A seed agrees if its own p is below "
+            f"{SIGNIFICANCE_LEVEL} and its difference has the sign of the mean difference. "
         )
     else:
-        text += "One seed: this says what other test images would change, not what other seeds would. "
+        text += "One seed: the test covers the sampling of the test images, not the variation between seeds. "
     return text + (
-        "Holm's correction is for the number of rows compared. The best row was chosen by the same test images, "
-        "which favours it: a p near the threshold is weaker than it looks."
+        "Holm's correction accounts for the number of compared rows. The best row was chosen on the same test images, which favours "
+        "it: a p-value near the threshold is weaker evidence than it seems."
     )
 
 
 def best_row_blocks(results: ExperimentResults, level: int) -> list[Block]:
-    """Precision, recall and F1 of each class of the best row; of many classes those of the lowest F1.
+    """Return precision, recall and F1 of each class of the best row, or of the `MAX_CLASSES` classes with the lowest F1.
 
     Raises:
-        DamagedError: predictions of a run are absent or damaged.
+        DamagedError: The predictions of a run are absent or damaged.
     """
     row = results.best_row
-    confusion = confusion_of(row)
+    confusion = sum_confusion_matrices(row)
     names, f1 = row.runs[0].class_names, class_scores(confusion).f1
     order = range(len(names))
     if len(names) > MAX_CLASSES:
         order = sorted(order, key=lambda index: 2.0 if f1[index] is None else f1[index])[:MAX_CLASSES]
-    kept = "" if len(names) <= MAX_CLASSES else f" The {MAX_CLASSES} classes of the lowest F1, of {len(names):,}."
+    selection = "" if len(names) <= MAX_CLASSES else f" Only the {MAX_CLASSES} of {len(names):,} classes with the lowest F1 are shown."
     summed = " Counts are summed over the seeds." if len(row.runs) > 1 else ""
-    text = f"Classes of the best row. {NOTHING}: the class was never predicted, or has no test image.{summed}{kept}"
+    text = f"Scores of the best row by class. {EMPTY_CELL}: the class was never predicted, or has no test image.{summed}{selection}"
     return [
-        Heading(level, f"Best row: {label(results, row)}"),
+        Heading(level, f"Best row: {row_label(results, row)}"),
         Table(CLASS_HEADINGS, [_class_cells(confusion, names, index) for index in order]),
         Paragraph(text),
     ]
@@ -106,8 +107,8 @@ def best_row_blocks(results: ExperimentResults, level: int) -> list[Block]:
 
 def _class_cells(confusion: np.ndarray, names: list[str], index: int) -> list[str]:
     scores = class_scores(confusion)
-    shares = [values[index] for values in (scores.precision, scores.recall, scores.f1)]
-    wrong = confusion[index] * (np.arange(len(names)) != index)
-    taken_for = f"{plain(names[wrong.argmax()])} ({wrong.max():,})" if wrong.any() else NOTHING
-    shown = [NOTHING if share is None else f"{100 * share:.2f}" for share in shares]
-    return [plain(names[index]), f"{confusion[index].sum():,}", *shown, taken_for]
+    fractions = [values[index] for values in (scores.precision, scores.recall, scores.f1)]
+    errors = confusion[index] * (np.arange(len(names)) != index)
+    confused_with = f"{to_one_line(names[errors.argmax()])} ({errors.max():,})" if errors.any() else EMPTY_CELL
+    shown = [EMPTY_CELL if fraction is None else f"{100 * fraction:.2f}" for fraction in fractions]
+    return [to_one_line(names[index]), f"{confusion[index].sum():,}", *shown, confused_with]

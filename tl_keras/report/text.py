@@ -1,36 +1,39 @@
-"""Text and numbers as a report prints them. Labels, class names and notes come from outside: nothing in them may act as markup."""
+"""Formatting of text and numbers in a report.
+
+Labels, class names and notes are untrusted text, so nothing in them may act as markup.
+"""
 
 import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tl_keras.report.experiment_results import PAPER, ExperimentResults, Row, Run
+from tl_keras.report.experiment_results import PAPER, ExperimentResults, Run, TableRow
 
-FORMULA_STARTS = ("=", "+", "-", "@")  # what makes a spreadsheet take a cell for a formula
-NOTHING = "–"
-SIGNS = "†‡§¶"  # of rows with stand-ins
+FORMULA_STARTS = ("=", "+", "-", "@")  # a spreadsheet reads a cell that begins with one of these as a formula
+EMPTY_CELL = "–"
+FALLBACK_MARKS = "†‡§¶"  # of rows with fallbacks
 
 
-def plain(text: object) -> str:
-    """One printable line: line breaks, tabs and other control characters become spaces."""
+def to_one_line(text: object) -> str:
+    """Return `text` as one printable line; line breaks, tabs and other control characters become spaces."""
     return " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())
 
 
-def markdown(text: object) -> str:
-    """`plain` text with Markdown's and HTML's marks escaped."""
-    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", plain(text))
+def escape_markdown(text: object) -> str:
+    """Return `text` as one line with the special characters of Markdown and HTML escaped."""
+    return re.sub(r"([\\`*\[\]<>|])", r"\\\1", to_one_line(text))
 
 
 def csv_cell(value: object) -> object:
-    """Numbers as they are; text as `plain`, with an apostrophe where a spreadsheet would take it for a formula."""
+    """Return a number unchanged, and text as one line, with an apostrophe in front if a spreadsheet would read it as a formula."""
     if value is None or isinstance(value, int | float):
         return value
-    text = plain(value)
+    text = to_one_line(value)
     return f"'{text}" if text.startswith(FORMULA_STARTS) else text
 
 
-def duration(seconds: float) -> str:
-    """E.g. `0.4 s`, `43 s`, `6 min 7 s` or `3 h 2 min`."""
+def format_duration(seconds: float) -> str:
+    """Return a duration as text, e.g. `0.4 s`, `43 s`, `6 min 7 s` or `3 h 2 min`."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     hours, minutes, rest = int(seconds) // 3600, int(seconds) // 60 % 60, int(seconds) % 60
@@ -39,82 +42,88 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
-def listed(values: Iterable[Any]) -> str:
-    """The different values in the order of appearance, e.g. `0, 1, 2`."""
-    return ", ".join(dict.fromkeys(plain(value) for value in values))
+def join_unique(values: Iterable[Any]) -> str:
+    """Return the distinct values in the order of appearance, e.g. `0, 1, 2`."""
+    return ", ".join(dict.fromkeys(to_one_line(value) for value in values))
 
 
-def span(values: Sequence[int]) -> str:
-    """E.g. `4,500 to 22,500`, or the one value."""
+def format_range(values: Sequence[int]) -> str:
+    """Return the smallest and the largest value, e.g. `4,500 to 22,500`, or the value that all share."""
     low, high = min(values), max(values)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def device(run: Run) -> str:
-    """The accelerator, or the processor where there is none."""
+def device_name(run: Run) -> str:
+    """Return the name of the accelerator, or of the processor if there is none."""
     runtime = run.result["runtime"]
     return runtime["cpu"] if runtime["device"] == "CPU" else runtime["device"]
 
 
-def facts(results: ExperimentResults) -> list[str]:
-    """What a reader must know beside the figures: data, seeds, epochs, image size, precision, device."""
+def run_facts(results: ExperimentResults) -> list[str]:
+    """Return the conditions of the results: data, model, seeds, epochs, image size, precision and device."""
     runs = results.runs
     data = [run.result["data"] for run in runs]
-    seeds = listed(run.seed for run in runs)
+    seeds = join_unique(run.seed for run in runs)
     return [
-        f"data set {listed(part['dataset'] for part in data)}",
-        listed(run.result["model"]["backbone"] for run in runs),
-        f"n train {span([part['num_train'] for part in data])}",
-        f"n validation {span([part['num_validation'] for part in data])}",
-        f"n test {span([part['num_test'] for part in data])}",
+        f"data set {join_unique(part['dataset'] for part in data)}",
+        join_unique(run.result["model"]["backbone"] for run in runs),
+        f"n train {format_range([part['num_train'] for part in data])}",
+        f"n validation {format_range([part['num_validation'] for part in data])}",
+        f"n test {format_range([part['num_test'] for part in data])}",
         f"{'seeds' if ',' in seeds else 'seed'} {seeds}",
-        f"{span([run.num_epochs for run in runs])} epochs",
-        f"{listed(run.result['model']['image_size'] for run in runs)} px",
-        listed(run.result["runtime"]["precision"] for run in runs),
-        listed(device(run) for run in runs),
-        *([] if results.embedded or departure_note(results) else [f"{results.profile} profile"]),
+        f"{format_range([run.num_epochs for run in runs])} epochs",
+        f"{join_unique(run.result['model']['image_size'] for run in runs)} px",
+        join_unique(run.result["runtime"]["precision"] for run in runs),
+        join_unique(device_name(run) for run in runs),
+        *([] if results.embedded or changed_settings_note(results) else [f"{results.profile} profile"]),
     ]
 
 
-def sentence(text: str) -> str:
-    """With a capital letter."""
+def capitalize(text: str) -> str:
+    """Return `text` with its first letter in upper case; the rest is unchanged."""
     return text[:1].upper() + text[1:]
 
 
-def departure_note(results: ExperimentResults) -> str:
-    """That the settings are not the report's, and which; empty where they are."""
-    if results.embedded or (results.profile == PAPER and not results.departures):
+def changed_settings_note(results: ExperimentResults) -> str:
+    """Return a note of the settings that differ from the source report's; empty if none do."""
+    if results.embedded or (results.profile == PAPER and not results.changed_settings):
         return ""
     profile = "" if results.profile == PAPER else f"{results.profile} profile: "
-    which = f": {listed(results.departures)}" if results.departures else ""
+    settings = f": {join_unique(results.changed_settings)}" if results.changed_settings else ""
     has_differences = any(results.difference(row) is not None for row in results.rows)
-    verdict = "; the difference says nothing about reproduction" if has_differences else ""
-    return f"{profile}other settings than the report's{which}{verdict}"
+    consequence = "; the difference is not a test of reproduction" if has_differences else ""
+    return f"{profile}settings differ from the source report{settings}{consequence}"
 
 
-def stand_in_signs(results: ExperimentResults) -> dict[tuple[str, ...], str]:
-    """What stood in -> the sign of its rows."""
-    found = dict.fromkeys(row.stand_ins for row in results.rows if row.stand_ins)
-    return {stand_ins: SIGNS[index % len(SIGNS)] * (1 + index // len(SIGNS)) for index, stand_ins in enumerate(found)}
+def fallback_marks(results: ExperimentResults) -> dict[tuple[str, ...], str]:
+    """Return a mapping from the fallbacks of a row to the mark of such rows."""
+    found = dict.fromkeys(row.fallbacks for row in results.rows if row.fallbacks)
+    return {
+        fallbacks: FALLBACK_MARKS[index % len(FALLBACK_MARKS)] * (1 + index // len(FALLBACK_MARKS)) for index, fallbacks in enumerate(found)
+    }
 
 
-def label(results: ExperimentResults, row: Row) -> str:
-    """The row's label with the sign of its stand-ins."""
-    return signed(results, plain(row.label), row.stand_ins)
+def row_label(results: ExperimentResults, row: TableRow) -> str:
+    """Return the row's label with the mark of its fallbacks."""
+    return with_fallback_mark(results, to_one_line(row.label), row.fallbacks)
 
 
-def signed(results: ExperimentResults, name: str, stand_ins: tuple[str, ...]) -> str:
-    """`name` with the sign of these stand-ins."""
-    return f"{name} {stand_in_signs(results).get(stand_ins, '')}".rstrip()
+def with_fallback_mark(results: ExperimentResults, name: str, fallbacks: tuple[str, ...]) -> str:
+    """Return `name` with the mark of `fallbacks`."""
+    return f"{name} {fallback_marks(results).get(fallbacks, '')}".rstrip()
 
 
-def stand_in_notes(results: ExperimentResults) -> list[str]:
-    """What each sign means."""
-    return [f"{sign} stand-in: {listed(stand_ins)}; not compared with the report" for stand_ins, sign in stand_in_signs(results).items()]
+def fallback_notes(results: ExperimentResults) -> list[str]:
+    """Return the meaning of each mark."""
+    return [
+        f"{mark} fallback: {join_unique(fallbacks)}; not compared with the source report"
+        for fallbacks, mark in fallback_marks(results).items()
+    ]
 
 
-def interval_meaning(results: ExperimentResults) -> str:
-    """What the interval around an accuracy covers."""
-    over_seeds = "the mean over the seeds (Student's t: what other seeds would change)"
-    over_images = "the share of the test images (Wilson: what other test images would change)"
-    return f"95 % interval of {over_seeds if any(len(row.runs) > 1 for row in results.rows) else over_images}"
+def describe_interval(results: ExperimentResults) -> str:
+    """Return a description of the interval around an accuracy."""
+    has_several_seeds = any(len(row.runs) > 1 for row in results.rows)
+    over_seeds = "the mean over seeds (Student's t: variation between seeds)"
+    over_images = "the accuracy (Wilson: sampling of the test images)"
+    return f"95 % interval of {over_seeds if has_several_seeds else over_images}"

@@ -1,58 +1,69 @@
-"""An experiment: a named list of runs with the reported figures they are compared to, and how to run it to its report."""
+"""Experiments: named lists of runs with the published values that they are compared with."""
 
 import gc
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tl_keras.backbones import get_backbone, resnet_equivalent_stages
+from tl_keras.backbones import get_backbone
 from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError, MissingError, unknown
+from tl_keras.results.experiment_file import EXPERIMENT_FILE, PAPER, ExperimentRecord, RowRecord, write_experiment_file
 from tl_keras.results.run_directory import RunDirectory
-from tl_keras.runs.fallbacks import EMBEDDED_NOTICE, EMBEDDED_SETTINGS, stand_ins_of
+from tl_keras.runs.fallbacks import EMBEDDED_NOTICE, EMBEDDED_SETTINGS, fallbacks_for
 
-PAPER, QUICK, SMOKE = PROFILES = ("paper", "quick", "smoke")
+QUICK, SMOKE = "quick", "smoke"
+PROFILES = (PAPER, QUICK, SMOKE)
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of an experiment's table; `config` says all but the seed.
+class RunSpec:
+    """One row of an experiment: the run of each seed, and the published values.
 
     Attributes:
-        label: the row's name in the table, and what `--rows` calls it.
-        group: rows of one group are one line of a plot.
-        x: where the row lies on the plot's axis, a share of the training data; None where rows do not differ by it.
-        reported: metric -> the report's figure; `report/collection.py` lists the metrics and their units.
-        reported_curve: epoch -> the report's (training loss, training accuracy in per cent).
-        stand_ins: what stood in for what was not at hand, e.g. `random weights for imagenet`.
+        label: name of the row in the table and in `rows`.
+        line: rows of the same `line` form one line of a plot.
+        config: all settings of the runs except the seed.
+        train_fraction: fraction of the training data, or None if the rows do not differ by it.
+        published: metric -> value in the source report; `results/experiment_file.py` lists the metrics and their units.
+        published_curve: epoch -> (training loss, training accuracy in per cent) in the source report.
+        fallbacks: replacements of missing data and weights, e.g. `random weights for imagenet`.
     """
 
     label: str
-    group: str
+    line: str
     config: RunConfig
-    x: float | None = None
-    reported: Mapping[str, float] = field(default_factory=dict)
-    reported_curve: Mapping[int, tuple[float, float]] = field(default_factory=dict)
-    stand_ins: tuple[str, ...] = ()
+    train_fraction: float | None = None
+    published: Mapping[str, float] = field(default_factory=dict)
+    published_curve: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    fallbacks: tuple[str, ...] = ()
+
+
+Row = RunSpec  # the public name of earlier versions
 
 
 @dataclass(frozen=True)
 class Profile:
-    """The size of an experiment: settings on top of its own, and the largest side of an image in pixels (0: no limit)."""
+    """Size of an experiment.
+
+    Attributes:
+        settings: settings that replace those of the experiment, by flat name.
+        max_image_size: largest side of an image in pixels; 0: no limit.
+    """
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     max_image_size: int = 0
 
-    def apply(self, row: Row) -> Row:
-        """`row` with images no larger than the profile has them."""
+    def apply(self, row: RunSpec) -> RunSpec:
+        """Return `row` with images of at most `max_image_size`."""
         model = row.config.model
         size = model.image_size or get_backbone(model.backbone).image_size
         return replace(row, config=row.config.replace(image_size=self.max_image_size)) if 0 < self.max_image_size < size else row
 
 
-# Every row for four steps on a handful of images: whether it runs, not how well.
+# Four steps on a few images show that a row runs. Its accuracy means nothing.
 SMOKE_SETTINGS = MappingProxyType(
     {"limit_train": 128, "limit_test": 64, "validation_fraction": 0.01, "batch_size": 32, "epochs": 1, "save_model": False}
 )
@@ -64,68 +75,70 @@ class Experiment:
     """A question, its settings and its rows.
 
     Attributes:
-        name: of the module and of the directory of its results.
-        settings: the report's settings, by flat name, where they differ from the package's defaults: the profile `paper`.
-        rows: base configuration -> the rows; with `fractions`, (base configuration, fractions) -> the rows.
-        quick: the profile that keeps the shape of the question within half an hour on two cores.
-        smoke: the profile that runs every row in seconds.
-        embedded: settings of a version on what the package carries, beside EMBEDDED_SETTINGS; empty where there is none.
-        fractions: the default of `--fractions`; empty where the rows do not differ by the share of the data.
+        name: name of the module and of the directory of results.
+        title, question: headline and question of the report.
+        settings: settings of the profile `paper`, by flat name, where they differ from the defaults of the package.
+        rows: base configuration -> rows; with `fractions`, (base configuration, fractions) -> rows.
+        quick: profile that answers the question in miniature, within half an hour on two cores.
+        smoke: profile that runs every row in seconds.
+        embedded: settings of the version on bundled data and weights, besides EMBEDDED_SETTINGS; empty: there is no such version.
+        fractions: default of the flag `fractions`; empty if the rows do not differ by the fraction of the training data.
     """
 
     name: str
     title: str
     question: str
     settings: Mapping[str, Any]
-    rows: Callable[..., list[Row]]
+    rows: Callable[..., list[RunSpec]]
     quick: Profile
     smoke: Profile = SMOKE_PROFILE
     embedded: Mapping[str, Any] = field(default_factory=dict)
     fractions: tuple[float, ...] = ()
 
-    def configure(self, overrides: Mapping[str, Any], profile: str = PAPER, fractions: Sequence[float] = ()) -> list[Row]:
-        """The rows of a profile, with `overrides` of its settings.
+    def configure(self, overrides: Mapping[str, Any], profile: str = PAPER, fractions: Sequence[float] = ()) -> list[RunSpec]:
+        """Return the rows of a profile with `overrides` of its settings.
 
         Raises:
-            ConfigError: an override that the rows themselves set, so that it would change nothing.
+            ConfigError: The rows themselves set an override, so it would change nothing.
         """
         size = {PAPER: Profile(), QUICK: self.quick, SMOKE: self.smoke}[profile]
-        rows = self._rows({**self.settings, **size.settings, **overrides}, fractions)
+        settings = {**self.settings, **size.settings}
+        rows = self._rows({**settings, **overrides}, fractions)
         for name, value in overrides.items():
-            without = {key: other for key, other in overrides.items() if key != name}
-            if (
-                any(row.config.to_dict()[name] != value for row in rows)
-                and self._rows({**self.settings, **size.settings, **without}, fractions) == rows
-            ):
-                choice = f"use `{name}s` to choose them" if name == "fraction" and self.fractions else "leave it out"
-                raise ConfigError(f"`{name}`: the rows of {self.name} set it; {choice}.")
+            others = {key: other for key, other in overrides.items() if key != name}
+            is_overruled = any(row.config.to_dict()[name] != value for row in rows)
+            if is_overruled and self._rows({**settings, **others}, fractions) == rows:
+                advice = f"use `{name}s` to choose them" if name == "fraction" and self.fractions else "leave it out"
+                raise ConfigError(f"`{name}`: the rows of {self.name} set it; {advice}.")
         return rows if "image_size" in overrides else [size.apply(row) for row in rows]
 
-    def _rows(self, settings: Mapping[str, Any], fractions: Sequence[float]) -> list[Row]:
+    def _rows(self, settings: Mapping[str, Any], fractions: Sequence[float]) -> list[RunSpec]:
         base = RunConfig().replace(**settings)
         return self.rows(base, fractions or self.fractions) if self.fractions else self.rows(base)
 
-    def departures(self, rows: Sequence[Row]) -> list[str]:
-        """The settings in which `rows` differ from those of the report, e.g. `epochs 6`."""
-        reported = {row.label: row.config.identity() for row in self.configure({}, fractions=[row.x for row in rows if row.x])}
-        found: dict[str, None] = {}
-        for row in rows:
-            paper = reported[row.label]
-            found |= {f"{name} {value}": None for name, value in row.config.identity().items() if value != paper[name]}
-        return list(found)
+    def changed_settings(self, rows: Sequence[RunSpec]) -> list[str]:
+        """Return the settings of `rows` that differ from the profile `paper`, e.g. `epochs 6`."""
+        fractions = [row.train_fraction for row in rows if row.train_fraction]
+        paper = {row.label: row.config.identity() for row in self.configure({}, fractions=fractions)}
+        changed = (f"{name} {value}" for row in rows for name, value in row.config.identity().items() if value != paper[row.label][name])
+        return list(dict.fromkeys(changed))
 
 
 @dataclass(frozen=True)
-class Order:
-    """What of an experiment is run, and where.
+class ExperimentOptions:
+    """Choice of what to run of an experiment, and of the directory for the results.
 
     Attributes:
+        runs_dir: directory of all results.
         overrides: settings that the user gave, by flat name.
-        labels: the rows to run; empty: all.
-        on_missing: `error`, or `embedded`: what the package carries stands in for missing data and weights.
-        command: how it was started, for the report.
-        verbose: 0 silent, 1 a progress bar, 2 a line each epoch.
-        explain: only say what each row would train and cost.
+        profile: one of PROFILES.
+        fractions: fractions of the training data; empty: those of the experiment.
+        labels: labels of the rows to run; empty: all.
+        seeds: seeds of the runs of each row.
+        on_missing: `error`, or `embedded` to replace missing data and weights by bundled ones.
+        command: command line that started the experiment, for the report.
+        verbose: 0: silent; 1: a progress bar; 2: one line per epoch.
+        log: called with the messages for the user.
     """
 
     runs_dir: Path
@@ -137,104 +150,111 @@ class Order:
     on_missing: str = "error"
     command: str = ""
     verbose: int = 0
-    explain: bool = False
+    log: Callable[[str], None] = print
 
 
-def execute(experiment: Experiment, order: Order) -> list[Path]:
-    """Run every row with every seed, print the table and write the report; the files of the report.
+def run_experiment(experiment: Experiment, options: ExperimentOptions) -> Path:
+    """Run every row with every seed, write `experiment.json`, and return its directory.
 
-    Finished runs are skipped and interrupted ones resumed.
+    Finished runs are skipped and interrupted runs are resumed.
 
     Raises:
-        UserError: before the first run for everything that can be known by then.
+        UserError: Before the first run for every error that can be found by then.
     """
-    if order.explain:
-        return _explain(experiment, order)
-    from tl_keras import report
     from tl_keras.runs.run import run
 
-    rows, embedded = available(experiment, order)
-    directory = order.runs_dir / _directory_name(experiment, order.profile, embedded)
-    jobs = [(row, row.config.replace(seed=seed)) for row in rows for seed in order.seeds]
+    rows, embedded = resolve_rows(experiment, options)
+    directory = options.runs_dir / _directory_name(experiment, options.profile, embedded)
+    jobs = [(row, row.config.replace(seed=seed)) for row in rows for seed in options.seeds]
     for number, (row, config) in enumerate(jobs, start=1):
-        place = run_directory(directory, row, config)
-        done = " (finished before)" if RunDirectory(place).load_if_finished(config) else ""
-        print(f"[{number}/{len(jobs)}] {row.label}, seed {config.seed}: {place}{done}", flush=True)
-        run(config, place, name=row.label, verbose=order.verbose)
-        gc.collect()  # a model is a cycle of references: the next one would be built beside it
-    results = report.collect(
-        experiment,
-        rows,
-        order.seeds,
-        directory,
-        embedded=embedded,
-        command=order.command,
-        profile=order.profile,
-        departures=[] if embedded else experiment.departures(rows),
-    )
-    report.print_table(results)
-    return report.write_report(results, directory)
+        run_dir = directory / _run_dir_name(row, config)
+        done = " (finished before)" if RunDirectory(run_dir).load_if_finished(config) else ""
+        options.log(f"[{number}/{len(jobs)}] {row.label}, seed {config.seed}: {run_dir}{done}")
+        run(config, run_dir, name=row.label, verbose=options.verbose)
+        gc.collect()  # A model is a cycle of references and would still be in memory while the next one is built.
+    write_experiment_file(directory / EXPERIMENT_FILE, _record(experiment, options, rows, embedded))
+    return directory
 
 
-def _explain(experiment: Experiment, order: Order) -> list[Path]:
+def explain_experiment(experiment: Experiment, options: ExperimentOptions) -> Iterator[str]:
+    """Yield a description of each row: what it would train, and what that would cost. Nothing is run."""
     from tl_keras.runs.explain import explain
 
-    for row in _chosen(experiment.configure(order.overrides, order.profile, order.fractions), order.labels):
-        print(f"== {row.label}\n{explain(row.config)}\n", flush=True)
-    return []
+    for row in _select_rows(experiment.configure(options.overrides, options.profile, options.fractions), options.labels):
+        yield f"== {row.label}\n{explain(row.config)}\n"
+
+
+def resolve_rows(experiment: Experiment, options: ExperimentOptions) -> tuple[list[RunSpec], bool]:
+    """Return the rows to run, checked, and whether they are the embedded version of the experiment.
+
+    With `on_missing=embedded`, fallbacks replace missing data and weights.
+
+    Raises:
+        ConfigError: A setting is impossible, or the experiment has no such row.
+        MissingError: Data or weights are missing, and `on_missing` is `error`.
+    """
+    from tl_keras.runs.resolve import check_available, resolve
+
+    rows = _select_rows(experiment.configure(options.overrides, options.profile, options.fractions), options.labels)
+    resolved = [resolve(row.config) for row in rows]
+    try:
+        for resolved_run in resolved:
+            check_available(resolved_run)
+    except MissingError as error:
+        if options.on_missing == "error":
+            raise
+        options.log(EMBEDDED_NOTICE.format(error=error))
+        if experiment.embedded and options.profile != SMOKE:
+            embedded = {**EMBEDDED_SETTINGS, **experiment.embedded}
+            return _select_rows(experiment.configure(embedded, fractions=options.fractions), options.labels), True
+        rows = [_with_fallbacks(row) for row in rows]
+    return rows, False
+
+
+def _select_rows(rows: list[RunSpec], labels: Sequence[str]) -> list[RunSpec]:
+    known = [row.label for row in rows]
+    for label in labels:
+        if label not in known:
+            raise ConfigError(str(unknown("row", label, known)), setting="rows", value=label)
+    return [row for row in rows if row.label in labels] if labels else rows
+
+
+def _with_fallbacks(row: RunSpec) -> RunSpec:
+    settings, fallbacks = fallbacks_for(row.config)
+    return replace(row, config=row.config.replace(**settings), fallbacks=fallbacks)
 
 
 def _directory_name(experiment: Experiment, profile: str, embedded: bool) -> str:
     return "-".join([experiment.name, *(["embedded"] if embedded else []), *([profile] if profile != PAPER else [])])
 
 
-def available(experiment: Experiment, order: Order) -> tuple[list[Row], bool]:
-    """The rows to run, checked, with stand-ins for what is not at hand; and whether they are the embedded version.
-
-    Raises:
-        ConfigError: an impossible setting, or a row that the experiment has not.
-        MissingError: data or weights are missing and nothing may stand in for them.
-    """
-    from tl_keras.runs.setup import plan, require
-
-    rows = _chosen(experiment.configure(order.overrides, order.profile, order.fractions), order.labels)
-    for row in rows:
-        plan(row.config)
-    try:
-        for row in rows:
-            require(row.config)
-    except MissingError as error:
-        if order.on_missing == "error":
-            raise
-        embedded = bool(experiment.embedded) and order.profile != SMOKE
-        print(EMBEDDED_NOTICE.format(error=error), flush=True)
-        if embedded:
-            rows = _chosen(experiment.configure({**EMBEDDED_SETTINGS, **experiment.embedded}, fractions=order.fractions), order.labels)
-            return rows, True
-        rows = [_with_stand_ins(row) for row in rows]
-    return rows, False
+def _run_dir_name(row: RunSpec, config: RunConfig) -> str:
+    """Return the row, the seed, and a digest that separates runs with other settings."""
+    letters = "".join(letter if letter.isalnum() else "-" for letter in row.label.lower())
+    slug = "-".join(part for part in letters.split("-") if part)
+    return f"{slug}-seed{config.seed}-{config.digest()}"
 
 
-def _chosen(rows: list[Row], labels: Sequence[str]) -> list[Row]:
-    names = [row.label for row in rows]
-    for label in labels:
-        if label not in names:
-            raise ConfigError(str(unknown("row", label, names)), setting="rows", value=label)
-    return [row for row in rows if row.label in labels] if labels else rows
+def _record(experiment: Experiment, options: ExperimentOptions, rows: Sequence[RunSpec], embedded: bool) -> ExperimentRecord:
+    return ExperimentRecord(
+        name=experiment.name,
+        title=experiment.title,
+        question=experiment.question,
+        command=options.command,
+        profile=options.profile,
+        embedded=embedded,
+        changed_settings=() if embedded else tuple(experiment.changed_settings(rows)),
+        rows=tuple(_row_record(row, options.seeds) for row in rows),
+    )
 
 
-def _with_stand_ins(row: Row) -> Row:
-    settings, notes = stand_ins_of(row.config)
-    return replace(row, config=row.config.replace(**settings), stand_ins=notes)
-
-
-def run_directory(directory: Path, row: Row, config: RunConfig) -> Path:
-    """Where a run lies: its row, its seed, and a digest that keeps runs of other settings apart."""
-    slug = "".join(letter if letter.isalnum() else "-" for letter in row.label.lower())
-    slug = "-".join(part for part in slug.split("-") if part)
-    return directory / f"{slug}-seed{config.seed}-{config.digest()}"
-
-
-def like_resnet(base: RunConfig, *names: str) -> tuple[str, ...]:
-    """Return the stages of the backbone of `base` that correspond to the stages `names` of a ResNet."""
-    return resnet_equivalent_stages(get_backbone(base.model.backbone), *names)
+def _row_record(row: RunSpec, seeds: Sequence[int]) -> RowRecord:
+    return RowRecord(
+        label=row.label,
+        line=row.line,
+        train_fraction=row.train_fraction,
+        published=dict(row.published),
+        published_curve=dict(row.published_curve),
+        fallbacks=row.fallbacks,
+        runs=tuple(_run_dir_name(row, row.config.replace(seed=seed)) for seed in seeds),
+    )

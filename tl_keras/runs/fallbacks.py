@@ -1,4 +1,7 @@
-"""What the package carries, so that a machine without network still shows an experiment; marked wherever its figures stand."""
+"""Fallbacks: bundled replacements of missing data and weights, so that experiments also run without a network.
+
+Results with fallbacks are marked wherever they are shown.
+"""
 
 from types import MappingProxyType
 from typing import Any
@@ -6,7 +9,7 @@ from typing import Any
 from tl_keras.config import RunConfig
 from tl_keras.errors import MissingError
 
-# The embedded version of an experiment takes all of it, never a mixture.
+# The embedded version of an experiment uses all of these settings together.
 EMBEDDED_SETTINGS = MappingProxyType(
     {
         "dataset": "digits",
@@ -22,7 +25,7 @@ EMBEDDED_SETTINGS = MappingProxyType(
     }
 )
 
-# Digits for photographs of pets: the questions about species and kept shares can be asked of odd and even digits.
+# Digits replace photographs of pets: even and odd digits replace cats and dogs.
 DIGITS = MappingProxyType({"dataset": "digits", "data_dir": ""})
 DIGIT_LABELS = MappingProxyType({"species": "parity"})
 DIGIT_GROUPS = MappingProxyType({"cat": "even", "dog": "odd"})
@@ -30,29 +33,29 @@ DIGIT_GROUPS = MappingProxyType({"cat": "even", "dog": "odd"})
 EMBEDDED_NOTICE = """
 {error}
 
-*** STAND-INS ***  The experiment runs on what the package carries instead. Its figures are NOT comparable with the reported ones,
-and every table, plot and directory of it says so. Part A has an embedded version: handwritten digits and a narrow AlexNet that was
-pre-trained on rendered glyphs; of other flags than --fractions, --rows, --seeds and --runs_dir it takes none. In the other
-experiments digits stand in for the images that are missing, and new random weights for the pre-trained ones.
+*** FALLBACKS ***  Bundled data and weights replace the missing ones. Results are NOT comparable with the published ones and are
+marked as such everywhere. Part A has a bundled version: a narrow AlexNet, pre-trained on rendered glyphs, learns handwritten digits.
+It accepts only `fractions`, `rows`, `seeds` and `runs_dir`. In the other experiments, digits replace missing images, and random
+weights replace missing weights.
 """
 
 
-def stand_ins_of(config: RunConfig) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """The settings that let `config` run with what is at hand, and what they stand in for, in words."""
-    from tl_keras.runs.setup import load_source, locate_weights
+def fallbacks_for(config: RunConfig) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the settings that replace what `config` lacks, and a description of each replacement, e.g. `digits for cifar10`."""
+    from tl_keras.runs.resolve import load_source, locate_weights
 
-    settings, notes = {}, []
+    settings, descriptions = {}, []
     try:
         locate_weights(config)
     except MissingError:
         settings["weights"] = "none"
-        notes.append(f"random weights for {config.model.weights}")
+        descriptions.append(f"random weights for {config.model.weights}")
     try:
         load_source(config.data)
     except MissingError:
         settings |= {**DIGITS, "label": DIGIT_LABELS.get(config.data.label, "label"), "keep": _digit_groups(config.data.keep)}
-        notes.append(f"digits for {config.data.dataset}")
-    return settings, tuple(notes)
+        descriptions.append(f"digits for {config.data.dataset}")
+    return settings, tuple(descriptions)
 
 
 def _digit_groups(keep: str) -> str:
