@@ -8,6 +8,7 @@ ARGS ?=
 
 BIN := .venv/bin
 RUN := $(BIN)/python
+PARALLEL := --numprocesses=auto --dist=loadfile # workers: tests/conftest.py; a file's tests share its fixtures in one of them
 EXPERIMENT_FLAGS := $(if $(DATA_DIR),--data_dir="$(DATA_DIR)") --runs_dir="$(RUNS_DIR)" --on_missing=$(ON_MISSING) $(ARGS)
 ifdef KERAS_HOME
 export KERAS_HOME
@@ -53,8 +54,8 @@ bench-quick: setup ## the same on fewer images (minutes)
 report: setup ## write the reports of all experiments anew, and the page that joins them
 	$(BIN)/tl-keras report --runs_dir="$(RUNS_DIR)"
 
-test: setup ## the tests (minutes, no network)
-	$(RUN) -m pytest -q $(ARGS)
+test: setup ## the tests (minutes, no network), in parallel as far as cores and memory allow
+	$(RUN) -m pytest -q $(PARALLEL) $(ARGS)
 
 test-slow: setup ## the tests that take longer: every large backbone, the embedded weights made anew
 	$(RUN) -m pytest -q -m slow $(ARGS)
@@ -63,7 +64,7 @@ fuzz: setup ## hostile weights files, at random, for some minutes
 	$(RUN) -m pytest -q -m fuzz tests/fuzz_torch_file.py $(ARGS)
 
 coverage: setup ## the tests with line coverage
-	$(RUN) -m pytest -q --cov --cov-report=term $(ARGS)
+	$(RUN) -m pytest -q $(PARALLEL) --cov --cov-report=term $(ARGS)
 
 lint: setup ## formatting, lint and types
 	$(BIN)/ruff format --check .

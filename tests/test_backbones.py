@@ -92,7 +92,11 @@ PARAMETERS = {
 
 SLOW = {
     *("mobilenet_1.0", "mobilenet_v2_1.0", "mobilenet_v3_small_1.0", "mobilenet_v3_large_1.0"),  # built by their bare names
-    *("mobilenet_0.5", "mobilenet_v2_0.5", "mobilenet_v2_0.75", "mobilenet_v2_1.3", "efficientnet_b1"),
+    # Other widths and depths of a network whose fast member runs the same code: mobilenet_0.25, mobilenet_v2_0.35,
+    # mobilenet_v3_small, mobilenet_v3_large, efficientnet_b0, efficientnet_v2_b0, convnext_tiny, densenet121, resnet18, resnet50,
+    # resnet50_v2. nasnet and inception_resnet_v2 have none; test_weights.py builds vgg16 in the fast set.
+    *("mobilenet", "mobilenet_0.5", "mobilenet_0.75", "mobilenet_v2", "mobilenet_v2_0.5", "mobilenet_v2_0.75", "mobilenet_v2_1.3"),
+    *("mobilenet_v2_1.4", "mobilenet_v3_small_0.75", "mobilenet_v3_large_0.75", "efficientnet_b1", "resnet34"),
     *("resnet101", "resnet152", "resnet101_v2", "resnet152_v2", "densenet169", "densenet201", "vgg16"),
     *("inception_resnet_v2", "nasnet_mobile", "nasnet_large", "convnext_small", "convnext_base", "convnext_large", "convnext_xlarge"),
     *(f"efficientnet_b{number}" for number in range(2, 8)),
