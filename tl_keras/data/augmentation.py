@@ -266,14 +266,15 @@ def augment_fn(name: str) -> Step:
 def mix_fn(name: str) -> Mixer | None:
     """Return the batch function of an augmentation, or None if it mixes nothing.
 
-    It maps (images (b, h, w, 3), targets float32 (b, classes), seeds int64 (b, 2)) to (images float32, targets float32), and gives
-    the same result for the same batch.
+    The function maps (images (b, h, w, 3), targets float32 (b, classes), seeds int64 (b, 2)) to (images float32, targets float32).
+    It gives the same result for the same batch.
     """
     augmentation = get_augmentation(name)
-    if augmentation.mixer is None:
+    mixer = augmentation.mixer
+    if mixer is None:
         return None
 
     def apply(images: "tf.Tensor", targets: "tf.Tensor", seeds: "tf.Tensor") -> mixup.Mixture:
-        return augmentation.mixer(images, targets, uniform(seeds, len(augmentation.steps)))
+        return mixer(images, targets, uniform(seeds, len(augmentation.steps)))
 
     return apply

@@ -1,8 +1,8 @@
 """Image operations in plain TensorFlow: (images uint8 (b, h, w, 3), values float32 (b,), one per image) -> images uint8.
 
-They equal Pillow's to within one grey level, as torchvision's augmentations do. KerasCV's layers of these names do not replace
-them: brightness adds a constant, contrast uses the mean of each channel, equalization rounds its step differently, posterization
-takes one value per batch, and sharpness fails on images below 3 pixels.
+They equal Pillow's to within one grey level, as torchvision's augmentations do. KerasCV's layers of these names cannot replace
+them. Its brightness adds a constant, its contrast uses the mean of each channel, and its equalization rounds its step differently.
+Its posterization takes one value per batch, and its sharpness fails on images below 3 pixels.
 """
 
 from typing import TYPE_CHECKING

@@ -43,7 +43,9 @@ def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
     shuffled = np.random.default_rng(seed).permutation(len(labels))
     releases, deadlines = _windows(labels[shuffled])
     by_release = iter(np.argsort(releases, kind="stable").tolist())
-    order, released, upcoming = [], [], next(by_release, None)
+    upcoming = next(by_release, None)
+    released: list[tuple[int, int]] = []  # heap of (deadline, example)
+    order = []
     for position in range(len(labels)):
         while upcoming is not None and releases[upcoming] <= position:
             heapq.heappush(released, (deadlines[upcoming], upcoming))
@@ -105,9 +107,9 @@ def parse_keep(keep: str) -> dict[str, float]:
 def subsample_classes(train: Examples, source: DatasetSource, keep: str) -> Examples:
     """Subsample the classes or superclasses in `keep` to their fractions, rounded to the nearest image.
 
-    Other classes are unchanged. The first examples in the order of `train` are kept. So the choice depends on the seed of that
-    order, a larger fraction contains the smaller ones, and in a stratified order the classes of a superclass keep their
-    proportions. Validation examples are carved out before and are all kept.
+    Other classes are unchanged. The first examples in the order of `train` are kept, so the seed of that order decides which, and
+    a larger fraction contains the smaller ones. In a stratified order the classes of a superclass keep their proportions.
+    Validation examples are carved out before and are all kept.
 
     The splits of source report D on Oxford-IIIT Pet (1,188 cats, 2,492 dogs) with `validation_fraction=0.2`:
 
@@ -119,9 +121,9 @@ def subsample_classes(train: Examples, source: DatasetSource, keep: str) -> Exam
         cat majority, `dog:0.25`  1448 / 736          1450 / 726
         ========================  ==================  ==================
 
-    The published validation sizes differ between the three splits. No rule that takes a fraction of each class gives that: whether
-    rounded up, down or to the nearest, by class, by species or in total, all three sizes are equal and between 734 and 739. An
-    independent random draw for every image could: all published sizes are within one standard deviation (24 images) of its mean.
+    The published validation sizes differ between the three splits. No rule that takes a fraction of each class gives that. Rounded
+    up, down or to the nearest, by class, by species or in total, all three sizes are equal and between 734 and 739. An independent
+    random draw for every image could: all published sizes are within one standard deviation (24 images) of its mean.
 
     Raises:
         ConfigError: A name is unknown, or a class is named twice.
@@ -158,11 +160,11 @@ def assign_splits(found: Mapping[str, Examples]) -> tuple[Splits, tuple[str, ...
     labelled = {name: examples for name, examples in found.items() if len(examples) and examples.labels.min() >= 0}
     if "train" not in labelled:
         raise ConfigError("The train split has no labelled images. Choose another data set or label.")
-    train, validation, test = (labelled.get(name) for name in ("train", "validation", "test"))
-    if test is not None:
-        return Splits(train, validation, test), ()
-    if validation is not None:
-        return Splits(train, None, validation), ("no labelled test split: the validation split is used for testing",)
+    train = labelled["train"]
+    if "test" in labelled:
+        return Splits(train, labelled.get("validation"), labelled["test"]), ()
+    if "validation" in labelled:
+        return Splits(train, None, labelled["validation"]), ("no labelled test split: the validation split is used for testing",)
     order = stratified_order(train.labels, TEST_SEED)
     num_test = max(1, round(TEST_FRACTION * len(order)))
     rest, carved = (train.subset(np.sort(part)) for part in (order[num_test:], order[:num_test]))

@@ -5,7 +5,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -168,21 +168,20 @@ def _read(builder: "tfds.core.DatasetBuilder", split: str, task: _Task) -> _Reco
     import tensorflow as tf
     import tensorflow_datasets as tfds
 
-    keys = (task.image_key, task.label_key, task.superclass_key)
-    wanted = tfds.decode.PartialDecoding(dict.fromkeys(keys, True), decoders={task.image_key: tfds.decode.SkipDecoding()})
+    columns: dict[str, list[Any]] = {key: [] for key in (task.image_key, task.label_key, task.superclass_key)}
+    wanted = tfds.decode.PartialDecoding(dict.fromkeys(columns, True), decoders={task.image_key: tfds.decode.SkipDecoding()})
     in_order = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1)
-    columns = [], [], []
     try:
         for batch in builder.as_dataset(split=split, decoders=wanted, read_config=in_order).batch(BATCH_SIZE).as_numpy_iterator():
-            for column, key in zip(columns, keys, strict=True):
+            for key, column in columns.items():
                 column.extend(batch[key])
     except (tf.errors.OpError, OSError, ValueError, KeyError) as error:
         directory = builder.data_path
         raise DamagedError(f"{directory}: the split {split} cannot be read ({_first_line(error)}). {_reprepare_hint(directory)}") from error
-    images, labels, superclass_labels = columns[0], *(np.asarray(column, np.int64) for column in columns[1:])
+    labels, superclass_labels = (np.asarray(columns[key], np.int64) for key in (task.label_key, task.superclass_key))
     if len(labels) and labels.max() >= len(task.class_names):
         raise DamagedError(f"{builder.data_path}: the split {split} has label {labels.max()}, beyond its {len(task.class_names)} classes.")
-    return _Records(images, labels, superclass_labels)
+    return _Records(columns[task.image_key], labels, superclass_labels)
 
 
 def _source(builder: "tfds.core.DatasetBuilder", task: _Task, records: dict[str, _Records], config: DataConfig) -> DatasetSource:
