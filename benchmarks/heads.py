@@ -91,8 +91,8 @@ def run(work: Work, arrays: Arrays) -> Iterator[Once]:
         phases = (Phase(HEAD, work.epochs, {HEAD: "all"}),)
         loss = losses.build_loss(config.train, {}, CLASSES)
         with tempfile.TemporaryDirectory() as directory:
-            trainer = Trainer(model, {HEAD: model.layers}, phases, config.train, machine, Path(directory), loss=loss)
-            return _after_the_first(trainer.fit(batches).history)
+            trainer = Trainer(model, {HEAD: model.layers}, phases, config.train, machine, loss=loss)
+            return _after_the_first(trainer.fit(batches, Path(directory)).history)
 
     yield job
 
@@ -100,4 +100,4 @@ def run(work: Work, arrays: Arrays) -> Iterator[Once]:
 def _rows(split: Split, order: np.ndarray, rest: tuple[np.ndarray, ...], work: Work) -> tf.data.Dataset:
     features, labels = split
     spec = tf.TensorSpec(features.shape[1:], features.dtype)
-    return pipeline.row_batches(features.__getitem__, order, (labels[order].astype(np.int32), *rest), spec, work.batch_size)
+    return pipeline.feature_batches(features.__getitem__, order, (labels[order].astype(np.int32), *rest), spec, work.batch_size)

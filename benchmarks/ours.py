@@ -20,8 +20,11 @@ from tl_keras import backbones, data
 from tl_keras.backbones.macs import count_macs
 from tl_keras.config import RunConfig
 from tl_keras.data import pipeline
+from tl_keras.data.geometry import Geometry
+from tl_keras.data.sampling import TrainingOrder
+from tl_keras.runs.resolve import resolve
 from tl_keras.runs.run import run
-from tl_keras.runs.setup import plan, start
+from tl_keras.runs.setup import build_runtime
 from tl_keras.training import evaluation, losses, runtime
 from tl_keras.training.train_step import Batch
 from tl_keras.training.trainer import Batches, Trainer
@@ -48,7 +51,7 @@ def configure(work: Work) -> RunConfig:
 
 def _machine(work: Work) -> runtime.Runtime:
     config = configure(work)
-    return start(config, plan(config))
+    return build_runtime(resolve(config))
 
 
 def precision(work: Work) -> str:
@@ -90,27 +93,19 @@ def whole(config: RunConfig, source: data.DatasetSource) -> Outcome:
 
 
 def _training_batches(work: Work, examples: data.Examples) -> tf.data.Dataset:
-    return pipeline.training_batches(
-        examples,
-        num_classes=CLASSES,
-        image_size=work.image_size,
-        crop_fraction=1.0,
-        augmentation="none",
-        batch_size=work.batch_size,
-        seed=0,
-        epoch=0,
-    )
+    order, geometry = TrainingOrder(examples, seed=0), Geometry(work.image_size, 1.0)
+    return pipeline.training_batches(order, geometry, num_classes=CLASSES, augmentation="none", batch_size=work.batch_size, epoch=0)
 
 
 def _batch(work: Work, arrays: Arrays) -> tuple[tf.Tensor, tf.Tensor]:
     return next(iter(_training_batches(work, arrays.source().train)))
 
 
-def _trainer(work: Work, model: keras.Model, machine: runtime.Runtime, directory: str) -> Trainer:
+def _trainer(work: Work, model: keras.Model, machine: runtime.Runtime) -> Trainer:
     config = configure(work)
     stages = backbones.stage_layers(model, work.backbone)
     loss = losses.build_loss(config.train, {}, CLASSES)
-    return Trainer(model, stages, plan(config).phases, config.train, machine, Path(directory), loss=loss)
+    return Trainer(model, stages, resolve(config).phases, config.train, machine, loss=loss)
 
 
 @contextmanager
@@ -118,10 +113,9 @@ def step(work: Work, arrays: Arrays) -> Iterator[Once]:
     """Training steps on a prepared batch: the trainer's own, without its loop."""
     data, size = _batch(work, arrays), work.batch_size
     batch = Batch(index=0, data=data, num_examples=size, update_size=size, update=0, is_last_batch=True)
-    with tempfile.TemporaryDirectory() as directory:
-        trainer = _trainer(work, *_model(work), directory)
-        with trainer.phase_step(trainer.phases[0]) as compiled:
-            yield timed(lambda: [float(loss) for loss, _ in [trainer.take_step(compiled, batch) for _ in range(work.steps)]])
+    trainer = _trainer(work, *_model(work))
+    with trainer.phase_step(trainer.phases[0]) as compiled:
+        yield timed(lambda: [float(loss) for loss, _ in [trainer.take_step(compiled, batch) for _ in range(work.steps)]])
 
 
 @contextmanager
@@ -134,7 +128,7 @@ def loop(work: Work, arrays: Arrays) -> Iterator[Once]:
 
     def job() -> Outcome:
         with tempfile.TemporaryDirectory() as directory, patch("tl_keras.training.checkpoint.save"):
-            progress = _trainer(replace(work, epochs=2), *network, directory).fit(batches)
+            progress = _trainer(replace(work, epochs=2), *network).fit(batches, Path(directory))
         return Outcome(progress.history[-1]["seconds"])
 
     yield job

@@ -50,12 +50,12 @@ def test_training_that_is_slow_noisy_or_overfitting_is_no_collapse(name):
 def test_the_largest_change_is_a_share_of_the_norm():
     before = {"a": np.array([3.0, 4.0]), "b": np.array([0.3, 0.4]), "zero": np.zeros(2)}
     after = {"a": np.array([3.0, 3.0]), "b": np.array([0.3, 0.2]), "zero": np.ones(2)}
-    assert collapse.largest_relative_change(before, after) == {"path": "b", "share": pytest.approx(0.4)}
+    assert collapse.largest_relative_change(before, after) == {"path": "b", "fraction": pytest.approx(0.4)}
     assert collapse.largest_relative_change({}, {}) == {}
 
 
 def test_the_message_names_cause_and_cures():
-    moved = {"path": "conv/kernel", "share": 0.34, "updates": 15}
+    moved = {"path": "conv/kernel", "fraction": 0.34, "updates": 15}
     text = collapse.collapse_warning("it fell", 2, TrainConfig(optimizer="adamw", learning_rate=1e-3), moved)
     assert text.startswith(
         "Training collapsed in epoch 2: it fell. adamw at rate 0.001 moved conv/kernel by 34 % of its norm in the first 15"
@@ -67,16 +67,16 @@ def test_the_message_names_cause_and_cures():
 def test_the_trainer_says_it_once_a_phase_and_records_it(tmp_path, capsys, monkeypatch):
     """The symptom is made up for the second epoch and the third; what was moved is measured."""
     monkeypatch.setattr(collapse, "detect_collapse", lambda history, num_classes: "it fell" if len(history) > 1 else "")
-    trainer = make_trainer(tmp_path, optimizer="adamw", learning_rate=1e-3)
+    trainer = make_trainer(optimizer="adamw", learning_rate=1e-3)
     kernel = trainer.model.get_layer("stem_conv").kernel
     before = np.linalg.norm(kernel.numpy())
-    progress = trainer.fit(make_batches(), verbose=2)
+    progress = trainer.fit(make_batches(), tmp_path, verbose=2)
     said = progress.phases[0]["collapse"]
     assert capsys.readouterr().out.count("Training collapsed") == 1 and said.startswith("Training collapsed in epoch 2: it fell.")
     assert "_conv/kernel by" in said and "in the first 3 updates" in said and before > 0
-    assert progress.collapse == "" and progress.moved == {}
+    assert progress.collapse == {"largest_change": {}, "warning": ""}
 
 
 def test_healthy_training_records_none(tmp_path, capsys):
-    progress = make_trainer(tmp_path).fit(make_batches(), verbose=2)
+    progress = make_trainer().fit(make_batches(), tmp_path, verbose=2)
     assert progress.phases[0]["collapse"] == "" and "collapsed" not in capsys.readouterr().out

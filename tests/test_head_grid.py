@@ -71,8 +71,8 @@ def train_alone(head: grid.HeadConfig, config: RunConfig, directory, sampling="n
 
     validation = tf.data.Dataset.from_tensor_slices((*VALIDATION, np.ones(NUM_VALIDATION, "float32"))).batch(BATCH)
     loss = build_loss(config, dict(Counter(labels.tolist())), CLASSES)
-    trainer = Trainer(model, {"head": tuple(model.layers)}, build_phases((), config), config, machine, directory, loss=loss)
-    trainer.fit(Batches(training, len(order(0, sampling)), validation))
+    trainer = Trainer(model, {"head": tuple(model.layers)}, build_phases((), config), config, machine, loss=loss)
+    trainer.fit(Batches(training, len(order(0, sampling)), validation), directory)
     return trainer, model
 
 

@@ -14,7 +14,7 @@ from tl_keras.strategies import ADAPTERS, ALL_WEIGHTS, BATCH_NORM, BIAS, Phase, 
 from tl_keras.training import runtime
 from tl_keras.training.losses import build_loss
 from tl_keras.training.trainer import Batches, Trainer
-from tl_keras.weights.from_publisher import from_tensors
+from tl_keras.weights.from_publisher import assign_published
 
 STEPS, BATCH = 6, 8
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4", "head")
@@ -64,15 +64,15 @@ def train(case: str, directory) -> tuple[Trainer, list[float], dict[str, np.ndar
     config = TrainConfig(epochs=STEPS, batch_size=BATCH, selection="last", **OPTIMIZERS[case.partition("/")[2]])
     machine = runtime.make_runtime(RuntimeConfig(precision="float32", xla="off"), seed=0, batch_size=BATCH, depthwise=False)
     model = backbones.build_classifier("resnet18", 10, image_size=32, stem="cifar", normalization="none")
-    from_tensors(model, "resnet18", initial_tensors(), "the formula")
+    assign_published(model, "resnet18", initial_tensors(), "the formula")
     images = np.random.default_rng(0).standard_normal((STEPS, BATCH, 32, 32, 3)).astype("float32")
     labels = np.random.default_rng(1).integers(0, 10, (STEPS, BATCH)).astype("int32")
     stages = backbones.stage_layers(model, "resnet18")
     before = {weight.path: weight.numpy() for weight in model.weights}
-    trainer = Trainer(model, stages, [CASES[case]], config, machine, directory, loss=build_loss(config, {}, 10))
+    trainer = Trainer(model, stages, [CASES[case]], config, machine, loss=build_loss(config, {}, 10))
     # An epoch of one batch, so that its loss is the loss before the step.
     batches = Batches(lambda epoch: tf.data.Dataset.from_tensors((images[epoch], np.eye(10, dtype="float32")[labels[epoch]])), BATCH, None)
-    return trainer, [row["loss"] for row in trainer.fit(batches).history], before
+    return trainer, [row["loss"] for row in trainer.fit(batches, directory).history], before
 
 
 def change(trainer: Trainer, stage: str, before: dict[str, np.ndarray]) -> float:

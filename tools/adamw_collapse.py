@@ -36,6 +36,7 @@ import tensorflow as tf
 from tl_keras import backbones, data, strategies, weights
 from tl_keras.config import RunConfig
 from tl_keras.data import pipeline
+from tl_keras.data.geometry import Geometry
 from tl_keras.training import losses, runtime
 from tl_keras.training.optimizers import has_weight_decay
 from tl_keras.training.trainer import Batches, Trainer
@@ -67,7 +68,7 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 def read(examples: data.Examples) -> Arrays:
     """Images float32 (n, 96, 96, 3) and labels int32 (n,)."""
-    batches = pipeline.evaluation_batches(examples, image_size=SIZE, crop_fraction=0.875, batch_size=BATCH)
+    batches = pipeline.evaluation_batches(examples, Geometry(SIZE, 0.875), batch_size=BATCH)
     images, labels, _ = zip(*batches.as_numpy_iterator(), strict=True)
     return np.concatenate(images), np.concatenate(labels)
 
@@ -147,8 +148,8 @@ def measure(label: str, settings: Mapping[str, Any], train: Arrays, validation: 
     watched = tf.data.Dataset.from_tensor_slices((*validation, np.ones(len(validation[1]), "float32"))).batch(64)
     with tempfile.TemporaryDirectory() as directory:
         loss = losses.build_loss(config.train, {}, num_classes)
-        trainer = Trainer(model, stages, phases, config.train, machine, Path(directory), loss=loss)
-        progress = trainer.fit(Batches(training, len(train[1]), watched), [probe])
+        trainer = Trainer(model, stages, phases, config.train, machine, loss=loss)
+        progress = trainer.fit(Batches(training, len(train[1]), watched), Path(directory), [probe])
     figures, accuracies = probe.figures, [row["val_accuracy"] for row in progress.history]
     shares = [figures["changed"], probe.updates[0], probe.updates[9]]
     cells = [f"{100 * share:.2f} %" for share in shares] + [f"{figures['cosine']:.2f}"]

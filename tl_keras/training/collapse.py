@@ -1,22 +1,23 @@
-"""Notices that fine-tuning has destroyed what the network had learned, and says what moved and what helps. NumPy alone.
+"""Detects that fine-tuning has destroyed what the model had learned, and reports the likely cause and what helps.
 
-Pre-trained weights are small: at 0.02 each, a convolution's of ResNet size, Adam's first steps, which are as large as the rate for
-every weight whatever its gradient, change them by 5 % each at rate 1e-3. Before a BatchNorm only this share matters, for the scale
-of such weights cancels. tools/adamw_collapse.py measures it, and what cures it.
+Adam's first updates are as large as the learning rate for every weight, whatever its gradient. ResNet kernels are about 0.02, so
+at learning rate 1e-3 one update changes them by 5 %. Before a BatchNorm only this relative change matters, because the scale of
+such kernels cancels. tools/adamw_collapse.py measures it, and what prevents it.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import keras
 import numpy as np
 
 from tl_keras.config import TrainConfig
 
-LEARNED_LOSS_FRACTION = 0.8  # a training loss below this share of log(classes): the network does learn
-WORSE_THAN_GUESSING = 1.2  # a validation loss above this share of log(classes)
-LOSS_JUMP_FACTOR = 2.0  # how much a validation loss grows at once; overfitting takes epochs for it
-MIN_ACCURACY_DROP = 0.2  # of accuracy; less is noise on a small validation split
+LEARNED_LOSS_FRACTION = 0.8  # a training loss below this fraction of log(classes) shows that the model learns
+GUESSING_LOSS_FACTOR = 1.2  # a validation loss above this multiple of log(classes) is worse than guessing
+LOSS_JUMP_FACTOR = 2.0  # growth of the validation loss in one epoch; overfitting takes several epochs for it
+MIN_ACCURACY_DROP = 0.2  # a smaller drop is noise on a small validation split
 
 ADVICE = (
     "Try a tenth of `learning_rate`, or rates that fall towards the stem, `strategy=layer_decay:0.3`. Of little help: `warmup_epochs` "
@@ -24,15 +25,64 @@ ADVICE = (
 )
 
 
-def detect_collapse(history: Sequence[Mapping[str, Any]], num_classes: int) -> str:
-    """What says that the last epoch of `history` is a collapse, e.g. "validation accuracy fell from 91.0 to 40.2 %"; empty if nothing.
+class CollapseDetector(keras.callbacks.Callback):
+    """Warns once per phase when an epoch is a collapse, see `detect_collapse`.
 
-    A collapse is a loss of what was there: accuracy on validation, above guessing, falls by more than half from its best, or its loss
-    jumps beyond that of guessing although the training loss is lower; without validation, the training loss comes back to that of
-    guessing. A network that never learned has not collapsed, nor has one that slowly overfits.
+    The trainer begins and ends each phase and stores `state` in its checkpoint. The warning is printed unless `verbose` is 0.
+
+    Attributes:
+        state: JSON-able. `largest_change` of the first epoch of the phase, see `collapse_warning`, and `warning`; empty if there is none.
+    """
+
+    def __init__(self, config: TrainConfig):
+        super().__init__()
+        self._config = config
+        self._history: list[Mapping[str, float]] = []
+        self._kernels: Sequence[keras.Variable] = ()  # until the first epoch of the phase is over
+        self._initial_values: dict[str, np.ndarray] = {}
+        self.state: dict[str, Any] = {"largest_change": {}, "warning": ""}
+
+    def restore(self, state: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
+        """Continue an interrupted run that had saved `state` and trained the epochs of `history`."""
+        self.state, self._history = dict(state), list(history)
+
+    def begin_phase(self, kernels: Sequence[keras.Variable]) -> None:
+        """Start a phase that trains the pre-trained `kernels`. Skip the call if its first epoch is over already."""
+        self._kernels, self._initial_values = kernels, _values(kernels)
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        self._history.append(logs or {})
+        if self._kernels:
+            updates = math.ceil(self.params["steps"] / self._config.accumulate_steps)
+            self.state["largest_change"] = largest_relative_change(self._initial_values, _values(self._kernels)) | {"updates": updates}
+            self._kernels, self._initial_values = (), {}
+        symptom = "" if self.state["warning"] else detect_collapse(self._history, self.model.output_shape[-1])
+        if symptom:
+            self.state["warning"] = collapse_warning(symptom, epoch + 1, self._config, self.state["largest_change"])
+            if self.params["verbose"]:
+                print(self.state["warning"], flush=True)
+
+    def end_phase(self) -> str:
+        """Return the warning of the phase, or an empty string, and reset `state`."""
+        warning = self.state["warning"]
+        self.state = {"largest_change": {}, "warning": ""}
+        return warning
+
+
+def _values(variables: Sequence[keras.Variable]) -> dict[str, np.ndarray]:
+    return {variable.path: variable.numpy() for variable in variables}
+
+
+def detect_collapse(history: Sequence[Mapping[str, Any]], num_classes: int) -> str:
+    """Return a description of a collapse in the last epoch of `history`, or an empty string.
+
+    An example is "validation accuracy fell from 91.0 to 40.2 %". A collapse is a loss of what was learned. With validation, either
+    the accuracy loses more than half of its best lead over guessing, or the loss jumps above that of guessing although the training
+    loss is low. Without validation, the training loss returns to that of guessing. A model that never learned has not collapsed,
+    and neither has one that slowly overfits.
 
     Args:
-        history: a row an epoch with `loss`, and `val_loss` and `val_accuracy` where there is validation.
+        history: one row per epoch with `loss`, and with `val_loss` and `val_accuracy` if there is validation.
     """
     last, before = history[-1], history[:-1]
     guessing = math.log(num_classes)
@@ -45,27 +95,35 @@ def detect_collapse(history: Sequence[Mapping[str, Any]], num_classes: int) -> s
     if best - now > max(MIN_ACCURACY_DROP, (best - chance) / 2):
         return f"validation accuracy fell from {100 * best:.1f} to {100 * now:.1f} %"
     previous = before[-1]["val_loss"] if before else 0.0
-    jumped = last["val_loss"] > max(WORSE_THAN_GUESSING * guessing, LOSS_JUMP_FACTOR * previous)
+    jumped = last["val_loss"] > max(GUESSING_LOSS_FACTOR * guessing, LOSS_JUMP_FACTOR * previous)
     if jumped and last["loss"] < LEARNED_LOSS_FRACTION * guessing:
         return f"the validation loss is {last['val_loss']:.2f}, that of guessing {guessing:.2f}, though training's is {last['loss']:.2f}"
     return ""
 
 
 def largest_relative_change(before: Mapping[str, np.ndarray], after: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The weight that moved most for its size: its `path` and `share`, the norm of its change over its norm; empty of no weights."""
-    shares = {path: float(np.linalg.norm(after[path] - value) / (np.linalg.norm(value) or math.inf)) for path, value in before.items()}
-    path = max(shares, key=shares.__getitem__, default="")
-    return {"path": path, "share": shares[path]} if path else {}
+    """Return the weight that changed most, relative to its value `before`.
+
+    Returns:
+        `path` of the weight and `fraction`, the norm of its change over its norm before. Empty if there are no weights.
+    """
+    fractions = {path: float(np.linalg.norm(after[path] - value) / (np.linalg.norm(value) or math.inf)) for path, value in before.items()}
+    path = max(fractions, key=fractions.__getitem__, default="")
+    return {"path": path, "fraction": fractions[path]} if path else {}
 
 
-def collapse_warning(what: str, epoch: int, config: TrainConfig, moved: Mapping[str, Any]) -> str:
-    """The one message of a collapse: the symptom, the likely cause and the cures.
+def collapse_warning(symptom: str, epoch: int, config: TrainConfig, largest_change: Mapping[str, Any]) -> str:
+    """Return the warning: the symptom, the likely cause and what helps.
 
     Args:
-        moved: what `largest_change` says of the phase's first epoch, and `updates`, how many that was; or empty.
+        symptom: the result of `detect_collapse`.
+        epoch: counted from 1.
+        largest_change: the result of `largest_relative_change` after the first epoch of the phase, and the number of `updates` in
+            that epoch; or empty.
     """
     cause = ""
-    if moved:
-        cause = f" {config.optimizer} at rate {config.learning_rate:g} moved {moved['path']} by {100 * moved['share']:.0f} % of its norm "
-        cause += f"in the first {moved['updates']} updates."
-    return f"Training collapsed in epoch {epoch}: {what}.{cause} {ADVICE}"
+    if largest_change:
+        fraction = f"{100 * largest_change['fraction']:.0f} %"
+        cause = f" {config.optimizer} at rate {config.learning_rate:g} moved {largest_change['path']} by {fraction} of its norm "
+        cause += f"in the first {largest_change['updates']} updates."
+    return f"Training collapsed in epoch {epoch}: {symptom}.{cause} {ADVICE}"

@@ -1,4 +1,4 @@
-"""The compiled training step: gradients on every replica, accumulators over batches where that is asked for, then one update."""
+"""The compiled training step: gradients on every replica, optionally accumulated over batches, then one update."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,27 +13,35 @@ from tl_keras.config import TrainConfig
 from tl_keras.training.losses import Loss
 from tl_keras.training.runtime import Runtime
 
+Forward = Callable[..., Any]  # (images or features, training=...) -> logits, float32 (b, classes); a Keras model is one
+TrainStep = Callable[[Any, Any, tf.Tensor, bool], tuple[tf.Tensor, tf.Tensor]]
+
 
 def make_train_step(
-    model: Callable[..., Any], optimizer: Any, variables: Sequence[keras.Variable], loss: Loss, runtime: Runtime, *, use_accumulation: bool
-) -> Callable[..., Any]:
-    """A step that trains `variables` of `model` with `optimizer`, an optimizer built on them.
+    model: Forward,
+    optimizer: keras.optimizers.Optimizer,
+    variables: Sequence[keras.Variable],
+    loss: Loss,
+    runtime: Runtime,
+    *,
+    use_accumulation: bool,
+) -> TrainStep:
+    """Return a step that trains `variables` of `model` with `optimizer`, which is built on them.
 
     Args:
-        model: (images, training=...) -> logits.
-        use_accumulation: whether an update may take several batches.
+        use_accumulation: True if an update may take several batches.
 
     Returns:
-        A function (images, targets, num_examples, is_last_batch) -> summed loss and number correct, over all replicas. `num_examples`
-        counts those of the whole update, so that what batches add up to is the gradient of their mean loss; the weights move
-        where `is_last_batch`, a Python bool, is true. An example is correct where target and logits have their largest value at one class.
+        A function (images, targets, num_examples, is_last_batch) -> summed loss and number of correct predictions, over all
+        replicas. `num_examples` is that of the whole update, so accumulated gradients equal the gradient of the mean loss. Weights
+        are updated if `is_last_batch` (a Python bool). A prediction is correct if target and logits have the same argmax.
     """
     strategy = runtime.strategy
     sources = [variable.value for variable in variables]
     with runtime.scope():
         accumulators = [_local_zeros(source) for source in sources] if use_accumulation else []
 
-    # XLA compiles the forward and backward pass alone: around strategy.run it breaks on several replicas.
+    # XLA compiles only the forward and backward pass: around strategy.run it fails on several replicas.
     @tf.function(jit_compile=runtime.xla or None, reduce_retracing=True, autograph=False)
     def compute_gradients(images: tf.Tensor, targets: tf.Tensor, num_examples: tf.Tensor) -> Any:
         with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -45,52 +53,68 @@ def make_train_step(
         return total, ops.sum(ops.cast(correct, "float32")), tape.gradient(objective, sources)
 
     def replica_step(images: tf.Tensor, targets: tf.Tensor, num_examples: tf.Tensor, is_last_batch: bool) -> Any:
-        total, correct, gradients = compute_gradients(images, targets, num_examples)
+        total, num_correct, gradients = compute_gradients(images, targets, num_examples)
         if accumulators:
             gradients = [accumulator.assign_add(gradient) for accumulator, gradient in zip(accumulators, gradients, strict=True)]
         if is_last_batch:
             optimizer.apply(gradients, variables)
             for accumulator in accumulators:
                 accumulator.assign(tf.zeros_like(accumulator))
-        return total, correct
+        return total, num_correct
 
     @tf.function(reduce_retracing=True, autograph=False)
     def step(images: Any, targets: Any, num_examples: tf.Tensor, is_last_batch: bool) -> Any:
-        total, correct = strategy.run(replica_step, (images, targets, num_examples, is_last_batch))
-        return strategy.reduce("SUM", total, axis=None), strategy.reduce("SUM", correct, axis=None)
+        total, num_correct = strategy.run(replica_step, (images, targets, num_examples, is_last_batch))
+        return strategy.reduce("SUM", total, axis=None), strategy.reduce("SUM", num_correct, axis=None)
 
     return step
 
 
 def _local_zeros(like: Any) -> tf.Variable:
-    """A variable of which each replica has its own value: gradients meet once an update, in the optimizer."""
+    """Return a variable with one value per replica: gradients are summed over replicas once per update, by the optimizer."""
     zeros = tf.zeros(like.shape, like.dtype)
     return tf.Variable(zeros, trainable=False, synchronization=tf.VariableSynchronization.ON_READ, aggregation=tf.VariableAggregation.SUM)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch on the replicas and its place in the run; counts are over all replicas, numbers are from 0."""
+    """A batch on the replicas and its position in the run. Counts are over all replicas, indices start at 0.
 
-    index: int  # in its epoch
-    data: Any  # images and targets
+    Attributes:
+        index: in its epoch.
+        data: images and targets.
+        num_examples: in the batch.
+        update_size: number of examples in all batches of its update.
+        update: index of its update in the run.
+        is_last_batch: True if it is the last batch of its update.
+    """
+
+    index: int
+    data: Any
     num_examples: int
-    update_size: int  # examples of all batches of its update
-    update: int  # number of its update in the run
-    is_last_batch: bool  # whether it is the last batch of its update
+    update_size: int
+    update: int
+    is_last_batch: bool
 
 
 def enumerate_batches(batches: Iterable[Any], epoch: int, num_examples: int, config: TrainConfig) -> Iterator[Batch]:
-    """The batches of `epoch`, from 0, of `num_examples`; its last update may have fewer batches, and its last batch fewer examples."""
-    size, group = config.batch_size, config.accumulate_steps
-    num_batches = math.ceil(num_examples / size)
+    """Yield the batches of an epoch, from 0, with their positions in the run.
+
+    The last update may have fewer batches, and the last batch fewer examples.
+
+    Args:
+        batches: pairs of images and targets.
+        num_examples: number of examples in the epoch.
+    """
+    batch_size, group = config.batch_size, config.accumulate_steps
+    num_batches = math.ceil(num_examples / batch_size)
     for index, data in enumerate(batches):
-        number = index // group
+        update = index // group
         yield Batch(
             index=index,
             data=data,
-            num_examples=min(size, num_examples - index * size),
-            update_size=min(size * group, num_examples - number * size * group),
-            update=epoch * math.ceil(num_batches / group) + number,
+            num_examples=min(batch_size, num_examples - index * batch_size),
+            update_size=min(batch_size * group, num_examples - update * batch_size * group),
+            update=epoch * math.ceil(num_batches / group) + update,
             is_last_batch=(index + 1) % group == 0 or index + 1 == num_batches,
         )

@@ -1,4 +1,7 @@
-"""The training loop: one loop for one device and for several, with Keras callbacks, exact resume and an audit of every phase."""
+"""Trains a classifier through the phases of a strategy: one loop for one device and for several.
+
+The loop calls Keras callbacks, resumes an interrupted run exactly, and verifies after every phase that only its weights changed.
+"""
 
 import math
 import time
@@ -16,7 +19,8 @@ from tl_keras.backbones import HEAD
 from tl_keras.config import TrainConfig
 from tl_keras.errors import DamagedError
 from tl_keras.strategies import Phase, freezing
-from tl_keras.training import checkpoint, collapse
+from tl_keras.training import checkpoint
+from tl_keras.training.collapse import CollapseDetector
 from tl_keras.training.ema import ExponentialMovingAverage
 from tl_keras.training.epoch_meter import EpochMeter
 from tl_keras.training.evaluation import compute_metrics, make_predict, predict_logits
@@ -24,17 +28,17 @@ from tl_keras.training.losses import Loss
 from tl_keras.training.optimizers import build_optimizer, has_weight_decay
 from tl_keras.training.runtime import Runtime
 from tl_keras.training.schedules import Schedule
-from tl_keras.training.train_step import Batch, enumerate_batches, make_train_step
+from tl_keras.training.train_step import Batch, Forward, TrainStep, enumerate_batches, make_train_step
 from tl_keras.utils.text import join_names
 
 
 @dataclass(frozen=True)
 class Batches:
-    """What the trainer reads.
+    """The data that a model is trained and validated on.
 
     Attributes:
-        training: epoch, from 0 -> batches (images float32 (b, h, w, 3), targets float32 (b, classes)); the same for the same epoch.
-        num_train: examples in an epoch.
+        training: epoch, from 0 -> batches (images float32 (b, h, w, 3), targets float32 (b, classes)), equal for equal epochs.
+        num_train: number of examples in an epoch.
         validation: batches (images, labels int32 (b,), weights float32 (b,)), or None.
     """
 
@@ -45,34 +49,34 @@ class Batches:
 
 @dataclass(frozen=True)
 class SplitInputs:
-    """What a phase trains: a network with the model's own weights, and what it reads.
+    """The model and the batches of a phase whose frozen prefix may be split off.
 
     Attributes:
-        network: (what `batches` hold, training=...) -> logits: the whole, or what is left of the model behind a cut; None: the whole.
-        batches: as the model's, of the network's inputs instead of images.
-        cache: what the phase's record says of the cut.
+        model: the suffix, with the weights of the whole model; None if the whole model is trained.
+        batches: cached features instead of images, if there is a suffix.
+        record: entry `cache` of the phase in `result.json`.
     """
 
-    model: Callable[..., Any] | None
+    model: Forward | None
     batches: Batches
     record: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class Progress:
-    """How far a run has come: all that a resumed one needs besides the values of variables.
+    """Progress of a run: the state that a resumed run needs besides the values of variables.
 
     Attributes:
-        epoch: epochs done.
-        history: one row an epoch; see `Trainer._run_epoch`.
-        phases: one record for each phase that is done and audited.
-        before_phase: fingerprints of the weights when the current phase began.
+        epoch: number of epochs done.
+        history: one row per epoch with `epoch`, `phase`, `loss`, `accuracy`, the throughput, `val_loss` and `val_accuracy` if there
+            is validation, `learning_rate` and `seconds`.
+        phases: one record per phase that is done and verified.
+        before_phase: hashes of the weights at the start of the current phase.
         schedule: state of the learning-rate schedule.
-        lr_factor: the factor of the schedule that the learning rate was last set to.
+        lr_factor: factor of the schedule that the learning rate was last set to.
         best: epoch, accuracy and loss of the best epoch on validation; empty without validation.
-        stopped: whether a callback ended the training.
-        moved: which weight the current phase's first epoch moved most; see `collapse.collapse_warning`.
-        collapse: what was said of a collapse in the current phase, or empty.
+        stopped: True if a callback has ended the training.
+        collapse: state of the `CollapseDetector`.
     """
 
     epoch: int = 0
@@ -83,22 +87,21 @@ class Progress:
     lr_factor: float = math.nan
     best: dict[str, float] = field(default_factory=dict)
     stopped: bool = False
-    moved: dict[str, Any] = field(default_factory=dict)
-    collapse: str = ""
+    collapse: dict[str, Any] = field(default_factory=dict)
+
+
+SplitPhase = Callable[[Phase, int, Batches], SplitInputs]
 
 
 class Trainer:
     """Trains a classifier through the phases of a strategy.
 
     Args:
-        model: maps images (b, h, w, 3) to float32 logits (b, classes); built under `runtime.scope()`.
+        model: images (b, h, w, 3) -> float32 logits (b, classes); built under `runtime.scope()`.
         stages: stage -> layers, covering every weight of `model`.
-        phases: the plan; the optimizer is built on every variable that any of them trains.
-        loss: the loss of each example from targets and logits, as `losses.build_loss` makes it.
-        directory: where `latest.npz` lies; a checkpoint found there is resumed.
-        on_epoch: called with the progress after each epoch, before its checkpoint.
-        split_phase: (phase, its first epoch to run, from 0, batches of images) -> what is trained; None: the whole model.
-        network: (images of the batches, training=...) -> logits, where it is not `model` itself but what resizes images before it.
+        phases: the phases in order. The optimizer is built on the variables of all of them.
+        loss: (targets, logits) -> loss of each example, see `losses.build_loss`.
+        forward: (images, training) -> logits, if images are resized on the device first; default: `model`.
     """
 
     def __init__(
@@ -108,205 +111,217 @@ class Trainer:
         phases: Sequence[Phase],
         config: TrainConfig,
         runtime: Runtime,
-        directory: Path,
         *,
         loss: Loss,
-        on_epoch: Callable[[Progress], None] = lambda progress: None,
-        split_phase: Callable[[Phase, int, Batches], SplitInputs] | None = None,
-        forward: Callable[..., Any] | None = None,
+        forward: Forward | None = None,
     ):
         self.model, self.stages, self.phases, self.config, self.runtime = model, stages, phases, config, runtime
         self.progress = Progress()
-        self._forward = forward or model
+        self._loss, self._forward = loss, forward or model
         self.predict = make_predict(self._forward, runtime)
-        self._checkpoint_path, self._save_policy = directory / "latest.npz", checkpoint.SavePolicy()
-        self._best: list[np.ndarray] = []  # of what changes, in the best epoch, if that is to be tested
-        self._loss, self._on_epoch, self._split_phase = loss, on_epoch, split_phase
-        for phase in phases:
-            freezing.require_weights(stages, phase)
         self._trained = list({v.path: v for phase in phases for v in freezing.trained_variables(stages, phase)}.values())
         with runtime.scope():
             self.optimizer = build_optimizer(config)
             # Float16 underflows without a scaled loss; bfloat16 has the range of float32.
-            self._updater = keras.optimizers.LossScaleOptimizer(self.optimizer) if runtime.precision == "mixed_float16" else self.optimizer
-            self._updater.build(self._trained)
-        moving = {path for phase in phases for path in freezing.updated_paths(stages, phase)}
-        self._frozen_paths = freezing.weight_paths(stages) - moving
-        self._mutable_variables = [
-            variable for variable in model.variables if variable.path not in self._frozen_paths
-        ]  # also seeds of dropout
-        self._average = ExponentialMovingAverage(
-            [v for v in model.variables if v.path in moving] if config.ema else [], config.ema, runtime
-        )
+            self._scaled = keras.optimizers.LossScaleOptimizer(self.optimizer) if runtime.precision == "mixed_float16" else self.optimizer
+            self._scaled.build(self._trained)
+        updated = {path for phase in phases for path in freezing.updated_paths(stages, phase)}
+        self._frozen_paths = freezing.weight_paths(stages) - updated
+        self._mutable_variables = [v for v in model.variables if v.path not in self._frozen_paths]  # with the seeds of dropout
+        averaged = [v for v in model.variables if v.path in updated] if config.ema else []
+        self._average = ExponentialMovingAverage(averaged, config.ema, runtime)
+        self._best_values: list[np.ndarray] = []  # of the mutable variables in the best epoch, if that is selected
 
-    def fit(self, batches: Batches, callbacks: Sequence[keras.callbacks.Callback] = (), *, verbose: int = 0) -> Progress:
-        """Train what is left to train, and leave the model with the selected weights.
+    def fit(
+        self,
+        batches: Batches,
+        checkpoint_dir: Path,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        *,
+        split_phase: SplitPhase | None = None,
+        on_epoch: Callable[[Progress], None] = lambda progress: None,
+        verbose: int = 0,
+    ) -> Progress:
+        """Train the remaining epochs and set the model to the selected weights.
 
         Args:
-            verbose: 0 silent, 1 a progress bar, 2 a line each epoch.
+            checkpoint_dir: directory of `latest.npz`. A checkpoint found there is resumed.
+            split_phase: (phase, first epoch, batches) -> model and batches to train; None: the whole model on images.
+            on_epoch: called with the progress after each epoch, before its checkpoint.
+            verbose: 0 silent, 1 a progress bar, 2 a line per epoch.
 
         Raises:
-            TrainingError: a loss was not finite, or the audit of a phase failed.
-            DamagedError: the checkpoint to resume is damaged, or belongs to other frozen weights.
+            TrainingError: A loss is not finite, or the verification of a phase failed.
+            DamagedError: The checkpoint is damaged, or belongs to other frozen weights or another version.
         """
-        self._steps_per_epoch = math.ceil(batches.num_train / self.config.batch_size)
-        self._updates_per_epoch = math.ceil(self._steps_per_epoch / self.config.accumulate_steps)
-        self._schedule = Schedule(
-            self.config.schedule,
-            steps_per_epoch=self._updates_per_epoch,
-            epochs=self.config.epochs,
-            warmup_epochs=self.config.warmup_epochs,
-        )
+        config = self.config
+        self._checkpoint_path, self._save_policy = checkpoint_dir / "latest.npz", checkpoint.SavePolicy()
+        self._split_phase, self._on_epoch = split_phase, on_epoch
+        self._steps_per_epoch = math.ceil(batches.num_train / config.batch_size)
+        updates = math.ceil(self._steps_per_epoch / config.accumulate_steps)
+        self._schedule = Schedule(config.schedule, steps_per_epoch=updates, epochs=config.epochs, warmup_epochs=config.warmup_epochs)
+        self._collapse = CollapseDetector(config)
         self._resume()
-        self._verbose = verbose
         if verbose and self.progress.epoch:
             print(f"resuming after epoch {self.progress.epoch}", flush=True)
-        listeners = keras.callbacks.CallbackList(
-            list(callbacks),
-            add_progbar=verbose > 0,
-            model=self.model,
-            verbose=verbose,
-            epochs=self.config.epochs,
-            steps=self._steps_per_epoch,
-        )
-        self.model.optimizer, self.model.stop_training = self.optimizer, False  # where Keras callbacks look for them
+        callback_list = self._make_callback_list(callbacks, verbose)
+        self.model.optimizer, self.model.stop_training = self.optimizer, False  # Keras callbacks use these attributes
         try:
-            listeners.on_train_begin()
-            self._run_phases(batches, listeners)
-            listeners.on_train_end()
+            callback_list.on_train_begin()
+            self._run_phases(batches, callback_list)
+            callback_list.on_train_end()
         finally:
             self.model.optimizer = None
-        self._select()
+        self._load_selected_weights()
         return self.progress
 
-    def _resume(self) -> None:
-        if self._checkpoint_path.exists():
-            self._best, state = checkpoint.restore(self._checkpoint_path, self._variables(), self._mutable_variables)
-            self.progress = Progress(**state)
-            self._schedule.state |= self.progress.schedule
-            self._require_constant()
+    def _make_callback_list(self, callbacks: Sequence[keras.callbacks.Callback], verbose: int) -> keras.callbacks.CallbackList:
+        params = {"verbose": verbose, "epochs": self.config.epochs, "steps": self._steps_per_epoch}
+        callback_list = keras.callbacks.CallbackList(list(callbacks), add_progbar=verbose > 0, model=self.model, **params)
+        callback_list.callbacks.append(self._collapse)  # last, so that its warning follows the progress bar
+        self._collapse.set_model(self.model)
+        self._collapse.set_params(params)
+        return callback_list
 
-    def _require_constant(self) -> None:
-        """A checkpoint leaves out the weights that no phase changes: they must be those that the interrupted run had."""
-        now, before = freezing.weight_hashes(self.stages), self.progress.before_phase
-        if changed := sorted(path for path in self._frozen_paths if now[path] != before.get(path)):
+    def _resume(self) -> None:
+        if not self._checkpoint_path.exists():
+            return
+        self._best_values, state = checkpoint.restore(self._checkpoint_path, self._checkpointed_variables(), self._mutable_variables)
+        try:
+            self.progress = Progress(**state)
+        except TypeError as error:
+            raise DamagedError(
+                f"Checkpoint {self._checkpoint_path} was written by another version of tl_keras. "
+                "Delete its directory to train this run anew."
+            ) from error
+        self._schedule.state |= self.progress.schedule
+        self._collapse.restore(self.progress.collapse, self.progress.history)
+        self._require_frozen_weights()
+
+    def _require_frozen_weights(self) -> None:
+        """Raise DamagedError if the frozen weights, which a checkpoint omits, are not those of the interrupted run."""
+        current, stored = freezing.weight_hashes(self.stages), self.progress.before_phase
+        if changed := sorted(path for path in self._frozen_paths if current[path] != stored.get(path)):
             raise DamagedError(
                 f"{self._checkpoint_path} was written with other frozen weights: {len(changed)} weights ({join_names(changed)}) differ. "
-                "Expected those that the run "
-                "began with; was the file of `weights` replaced? Put it back, or delete the run's directory to train it anew."
+                "Expected those that the run began with; was the file of `weights` replaced? Put it back, or delete the run's directory "
+                "to train it anew."
             )
 
-    def _variables(self) -> list[keras.Variable]:
-        """All that training changes."""
-        return [*self._mutable_variables, *self._updater.variables, *self._average.variables]
+    def _checkpointed_variables(self) -> list[keras.Variable]:
+        return [*self._mutable_variables, *self._scaled.variables, *self._average.variables]
 
-    def _select(self) -> None:
-        """Leave the model with what is tested: the weights of the selected epoch, or their averages."""
+    def _load_selected_weights(self) -> None:
+        """Set the model to the weights of the selected epoch, or to their averages."""
         if self.selected_epoch() != self.progress.epoch:
-            for variable, value in zip(self._mutable_variables, self._best, strict=True):
+            for variable, value in zip(self._mutable_variables, self._best_values, strict=True):
                 variable.assign(value)
         else:
             self._average.copy_to_model()
 
     def selected_epoch(self) -> int:
-        """The epoch, from 1, whose weights are tested."""
+        """Return the epoch, from 1, whose weights are tested."""
         best = self.progress.best if self.config.selection == "best" else {}
         return int(best.get("epoch", self.progress.epoch))
 
-    def _run_phases(self, batches: Batches, listeners: keras.callbacks.CallbackList) -> None:
+    def _run_phases(self, batches: Batches, callbacks: keras.callbacks.CallbackList) -> None:
         first = 0
         for index, phase in enumerate(self.phases):
             epochs = range(first, first + phase.epochs)
             if index >= len(self.progress.phases) and not (self.progress.stopped and self.progress.epoch <= first):
-                self._run_phase(phase, epochs, batches, listeners)
+                self._run_phase(phase, epochs, batches, callbacks)
             first = epochs.stop
 
-    def _run_phase(self, phase: Phase, epochs: range, batches: Batches, listeners: keras.callbacks.CallbackList) -> None:
-        variables = freezing.trained_variables(self.stages, phase)
+    def _run_phase(self, phase: Phase, epochs: range, batches: Batches, callbacks: keras.callbacks.CallbackList) -> None:
         self.progress.before_phase = self.progress.before_phase or freezing.weight_hashes(self.stages)
-        self._start = self._kernels(phase) if self.progress.epoch == epochs.start else {}
+        if self.progress.epoch == epochs.start:
+            self._collapse.begin_phase(self._pretrained_kernels(phase))
         started, inputs = time.perf_counter(), SplitInputs(None, batches)
         if self._split_phase and self.progress.epoch < epochs.stop and not self.progress.stopped:
             inputs = self._split_phase(phase, max(epochs.start, self.progress.epoch), batches)
-        narrowing = time.perf_counter() - started
+        split_seconds = time.perf_counter() - started
         predict = make_predict(inputs.model, self.runtime) if inputs.model else self.predict
         with self.phase_step(phase, inputs.model) as step:
             for epoch in epochs:
                 if epoch >= self.progress.epoch and not self.progress.stopped:
-                    self._run_epoch(epoch, phase.name, step, predict, inputs.batches, listeners)
-        rows = self.progress.history[epochs.start : epochs.stop]
-        record = {
-            "name": phase.name,
-            "epochs": len(rows),
-            "trainable_parameters": sum(math.prod(variable.shape) for variable in variables),
-            "trainable_stages": list(phase.trainable),
-            "frozen_mode": phase.frozen_mode,
-            "seconds": narrowing + sum(row["seconds"] for row in rows),
-            "cache": dict(inputs.record),
-            "audit": freezing.verify_frozen(self.stages, phase, self.progress.before_phase, self.config.learning_rate),
-            "collapse": self.progress.collapse,
-        }
-        self.progress.phases.append(record)
-        self.progress.before_phase, self.progress.moved, self.progress.collapse = {}, {}, ""
+                    logs = self._run_epoch(epoch, step, predict, inputs.batches, callbacks)
+                    self._end_epoch({"epoch": epoch + 1, "phase": phase.name, **logs})
+        self.progress.phases.append(self._phase_record(phase, epochs, inputs.record, split_seconds))
+        self.progress.before_phase, self.progress.collapse = {}, self._collapse.state
 
-    def _kernels(self, phase: Phase) -> dict[str, np.ndarray]:
-        """Path -> value of the kernels that `phase` trains, without those of the head, which is new."""
+    def _pretrained_kernels(self, phase: Phase) -> list[keras.Variable]:
+        """Return the kernels that `phase` trains, without those of the head, which is new."""
         head = {variable.path for layer in self.stages[HEAD] for variable in layer.weights}
         variables = freezing.trained_variables(self.stages, phase)
-        return {variable.path: variable.numpy() for variable in variables if has_weight_decay(variable) and variable.path not in head}
+        return [variable for variable in variables if has_weight_decay(variable) and variable.path not in head]
+
+    def _phase_record(self, phase: Phase, epochs: range, cache: dict[str, Any], split_seconds: float) -> dict[str, Any]:
+        """Return the entry of a finished phase in `result.json`, after verifying which weights changed."""
+        rows = self.progress.history[epochs.start : epochs.stop]
+        return {
+            "name": phase.name,
+            "epochs": len(rows),
+            "trainable_parameters": sum(math.prod(variable.shape) for variable in freezing.trained_variables(self.stages, phase)),
+            "trainable_stages": list(phase.trainable),
+            "frozen_mode": phase.frozen_mode,
+            "seconds": split_seconds + sum(row["seconds"] for row in rows),
+            "cache": dict(cache),
+            "audit": freezing.verify_frozen(self.stages, phase, self.progress.before_phase, self.config.learning_rate),
+            "collapse": self._collapse.end_phase(),
+        }
 
     @contextmanager
-    def phase_step(self, phase: Phase, network: Callable[..., Any] | None = None) -> Iterator[Callable[..., Any]]:
-        """The compiled step of `phase`, for `take_step`: of the whole, or of a `network` that is inputs of it.
+    def phase_step(self, phase: Phase, model: Forward | None = None) -> Iterator[TrainStep]:
+        """Yield the compiled step of `phase`, for `take_step`. In the block, layers have the modes and learning rates of `phase`.
 
-        In this block layers have the modes, and variables the rates, that the phase asks for.
+        Args:
+            model: the suffix to train; None: the whole model.
         """
         variables = freezing.trained_variables(self.stages, phase)
-        scales = freezing.lr_multipliers(self.stages, phase)
-        self.optimizer.lr_multipliers = [scales.get(variable.path, 0.0) for variable in self._trained]
-        with freezing.apply_phase(self.stages, phase):
-            yield self._make_step(network or self._forward, variables)
-
-    def take_step(self, step: Callable[..., Any], batch: Batch) -> tuple[Any, Any]:
-        """Summed loss and number right of a batch, still on the device; the weights move where it completes an update."""
-        return step(*batch.data, tf.constant(batch.update_size, tf.float32), batch.is_last_batch)
-
-    def _make_step(self, network: Callable[..., Any], variables: Sequence[keras.Variable]) -> Callable[..., Any]:
+        multipliers = freezing.lr_multipliers(self.stages, phase)
+        self.optimizer.lr_multipliers = [multipliers.get(variable.path, 0.0) for variable in self._trained]
         use_accumulation = self.config.accumulate_steps > 1
-        return make_train_step(network, self._updater, variables, self._loss, self.runtime, use_accumulation=use_accumulation)
+        with freezing.apply_phase(self.stages, phase):
+            yield make_train_step(
+                model or self._forward, self._scaled, variables, self._loss, self.runtime, use_accumulation=use_accumulation
+            )
+
+    def take_step(self, step: TrainStep, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the summed loss and the number of correct predictions of a batch, on the device."""
+        return step(*batch.data, tf.constant(batch.update_size, tf.float32), batch.is_last_batch)
 
     def _run_epoch(
         self,
         epoch: int,
-        phase_name: str,
-        step: Callable[..., Any],
+        step: TrainStep,
         predict: Callable[[Any], Any],
         batches: Batches,
-        listeners: keras.callbacks.CallbackList,
-    ) -> None:
-        listeners.on_epoch_begin(epoch)
+        callbacks: keras.callbacks.CallbackList,
+    ) -> dict[str, Any]:
+        """Train and validate one epoch, from 0. Return its row of the history without `epoch` and `phase`."""
+        callbacks.on_epoch_begin(epoch)
         started = time.perf_counter()
         meter = EpochMeter(epoch + 1, epoch * self._steps_per_epoch)
         for batch in meter.timed(self.batches(batches, epoch)):
-            self._set_rate(batch.update)
-            listeners.on_train_batch_begin(batch.index)
+            self._set_learning_rate(batch.update)
+            callbacks.on_train_batch_begin(batch.index)
             meter.add(batch.num_examples, *self.take_step(step, batch))
             if batch.is_last_batch:
                 self._average.update(batch.update)
-            listeners.on_train_batch_end(batch.index, meter.logs())
+            callbacks.on_train_batch_end(batch.index, meter.logs())
         logs = meter.finish()
         seconds = time.perf_counter() - started
         logs |= self._validate(predict, batches.validation) | {"learning_rate": float(self.optimizer.learning_rate.numpy())}
-        listeners.on_epoch_end(epoch, logs)
-        self._end_epoch({"epoch": epoch + 1, "phase": phase_name, **logs, "seconds": seconds})
+        callbacks.on_epoch_end(epoch, logs)
+        return logs | {"seconds": seconds}
 
     def batches(self, batches: Batches, epoch: int) -> Iterator[Batch]:
-        """The batches of an epoch on the replicas, with their places in the run."""
-        contents = self.runtime.strategy.experimental_distribute_dataset(batches.training(epoch))
-        return enumerate_batches(contents, epoch, batches.num_train, self.config)
+        """Yield the batches of an epoch, distributed to the replicas, with their positions in the run."""
+        distributed = self.runtime.strategy.experimental_distribute_dataset(batches.training(epoch))
+        return enumerate_batches(distributed, epoch, batches.num_train, self.config)
 
-    def _set_rate(self, update: int) -> None:
-        """Set the rate where the schedule changes it; where it does not, one that a callback has set stays."""
+    def _set_learning_rate(self, update: int) -> None:
+        """Set the learning rate if the schedule changes it. Otherwise keep it, as a callback may have set it."""
         factor = self._schedule.factor(update)
         if factor != self.progress.lr_factor:
             self.progress.lr_factor = factor
@@ -320,32 +335,19 @@ class Trainer:
         return {"val_loss": scores["loss"], "val_accuracy": scores["accuracy"]}
 
     def _end_epoch(self, row: dict[str, Any]) -> None:
+        """Update the progress with a row of the history, keep the best weights, and write a checkpoint if one is due."""
         progress = self.progress
         progress.epoch, progress.stopped = row["epoch"], self.model.stop_training
         progress.history.append(row)
         self._schedule.on_validation_loss(row.get("val_loss", row["loss"]))
-        progress.schedule = self._schedule.state
+        progress.schedule, progress.collapse = self._schedule.state, self._collapse.state
         best = progress.best
         if "val_loss" in row and (row["val_accuracy"], -row["val_loss"]) > (best.get("accuracy", -1.0), -best.get("loss", math.inf)):
             progress.best = {"epoch": row["epoch"], "accuracy": row["val_accuracy"], "loss": row["val_loss"]}
             if self.config.selection == "best":
                 with self._average.averaged_weights():
-                    self._best = [variable.numpy() for variable in self._mutable_variables]
-        self._watch()
+                    self._best_values = [variable.numpy() for variable in self._mutable_variables]
         self._on_epoch(progress)
         if self._save_policy.is_due:
             with self._save_policy.writing():
-                checkpoint.save(self._checkpoint_path, self._variables(), self._best, asdict(progress))
-
-    def _watch(self) -> None:
-        """Say once a phase where the last epoch is a collapse."""
-        progress = self.progress
-        if self._start:
-            now = {variable.path: variable.numpy() for variable in self._trained if variable.path in self._start}
-            progress.moved = collapse.largest_relative_change(self._start, now) | {"updates": self._updates_per_epoch}
-            self._start = {}
-        what = "" if progress.collapse else collapse.detect_collapse(progress.history, self.model.output_shape[-1])
-        if what:
-            progress.collapse = collapse.collapse_warning(what, progress.epoch, self.config, progress.moved)
-            if self._verbose:
-                print(progress.collapse, flush=True)
+                checkpoint.save(self._checkpoint_path, self._checkpointed_variables(), self._best_values, asdict(progress))
