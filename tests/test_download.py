@@ -1,4 +1,4 @@
-"""Fetching, against a server on this machine that cuts connections, lies, dawdles and serves the wrong thing."""
+"""Downloads from a local server that cuts connections, is slow, announces wrong sizes or serves other content."""
 
 import hashlib
 import http.server
@@ -14,19 +14,19 @@ import pytest
 from tl_keras.errors import ConfigError, DamagedError, MissingError
 from tl_keras.weights import http_transfer
 from tl_keras.weights.download import fetch
-from tl_keras.weights.http_transfer import Patience
+from tl_keras.weights.http_transfer import RetryPolicy
 from tl_keras.weights.weights_file import WeightsFile
 
 ROOT = Path(__file__).parents[1]
 BYTES = bytes(range(256)) * 1000
 OTHER = BYTES[::-1]
 ETAG = '"first"'
-QUICK = Patience(timeout=2.0, attempts=3, pause=0.0)
-IMPATIENT = Patience(timeout=0.1, attempts=2, pause=0.0)
+QUICK = RetryPolicy(timeout=2.0, attempts=3, backoff=0.0)
+IMPATIENT = RetryPolicy(timeout=0.1, attempts=2, backoff=0.0)
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Answers each request as the next function of `script` does, the last one again and again; keeps the headers that came."""
+    """Answers each request with the next function of `script`, repeating the last one. Records the headers of the requests."""
 
     def __init__(self):
         super().__init__(("127.0.0.1", 0), Handler)
@@ -52,7 +52,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 
 def whole(handler, content=BYTES, etag=ETAG, sent=None):
-    """An honest server of `content`, which sends at most `sent` bytes before it closes the connection."""
+    """Serve `content` correctly, but close the connection after `sent` bytes."""
     found = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
     start = int(found[1]) if found and handler.headers.get("If-Range", etag) == etag else 0
     if start >= len(content):
@@ -109,7 +109,7 @@ def garbage(handler):
     handler.wfile.write(b"\0" * 100)
 
 
-def range_from_elsewhere(handler):
+def wrong_range(handler):
     handler.reply(206, BYTES[5:], {"Content-Range": f"bytes 5-{len(BYTES) - 1}/{len(BYTES)}"})
 
 
@@ -128,7 +128,7 @@ def server():
 
 
 @pytest.fixture
-def row(server):
+def entry(server):
     return WeightsFile("imagenet", "weights.pth", server.url, hashlib.sha256(BYTES).hexdigest(), len(BYTES), source="torchvision")
 
 
@@ -136,92 +136,92 @@ def files(directory):
     return sorted(path.name for path in directory.iterdir())
 
 
-def test_file_is_fetched_and_said_in_one_line(server, row, tmp_path, capfd):
-    path = fetch(row, tmp_path / "new", QUICK)
+def test_a_file_is_fetched_and_announced_in_one_line(server, entry, tmp_path, capfd):
+    path = fetch(entry, tmp_path / "new", QUICK)
     assert path.read_bytes() == BYTES and files(path.parent) == ["weights.pth"]
     assert capfd.readouterr().err == f"fetching weights.pth from {server.url}\n"
     assert len(server.requests) == 1 and "Range" not in server.requests[0]
 
 
-def test_terminal_sees_a_bar(server, row, tmp_path, monkeypatch, capfd):
+def test_a_terminal_shows_a_bar(server, entry, tmp_path, monkeypatch, capfd):
     monkeypatch.setattr("rich.console.Console.is_terminal", True)
-    fetch(row, tmp_path, QUICK)
+    fetch(entry, tmp_path, QUICK)
     shown = capfd.readouterr().err
     assert "weights.pth" in shown and "256.0/256.0" in shown and "fetching" not in shown
 
 
-def test_file_in_place_of_the_directory_is_said(row, tmp_path):
+def test_a_file_instead_of_the_directory_is_a_config_error(entry, tmp_path):
     (tmp_path / "mine").touch()
     for directory in (tmp_path / "mine", tmp_path / "mine" / "below"):
         with pytest.raises(ConfigError, match="weights_dir"):
-            fetch(row, directory, QUICK)
+            fetch(entry, directory, QUICK)
 
 
 @pytest.mark.parametrize("known", ["hash and size", "hash", "prefix", "nothing"])
-def test_cut_connections_are_resumed(known, server, row, tmp_path):
-    unknown = {"hash": {"size": 0}, "prefix": {"size": 0, "hash": row.hash[:8]}, "nothing": {"size": 0, "hash": ""}}.get(known, {})
+def test_cut_connections_are_resumed(known, server, entry, tmp_path):
+    unknown = {"hash": {"size": 0}, "prefix": {"size": 0, "hash": entry.hash[:8]}, "nothing": {"size": 0, "hash": ""}}.get(known, {})
     server.script = [cut(1000), cut(70_000), whole]
-    assert fetch(replace(row, **unknown), tmp_path, QUICK).read_bytes() == BYTES
+    assert fetch(replace(entry, **unknown), tmp_path, QUICK).read_bytes() == BYTES
     assert [request.get("Range") for request in server.requests] == [None, "bytes=1000-", "bytes=71000-"]
     assert [request.get("If-Range") for request in server.requests] == [None, ETAG, ETAG]
 
 
-def test_cut_for_good_is_kept_and_resumed_by_the_next_call(server, row, tmp_path):
+def test_a_partial_file_is_kept_and_resumed_by_the_next_call(server, entry, tmp_path):
     server.script = [cut(1000)]
     with pytest.raises(MissingError) as error:
-        fetch(row, tmp_path, QUICK)
-    said = ("3,000 bytes are kept", row.url, row.hash, row.name, str(tmp_path), "weights_dir")
-    assert all(words in str(error.value) for words in said) and files(tmp_path) == ["weights.pth.part"]
+        fetch(entry, tmp_path, QUICK)
+    expected = ("3,000 bytes are kept", entry.url, entry.hash, entry.name, str(tmp_path), "weights_dir")
+    assert all(words in str(error.value) for words in expected) and files(tmp_path) == ["weights.pth.part"]
     server.script, server.requests = [whole], []
-    assert fetch(row, tmp_path, QUICK).read_bytes() == BYTES and files(tmp_path) == ["weights.pth"]
+    assert fetch(entry, tmp_path, QUICK).read_bytes() == BYTES and files(tmp_path) == ["weights.pth"]
     assert server.requests[0]["Range"] == "bytes=3000-"
 
 
-def test_without_a_hash_nothing_is_kept_or_resumed(server, row, tmp_path):
-    row = replace(row, hash="", size=0)
+def test_without_a_hash_nothing_is_kept_or_resumed(server, entry, tmp_path):
+    entry = replace(entry, hash="", size=0)
     server.script = [cut(1000)]
     with pytest.raises(MissingError, match="no hash is published"):
-        fetch(row, tmp_path, QUICK)
+        fetch(entry, tmp_path, QUICK)
     assert files(tmp_path) == []
     (tmp_path / "weights.pth.part").write_bytes(OTHER[:5000])
     server.script, server.requests = [whole], []
-    assert fetch(row, tmp_path, QUICK).read_bytes() == BYTES and "Range" not in server.requests[0]
+    assert fetch(entry, tmp_path, QUICK).read_bytes() == BYTES and "Range" not in server.requests[0]
 
 
-def test_changed_file_is_begun_anew(server, row, tmp_path):
+def test_a_file_that_changed_on_the_server_is_restarted(server, entry, tmp_path):
     server.script = [lambda handler: whole(handler, OTHER, '"old"', sent=1000), whole]
-    assert fetch(row, tmp_path, QUICK).read_bytes() == BYTES
+    assert fetch(entry, tmp_path, QUICK).read_bytes() == BYTES
     assert server.requests[1]["If-Range"] == '"old"'
 
 
 @pytest.mark.parametrize("second", [ignoring_range, without_length])
-def test_server_that_ignores_ranges_is_begun_anew(second, server, row, tmp_path):
+def test_a_download_restarts_if_the_server_ignores_ranges(second, server, entry, tmp_path):
     server.script = [cut(1000), second]
-    assert fetch(row, tmp_path, QUICK).read_bytes() == BYTES
+    assert fetch(entry, tmp_path, QUICK).read_bytes() == BYTES
     assert server.requests[1]["Range"] == "bytes=1000-"
 
 
-def test_whole_partial_file_needs_no_request(server, row, tmp_path):
+def test_a_complete_partial_file_needs_no_request(server, entry, tmp_path):
     (tmp_path / "weights.pth.part").write_bytes(BYTES)
-    assert fetch(row, tmp_path, QUICK).read_bytes() == BYTES and not server.requests
+    assert fetch(entry, tmp_path, QUICK).read_bytes() == BYTES and not server.requests
 
 
-def test_partial_file_that_is_too_long_is_begun_anew(server, row, tmp_path):
+def test_a_partial_file_that_is_too_long_is_restarted(server, entry, tmp_path):
     (tmp_path / "weights.pth.part").write_bytes(BYTES + b"more")
-    assert fetch(row, tmp_path, QUICK).read_bytes() == BYTES
+    assert fetch(entry, tmp_path, QUICK).read_bytes() == BYTES
 
 
 @pytest.mark.parametrize("reply", [status(500), status(503), status(429), garbage, lambda handler: None])
-def test_passing_failures_are_tried_again(reply, server, row, tmp_path):
+def test_temporary_failures_are_retried(reply, server, entry, tmp_path):
     server.script = [reply, reply, whole]
-    assert fetch(row, tmp_path, QUICK).read_bytes() == BYTES
+    assert fetch(entry, tmp_path, QUICK).read_bytes() == BYTES
 
 
 @pytest.mark.parametrize("code", [404, 403, 410])
-def test_refusals_are_final(code, server, row, tmp_path):
+def test_permanent_failures_are_not_retried(code, server, entry, tmp_path):
     server.script = [status(code)]
     with pytest.raises(MissingError, match=str(code)):
-        fetch(row, tmp_path, QUICK)
+        fetch(entry, tmp_path, QUICK)
     assert len(server.requests) == 1 and files(tmp_path) == []
 
 
@@ -241,48 +241,48 @@ def test_refusals_are_final(code, server, row, tmp_path):
         (lambda handler: handler.reply(200, b"", length=0), "nothing", "0 bytes"),
     ],
 )
-def test_wrong_bytes_are_named_and_not_kept(reply, known, reason, server, row, tmp_path):
-    unknown = {"hash": {"size": 0}, "prefix": {"size": 0, "hash": row.hash[:8]}, "nothing": {"size": 0, "hash": ""}}.get(known, {})
+def test_wrong_content_is_reported_and_deleted(reply, known, reason, server, entry, tmp_path):
+    unknown = {"hash": {"size": 0}, "prefix": {"size": 0, "hash": entry.hash[:8]}, "nothing": {"size": 0, "hash": ""}}.get(known, {})
     server.script = [reply]
     with pytest.raises(DamagedError, match=reason):
-        fetch(replace(row, **unknown), tmp_path, QUICK)
+        fetch(replace(entry, **unknown), tmp_path, QUICK)
     assert files(tmp_path) == [] and len(server.requests) == 1
 
 
-def test_wrong_partial_file_is_found_out_and_removed(server, row, tmp_path):
+def test_a_wrong_partial_file_is_detected_and_deleted(server, entry, tmp_path):
     (tmp_path / "weights.pth.part").write_bytes(OTHER[:5000])
     with pytest.raises(DamagedError, match="Run again"):
-        fetch(row, tmp_path, QUICK)
+        fetch(entry, tmp_path, QUICK)
     assert files(tmp_path) == []
-    assert fetch(row, tmp_path, QUICK).read_bytes() == BYTES
+    assert fetch(entry, tmp_path, QUICK).read_bytes() == BYTES
 
 
-def test_range_from_elsewhere_is_refused(server, row, tmp_path):
-    server.script = [cut(1000), range_from_elsewhere]
+def test_a_wrong_range_is_refused(server, entry, tmp_path):
+    server.script = [cut(1000), wrong_range]
     with pytest.raises(DamagedError, match="from 1,000 on"):
-        fetch(row, tmp_path, QUICK)
+        fetch(entry, tmp_path, QUICK)
     assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize("reply", [silent, trickle])
-def test_slow_server_is_given_up(reply, server, row, tmp_path):
+def test_a_slow_server_times_out(reply, server, entry, tmp_path):
     server.script = [reply]
     with pytest.raises(MissingError, match=r"timed out|in 0\.1 seconds"):
-        fetch(row, tmp_path, IMPATIENT)
+        fetch(entry, tmp_path, IMPATIENT)
     assert len(server.requests) == IMPATIENT.attempts
 
 
-def test_endless_file_of_unknown_size_is_bounded(server, row, tmp_path, monkeypatch):
+def test_an_endless_file_of_unknown_size_is_bounded(server, entry, tmp_path, monkeypatch):
     monkeypatch.setattr(http_transfer, "MAX_BYTES", 100_000)
     server.script = [without_length]
     with pytest.raises(DamagedError, match="more than the 100,000 bytes"):
-        fetch(replace(row, size=0), tmp_path, QUICK)
+        fetch(replace(entry, size=0), tmp_path, QUICK)
     assert files(tmp_path) == []
 
 
-def test_redirects_are_followed_on_this_machine(server, row, tmp_path):
+def test_redirects_to_the_local_host_are_followed(server, entry, tmp_path):
     server.script = [redirect(server.url), whole]
-    assert fetch(row, tmp_path, QUICK).read_bytes() == BYTES
+    assert fetch(entry, tmp_path, QUICK).read_bytes() == BYTES
 
 
 @pytest.mark.parametrize(
@@ -293,32 +293,32 @@ def test_redirects_are_followed_on_this_machine(server, row, tmp_path):
         ("file:///etc/hostname", "not allowed"),
     ],
 )
-def test_redirects_to_anything_but_https_are_refused(url, reason, server, row, tmp_path):
+def test_redirects_to_anything_but_https_are_refused(url, reason, server, entry, tmp_path):
     server.script = [redirect(url)]
     with pytest.raises((DamagedError, MissingError), match=reason):
-        fetch(row, tmp_path, QUICK)
+        fetch(entry, tmp_path, QUICK)
     assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize("url", ["http://192.0.2.1/weights.pth", "file:///etc/hostname", "http://localhost.example/weights.pth"])
-def test_only_https_is_fetched(url, row, tmp_path):
+def test_only_https_is_fetched(url, entry, tmp_path):
     with pytest.raises(DamagedError, match="https only"):
-        fetch(replace(row, url=url), tmp_path, QUICK)
+        fetch(replace(entry, url=url), tmp_path, QUICK)
 
 
-def test_file_that_came_meanwhile_is_taken(server, row, tmp_path):
+def test_a_file_that_another_process_fetched_is_used(server, entry, tmp_path):
     (tmp_path / "weights.pth").write_bytes(BYTES)
-    assert fetch(row, tmp_path, QUICK) == tmp_path / "weights.pth"
+    assert fetch(entry, tmp_path, QUICK) == tmp_path / "weights.pth"
     assert not server.requests and files(tmp_path) == ["weights.pth"]
 
 
-def test_full_disk_is_no_matter_of_the_connection(server, row, tmp_path, monkeypatch):
+def test_a_full_disk_is_not_a_connection_error(server, entry, tmp_path, monkeypatch):
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(OSError, match="No space left"):
-        fetch(row, tmp_path, QUICK)
+        fetch(entry, tmp_path, QUICK)
 
 
 PROCESS = """
@@ -331,13 +331,13 @@ print(fetch(WeightsFile("imagenet", "weights.pth", url, hash), Path(directory)))
 """
 
 
-def test_two_processes_fetch_once(server, row, tmp_path):
-    def held_until_released(handler):
+def test_two_processes_fetch_once(server, entry, tmp_path):
+    def delayed(handler):
         server.released.wait(60)
         whole(handler)
 
-    server.script = [held_until_released]
-    command = [sys.executable, "-c", PROCESS, row.url, row.hash, str(tmp_path)]
+    server.script = [delayed]
+    command = [sys.executable, "-c", PROCESS, entry.url, entry.hash, str(tmp_path)]
     processes = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     lines = {process.stderr.readline().split()[0] for process in processes}
     server.released.set()

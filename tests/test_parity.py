@@ -11,7 +11,7 @@ from torch_reference import CASES, make_images, make_tensors, resnet, torchvisio
 
 from tl_keras.backbones import build_classifier
 from tl_keras.errors import ConfigError
-from tl_keras.weights.from_publisher import from_tensors
+from tl_keras.weights.from_publisher import assign_published
 from tl_keras.weights.name_maps import TORCHVISION
 
 
@@ -19,8 +19,8 @@ from tl_keras.weights.name_maps import TORCHVISION
 def test_logits_equal_torchvision(case):
     backbone, stem, size, shapes = CASES[case]
     model = build_classifier(backbone, 1000, image_size=size, stem=stem, normalization="none")
-    account = from_tensors(model, backbone, make_tensors(shapes), "torchvision")
-    assert account["loaded"] == len(model.weights) and not account["left_out"] and not account["resized"]
+    info = assign_published(model, backbone, make_tensors(shapes), "torchvision")
+    assert info.loaded == len(model.weights) and not info.missing and not info.resized
     expected = torchvision_logits()[case]
     np.testing.assert_allclose(np.asarray(model(make_images(size))), expected, rtol=0, atol=1e-4 * expected.std())
 
@@ -30,13 +30,13 @@ def test_every_case_of_the_reference_is_compared():
 
 
 def test_every_name_map_is_compared():
-    assert {backbone for backbone, *_ in CASES.values()} | {"resnet34"} == set(TORCHVISION.moves)
+    assert {backbone for backbone, *_ in CASES.values()} | {"resnet34"} == set(TORCHVISION.mappings)
 
 
 def test_resnet34_takes_torchvisions_names():
     model = build_classifier("resnet34", 1000, image_size=32)
-    account = from_tensors(model, "resnet34", make_tensors(resnet(7, (3, 4, 6, 3))), "torchvision")
-    assert account["loaded"] == len(model.weights)
+    info = assign_published(model, "resnet34", make_tensors(resnet(7, (3, 4, 6, 3))), "torchvision")
+    assert info.loaded == len(model.weights)
     assert (
         sum(math.prod(shape) for name, shape in resnet(7, (3, 4, 6, 3)).items() if "running" not in name and "num_" not in name)
         == 21_797_672
@@ -46,8 +46,8 @@ def test_resnet34_takes_torchvisions_names():
 def test_other_head_and_other_stem_are_left_out_and_said():
     model = build_classifier("resnet18", 10, image_size=32, stem="cifar")
     before = np.asarray(model.get_layer("conv1").kernel)
-    account = from_tensors(model, "resnet18", make_tensors(resnet(7)), "torchvision")
-    assert set(account["left_out"]) == {"conv1/kernel", "logits/kernel", "logits/bias"}
+    info = assign_published(model, "resnet18", make_tensors(resnet(7)), "torchvision")
+    assert set(info.missing) == {"conv1/kernel", "logits/kernel", "logits/bias"}
     np.testing.assert_array_equal(np.asarray(model.get_layer("conv1").kernel), before)
 
 
@@ -55,7 +55,7 @@ def test_older_names_of_vit_are_known():
     model = build_classifier("vit_b16", 10)
     given = make_tensors(vit_b_16())
     older = {name.replace("mlp.0", "mlp.linear_1").replace("mlp.3", "mlp.linear_2"): array for name, array in given.items()}
-    from_tensors(model, "vit_b16", older, "torchvision")
+    assign_published(model, "vit_b16", older, "torchvision")
     kernel = np.asarray(model.get_layer("block12_mlp2").kernel)
     np.testing.assert_array_equal(kernel, given["encoder.layers.encoder_layer_11.mlp.3.weight"].T)
 
@@ -75,10 +75,10 @@ def test_tensors_that_do_not_fit_are_named(change, said):
     change(given)
     model = build_classifier("resnet18", 10, image_size=32, stem="cifar")
     with pytest.raises(ConfigError) as error:
-        from_tensors(model, "resnet18", given, "torchvision")
+        assign_published(model, "resnet18", given, "torchvision")
     assert said in str(error.value)
 
 
 def test_backbone_without_counterpart_is_refused():
-    with pytest.raises(ConfigError, match="torchvision names its own, such as conv1.weight, and it has no mobilenet"):
-        from_tensors(None, "mobilenet", {"conv1.weight": np.zeros(1)}, "file.pth")
+    with pytest.raises(ConfigError, match="names of torchvision, such as conv1.weight, and it has no mobilenet"):
+        assign_published(None, "mobilenet", {"conv1.weight": np.zeros(1)}, "file.pth")

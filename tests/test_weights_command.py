@@ -1,4 +1,4 @@
-"""`tl-keras weights`: what each action prints, makes and refuses."""
+"""`tl-keras weights`: the output, files and errors of each action."""
 
 import subprocess
 import sys
@@ -15,9 +15,9 @@ from tl_keras.backbones import build_classifier, get_backbone, variables_by_path
 from tl_keras.cli import verbs, weights
 from tl_keras.errors import DamagedError
 from tl_keras.weights import WEIGHTS, load_weights
-from tl_keras.weights.formats import LISTERS, Entry, list_tensors
-from tl_keras.weights.load import READERS
+from tl_keras.weights.formats import FORMATS, list_tensors
 from tl_keras.weights.registry import normalization_of
+from tl_keras.weights.weights_file import TensorInfo
 
 ROOT = Path(__file__).parents[1]
 ACTIONS = ["list", "download", "verify", "convert", "inspect"]
@@ -25,7 +25,7 @@ ACTIONS = ["list", "download", "verify", "convert", "inspect"]
 
 @pytest.fixture(autouse=True)
 def caches(monkeypatch, tmp_path):
-    """Empty caches, and no host that answers."""
+    """Use empty caches, and let no host answer."""
     for variable in ("KERAS_HOME", "TL_KERAS_WEIGHTS", "TORCH_HOME"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
     monkeypatch.setattr("tl_keras.utils.connectivity.is_reachable", lambda url, timeout: False)
@@ -33,7 +33,7 @@ def caches(monkeypatch, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def narrow():
+def model():
     return build_classifier("alexnet_narrow", 7)
 
 
@@ -58,11 +58,11 @@ def test_help_needs_no_tensorflow():
 def test_list_names_every_file(capsys):
     assert run("list") == 0
     out = capsys.readouterr().out
-    for backbone, rows in WEIGHTS.items():
-        for row in rows:
-            (line,) = {line for line in out.splitlines() if f" {row.name}" in line and line.startswith(f"  {row.variant} ")}
-            assert row.licence in line and row.hash in line and normalization_of(backbone, row.variant) in line
-            assert ("non-commercial" in line) == row.non_commercial
+    for backbone, entries in WEIGHTS.items():
+        for entry in entries:
+            (line,) = {line for line in out.splitlines() if f" {entry.name}" in line and line.startswith(f"  {entry.variant} ")}
+            assert entry.licence in line and entry.hash in line and normalization_of(backbone, entry.variant) in line
+            assert ("non-commercial" in line) == entry.non_commercial
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_list_names_every_file(capsys):
         (["convert", __file__, "--backbone=alexnet", "--image_size=32", "--output=x.weights.h5"], 2, ["at least 63"]),
     ],
 )
-def test_mistakes_are_one_message(arguments, code, words, capsys):
+def test_a_mistake_is_one_message(arguments, code, words, capsys):
     assert run(*arguments) == code
     message = capsys.readouterr().err
     assert message.startswith("error: ") and all(word in message for word in words), message
@@ -100,7 +100,7 @@ def test_embedded_weights_need_no_network(capsys):
 # verify
 
 
-def test_verify_without_files_finds_the_embedded_ones(capsys):
+def test_verify_without_files_finds_the_embedded_file(capsys):
     assert run("verify") == 0
     assert capsys.readouterr().out.count("\nok ") + 1 == 1
 
@@ -108,16 +108,16 @@ def test_verify_without_files_finds_the_embedded_ones(capsys):
 @pytest.mark.parametrize(
     ("content", "reason"), [(b"short", "5 bytes, expected 46,830,571"), (b"<html>not found</html>", "web page"), (b"", "0 bytes")]
 )
-def test_verify_names_what_is_damaged(content, reason, caches, capsys):
-    for place in (caches / "TL_KERAS_WEIGHTS", caches / "TORCH_HOME" / "hub" / "checkpoints", caches / "mine"):
-        place.mkdir(parents=True)
-        (place / "resnet18-f37072fd.pth").write_bytes(content)
+def test_verify_names_damaged_files(content, reason, caches, capsys):
+    for directory in (caches / "TL_KERAS_WEIGHTS", caches / "TORCH_HOME" / "hub" / "checkpoints", caches / "mine"):
+        directory.mkdir(parents=True)
+        (directory / "resnet18-f37072fd.pth").write_bytes(content)
     assert run("verify", "resnet18", f"--weights_dir={caches / 'mine'}") == 4
     printed = capsys.readouterr()
     assert printed.out.count("DAMAGED") == 3 and reason in printed.out and "3 of 3 files" in printed.err
 
 
-def test_verify_reads_what_has_no_hash(caches, capsys):
+def test_verify_reads_files_without_a_hash(caches, capsys):
     path = caches / "KERAS_HOME" / "models" / "mobilenet_2_5_224_tf_no_top.h5"
     path.parent.mkdir(parents=True)
     path.write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
@@ -129,7 +129,7 @@ def test_verify_reads_what_has_no_hash(caches, capsys):
     assert "1 tensors" in capsys.readouterr().out
 
 
-def test_verify_on_real_files(shared, monkeypatch, capsys):
+def test_verify_accepts_real_files(shared, monkeypatch, capsys):
     monkeypatch.setenv("KERAS_HOME", str(shared / "weights" / "keras"))
     assert run("verify") == 0
     out = capsys.readouterr().out
@@ -158,7 +158,7 @@ def save_keras(path):
         archive.write(path.with_suffix(".inner"), "model.weights.h5")
 
 
-FORMATS = {
+SAVE = {
     ".npz": (save_npz, ("float32", "int64", "float16")),
     ".h5": (save_hdf5, ("float32", "int64", "float16")),
     ".weights.h5": (save_hdf5, ("float32", "int64", "float16")),
@@ -167,48 +167,44 @@ FORMATS = {
 }
 
 
-def test_whatever_can_be_loaded_can_be_listed():
-    assert set(LISTERS) == set(READERS)
-
-
-def test_inspect_of_a_file_by_torch(capsys):
-    """The older container, a stream of pickles, which torchvision's VGG16 has."""
+def test_inspect_reads_a_stream_by_torch(capsys):
+    """The file has the older container, a stream of pickles, as torchvision's VGG16 does."""
     assert run("inspect", ROOT / "tests" / "fixtures" / "stream.pth") == 0
     out = capsys.readouterr().out
     assert "float32" in out and out.endswith("tensors\n")
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", SAVE)
 def test_inspect_lists_names_shapes_and_dtypes(suffix, tmp_path, capsys):
-    path, (save, dtypes) = tmp_path / f"file{suffix}", FORMATS[suffix]
+    path, (save, dtypes) = tmp_path / f"file{suffix}", SAVE[suffix]
     save(path)
-    expected = {Entry(name, array.shape, dtype) for (name, array), dtype in zip(ARRAYS.items(), dtypes, strict=True)}
+    expected = {TensorInfo(name, array.shape, dtype) for (name, array), dtype in zip(ARRAYS.items(), dtypes, strict=True)}
     assert set(list_tensors(path)) == expected
     assert run("inspect", path) == 0
     out = capsys.readouterr().out
     assert "a/kernel" in out and "(2, 3)" in out and out.endswith("3 tensors\n")
 
 
-def test_stores_of_keras_are_named_by_layer(narrow, tmp_path):
-    narrow.save_weights(tmp_path / "narrow.weights.h5")
-    entries = {entry.name: entry.shape for entry in list_tensors(tmp_path / "narrow.weights.h5")}
-    assert entries["conv1/0"] == narrow.get_layer("conv1").kernel.shape and entries["logits/1"] == (7,)
-    assert len(entries) == len(narrow.weights)
+def test_tensors_of_keras_files_are_named_by_layer(model, tmp_path):
+    model.save_weights(tmp_path / "model.weights.h5")
+    entries = {entry.name: entry.shape for entry in list_tensors(tmp_path / "model.weights.h5")}
+    assert entries["conv1/0"] == model.get_layer("conv1").kernel.shape and entries["logits/1"] == (7,)
+    assert len(entries) == len(model.weights)
 
 
-@pytest.mark.parametrize("suffix", LISTERS)
+@pytest.mark.parametrize("suffix", FORMATS)
 @pytest.mark.parametrize("content", [b"", b"<!DOCTYPE html><html></html>", b"PK\x03\x04" + bytes(50), b"\x89HDF\r\n\x1a\n" + bytes(50)])
-def test_what_is_no_weights_file_is_damaged(suffix, content, tmp_path):
+def test_a_file_of_another_kind_is_damaged(suffix, content, tmp_path):
     path = tmp_path / f"file{suffix}"
     path.write_bytes(content)
     with pytest.raises(DamagedError, match="file"):
         list_tensors(path)
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
-def test_truncated_file_is_damaged(suffix, tmp_path):
+@pytest.mark.parametrize("suffix", SAVE)
+def test_a_truncated_file_is_damaged(suffix, tmp_path):
     path = tmp_path / f"file{suffix}"
-    FORMATS[suffix][0](path)
+    SAVE[suffix][0](path)
     whole = path.read_bytes()
     for size in range(0, len(whole) - 64, max(1, len(whole) // 40)):
         path.write_bytes(whole[:size])
@@ -225,14 +221,14 @@ def test_hostile_headers_of_arrays_are_damaged(header, tmp_path):
         list_tensors(tmp_path / "file.npz")
 
 
-def test_control_characters_do_not_reach_the_terminal(tmp_path, capsys):
+def test_control_characters_are_not_printed(tmp_path, capsys):
     np.savez(tmp_path / "file.npz", **{"a\x1b[2Jb": np.zeros(1)})
     assert run("inspect", tmp_path / "file.npz") == 0
     assert "\x1b" not in capsys.readouterr().out
 
 
 def test_too_many_tensors_are_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("tl_keras.weights.formats.MAX_ENTRIES", 2)
+    monkeypatch.setattr("tl_keras.weights.formats.MAX_TENSORS", 2)
     save_npz(tmp_path / "file.npz")
     with pytest.raises(DamagedError, match="more than 2 tensors"):
         list_tensors(tmp_path / "file.npz")
@@ -254,21 +250,21 @@ def test_convert_keeps_the_head_of_the_file(num_classes, tmp_path, capsys):
         np.testing.assert_array_equal(np.asarray(variables_by_path(again)[name]), np.asarray(variable))
 
 
-def test_convert_says_what_is_left_out(narrow, tmp_path, capsys):
-    kept = {name: np.asarray(variable) for name, variable in variables_by_path(narrow).items() if not name.startswith("logits")}
+def test_convert_lists_missing_variables(model, tmp_path, capsys):
+    kept = {name: np.asarray(variable) for name, variable in variables_by_path(model).items() if not name.startswith("logits")}
     np.savez(tmp_path / "file.npz", **kept)
     assert run("convert", tmp_path / "file.npz", "--backbone=alexnet_narrow", f"--output={tmp_path / 'file.weights.h5'}") == 0
     out = capsys.readouterr().out
-    assert "14 of 16 variables" in out and "1000 classes" in out and "left out: logits/kernel" in out
+    assert "14 of 16 variables" in out and "1000 classes" in out and "missing: logits/kernel" in out
 
 
-@pytest.mark.parametrize(("hidden", "num_classes"), [([], 21843), ([Entry("pre_logits/bias", (768,), "float32")], 1000)])
-def test_classes_are_those_of_the_head(hidden, num_classes):
-    entries = [Entry("head/bias", (21843,), "float32"), Entry("embedding/bias", (768,), "float32"), *hidden]
-    assert weights._num_classes(get_backbone("vit_b16"), entries) == num_classes
+@pytest.mark.parametrize(("hidden", "num_classes"), [([], 21843), ([TensorInfo("pre_logits/bias", (768,), "float32")], 1000)])
+def test_the_number_of_classes_is_that_of_the_head(hidden, num_classes):
+    tensors = [TensorInfo("head/bias", (21843,), "float32"), TensorInfo("embedding/bias", (768,), "float32"), *hidden]
+    assert weights._num_classes(get_backbone("vit_b16"), tensors) == num_classes
 
 
-def test_convert_of_another_network_writes_nothing(narrow, tmp_path, capsys):
+def test_convert_of_another_model_writes_nothing(model, tmp_path, capsys):
     save_npz(tmp_path / "file.npz")
     assert run("convert", tmp_path / "file.npz", "--backbone=alexnet_narrow", f"--output={tmp_path / 'file.weights.h5'}") == 2
     assert "only in the file" in capsys.readouterr().err and not list(tmp_path.glob("*.weights.h5"))

@@ -1,4 +1,4 @@
-"""The registry of weights, and finding the files that it names."""
+"""The registry of weights, and the search for its files."""
 
 import hashlib
 import re
@@ -10,13 +10,13 @@ from tl_keras.backbones import BACKBONES, NORMALIZATIONS
 from tl_keras.backbones.registry import INTERNAL
 from tl_keras.errors import ConfigError, DamagedError, MissingError
 from tl_keras.weights import WEIGHTS, WeightsFile, find_weights_file
-from tl_keras.weights.locate import CACHES, found_files
+from tl_keras.weights.locate import CACHES, local_files
 from tl_keras.weights.registry import AUGREG, EFFICIENTNET, KERAS, TORCHVISION, get_weights, normalization_of
 from tl_keras.weights.weights_file import ALGORITHMS
 
-ROWS = [(backbone, row) for backbone, rows in WEIGHTS.items() for row in rows]
+ENTRIES = [(backbone, entry) for backbone, entries in WEIGHTS.items() for entry in entries]
 HOSTS = {"keras": (KERAS, EFFICIENTNET), "torchvision": (TORCHVISION,), "augreg": (AUGREG,), "embedded": ("",)}
-every_row = pytest.mark.parametrize(("backbone", "row"), ROWS, ids=[f"{backbone}:{row.variant}" for backbone, row in ROWS])
+every_entry = pytest.mark.parametrize(("backbone", "entry"), ENTRIES, ids=[f"{backbone}:{entry.variant}" for backbone, entry in ENTRIES])
 BYTES = b"weights" * 1000
 
 
@@ -24,39 +24,39 @@ def test_every_backbone_has_weights():
     assert set(WEIGHTS) == set(BACKBONES)
 
 
-@every_row
-def test_row_is_consistent(backbone, row):
-    assert PurePosixPath(row.name).name == row.name and row.name.endswith((".h5", ".npz", ".pth"))
-    assert row.url.startswith(HOSTS[row.source]) and row.embedded == (row.source == "embedded")
-    assert len(row.hash) in ALGORITHMS and re.fullmatch("[0-9a-f]*", row.hash)
-    assert normalization_of(backbone, row.variant) in (*NORMALIZATIONS, INTERNAL)
-    assert row.interpolation in ("bilinear", "bicubic") and row.resize >= row.crop
-    assert all(50 < value < 100 for value in row.accuracy) and list(row.accuracy) == sorted(row.accuracy)
-    assert row.embedded or row.source in CACHES
-    assert row.size == 0 or row.size > 2**20
+@every_entry
+def test_entry_is_consistent(backbone, entry):
+    assert PurePosixPath(entry.name).name == entry.name and entry.name.endswith((".h5", ".npz", ".pth"))
+    assert entry.url.startswith(HOSTS[entry.source]) and entry.embedded == (entry.source == "embedded")
+    assert len(entry.hash) in ALGORITHMS and re.fullmatch("[0-9a-f]*", entry.hash)
+    assert normalization_of(backbone, entry.variant) in (*NORMALIZATIONS, INTERNAL)
+    assert entry.interpolation in ("bilinear", "bicubic") and entry.resize >= entry.crop
+    assert all(50 < value < 100 for value in entry.accuracy) and list(entry.accuracy) == sorted(entry.accuracy)
+    assert entry.embedded or entry.source in CACHES
+    assert entry.size == 0 or entry.size > 2**20
 
 
-@every_row
-def test_torchvision_names_carry_their_hash(backbone, row):
-    digits = re.search(r"-([0-9a-f]{8})\.pth$", row.name)
-    assert bool(digits) == (row.source == "torchvision")
-    assert not digits or (row.hash.startswith(digits[1]) and row.url == TORCHVISION + row.name)
+@every_entry
+def test_torchvision_names_contain_their_hash(backbone, entry):
+    digits = re.search(r"-([0-9a-f]{8})\.pth$", entry.name)
+    assert bool(digits) == (entry.source == "torchvision")
+    assert not digits or (entry.hash.startswith(digits[1]) and entry.url == TORCHVISION + entry.name)
 
 
 @pytest.mark.parametrize("backbone", WEIGHTS)
 def test_variants_and_names_are_unique(backbone):
-    rows = WEIGHTS[backbone]
-    assert len({row.variant for row in rows}) == len({row.name for row in rows}) == len(rows)
+    entries = WEIGHTS[backbone]
+    assert len({entry.variant for entry in entries}) == len({entry.name for entry in entries}) == len(entries)
 
 
-def test_default_weights_are_imagenet_wherever_there_are_any():
-    assert {backbone for backbone, rows in WEIGHTS.items() if rows[0].variant != "imagenet"} == {"alexnet_narrow"}
+def test_default_weights_are_imagenet_if_available():
+    assert {backbone for backbone, entries in WEIGHTS.items() if entries[0].variant != "imagenet"} == {"alexnet_narrow"}
 
 
 def test_non_commercial_weights_are_marked_and_never_the_default():
-    marked = {(backbone, row.variant) for backbone, row in ROWS if row.non_commercial}
+    marked = {(backbone, entry.variant) for backbone, entry in ENTRIES if entry.non_commercial}
     assert marked == {("vit_b16", "swag_e2e"), ("vit_b16", "swag_linear")}
-    assert not any(rows[0].non_commercial for rows in WEIGHTS.values())
+    assert not any(entries[0].non_commercial for entries in WEIGHTS.values())
 
 
 @pytest.mark.parametrize(
@@ -80,19 +80,19 @@ def test_normalization_follows_the_weights(backbone, weights, normalization):
     assert normalization_of(backbone, weights) == normalization
 
 
-# Finding files
+# Search for files
 
 
 @pytest.fixture
 def published(monkeypatch, tmp_path):
-    """A row for resnet18 whose file a stand-in for the network gives; and caches below tmp_path."""
-    row = WeightsFile("imagenet", "published.pth", "https://host/published.pth", hashlib.sha256(BYTES).hexdigest(), source="torchvision")
-    monkeypatch.setattr("tl_keras.weights.locate.WEIGHTS", {**WEIGHTS, "resnet18": (row,)})
+    """An entry for resnet18 whose download is simulated, with all caches below tmp_path."""
+    entry = WeightsFile("imagenet", "published.pth", "https://host/published.pth", hashlib.sha256(BYTES).hexdigest(), source="torchvision")
+    monkeypatch.setattr("tl_keras.weights.locate.WEIGHTS", {**WEIGHTS, "resnet18": (entry,)})
     monkeypatch.setattr("tl_keras.utils.connectivity.is_reachable", lambda url, timeout: True)
-    monkeypatch.setattr("tl_keras.weights.locate.fetch", lambda row, directory: put(directory / row.name))
+    monkeypatch.setattr("tl_keras.weights.locate.fetch", lambda entry, directory: put(directory / entry.name))
     for variable in ("KERAS_HOME", "TL_KERAS_WEIGHTS", "TORCH_HOME"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
-    return row
+    return entry
 
 
 def put(path, content=BYTES):
@@ -105,26 +105,26 @@ def test_none_needs_no_file():
     assert find_weights_file("alexnet", "none") is None
 
 
-def test_path_is_taken_as_it_is(tmp_path):
+def test_a_path_is_returned_unchanged(tmp_path):
     assert find_weights_file("alexnet", str(put(tmp_path / "mine.npz"))) == tmp_path / "mine.npz"
 
 
-def test_absent_file_is_fetched_to_the_cache_once(published, tmp_path, monkeypatch):
+def test_an_absent_file_is_fetched_to_the_cache_once(published, tmp_path, monkeypatch):
     path = find_weights_file("resnet18", "imagenet")
     assert path == tmp_path / "TL_KERAS_WEIGHTS" / "published.pth" and path.read_bytes() == BYTES
-    monkeypatch.setattr("tl_keras.utils.connectivity.is_reachable", lambda url, timeout: pytest.fail("asked the network"))
+    monkeypatch.setattr("tl_keras.utils.connectivity.is_reachable", lambda url, timeout: pytest.fail("used the network"))
     assert find_weights_file("resnet18", "imagenet") == path
 
 
-def test_default_cache_is_in_the_home_directory(published, tmp_path, monkeypatch):
+def test_the_default_cache_is_in_the_home_directory(published, tmp_path, monkeypatch):
     monkeypatch.delenv("TL_KERAS_WEIGHTS")
     monkeypatch.setenv("HOME", str(tmp_path))
     assert find_weights_file("resnet18", "imagenet") == tmp_path / ".cache" / "tl_keras" / "weights" / "published.pth"
 
 
-def test_torch_cache_is_read(published, tmp_path):
+def test_the_torch_cache_is_read(published, tmp_path):
     in_torch = put(tmp_path / "TORCH_HOME" / "hub" / "checkpoints" / "published.pth")
-    assert find_weights_file("resnet18", "imagenet") == in_torch and list(found_files(published)) == [in_torch]
+    assert find_weights_file("resnet18", "imagenet") == in_torch and list(local_files(published)) == [in_torch]
 
 
 def test_keras_files_are_fetched_to_the_keras_cache(published, tmp_path):
@@ -148,23 +148,23 @@ def test_weights_dir_comes_before_the_caches(published, tmp_path):
         (b"", "0 bytes"),
     ],
 )
-def test_damaged_file_is_named_and_kept(content, reason, published, tmp_path):
+def test_a_damaged_file_is_reported_and_kept(content, reason, published, tmp_path):
     path = put(tmp_path / "TL_KERAS_WEIGHTS" / "published.pth", content)
     with pytest.raises(DamagedError) as error:
         find_weights_file("resnet18", "imagenet")
-    assert all(said in str(error.value) for said in (str(path), published.url, reason))
+    assert all(words in str(error.value) for words in (str(path), published.url, reason))
     assert path.read_bytes() == content
 
 
-def test_unreachable_host_says_how_to_get_the_file(published, tmp_path, monkeypatch):
+def test_the_error_for_an_unreachable_host_tells_how_to_get_the_file(published, tmp_path, monkeypatch):
     monkeypatch.setattr("tl_keras.utils.connectivity.is_reachable", lambda url, timeout: False)
     with pytest.raises(MissingError) as error:
         find_weights_file("resnet18", "imagenet", str(tmp_path / "mine"))
-    places = [str(tmp_path / place) for place in ("mine", "TL_KERAS_WEIGHTS")]
-    assert all(said in str(error.value) for said in (published.name, published.url, published.hash, "weights_dir", *places))
+    directories = [str(tmp_path / name) for name in ("mine", "TL_KERAS_WEIGHTS")]
+    assert all(words in str(error.value) for words in (published.name, published.url, published.hash, "weights_dir", *directories))
 
 
-def test_non_commercial_licence_is_said(published, monkeypatch, capsys):
+def test_a_non_commercial_licence_is_printed(published, monkeypatch, capsys):
     assert find_weights_file("vit_b16", "imagenet") is not None
     assert "non-commercial" not in capsys.readouterr().err
     assert find_weights_file("vit_b16", "swag_linear") is not None
@@ -172,7 +172,7 @@ def test_non_commercial_licence_is_said(published, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
-    ("backbone", "weights", "error", "said"),
+    ("backbone", "weights", "error", "words"),
     [
         ("alexnet", "imagenet_v1", MissingError, "a backbone that has them: resnet50_torch"),
         ("resnet50", "glyphs", MissingError, "a backbone that has them: alexnet_narrow"),
@@ -182,7 +182,7 @@ def test_non_commercial_licence_is_said(published, monkeypatch, capsys):
         ("resnet", "imagenet", ConfigError, "Unknown backbone"),
     ],
 )
-def test_what_cannot_be_had_is_said(backbone, weights, error, said):
+def test_unavailable_weights_raise_an_error_with_advice(backbone, weights, error, words):
     with pytest.raises(error) as raised:
         find_weights_file(backbone, weights)
-    assert said in str(raised.value)
+    assert words in str(raised.value)

@@ -1,9 +1,9 @@
-"""Make the weights that the package carries: a narrow AlexNet trained on glyphs rendered from matplotlib's fonts.
+"""Makes the weights that the package bundles: a narrow AlexNet trained on glyphs rendered from matplotlib's fonts.
 
     make embedded        # or: python tools/make_embedded_weights.py [--output=FILE]
 
-It is a run like any other, with the configuration below and seed 0: the same command makes the same weights, up to the
-arithmetic of the machine. They are kept in float16, by variable path, head included.
+This is a normal run with the configuration below. The same command makes the same weights, up to the rounding of the
+processor. They are stored as float16 by variable path, including the head.
 """
 
 import argparse
@@ -34,7 +34,7 @@ OUTPUT = Path(__file__).parents[1] / "tl_keras" / "weights" / "embedded" / "alex
 
 
 def make(directory: Path) -> tuple[dict[str, np.ndarray], float]:
-    """Train in `directory`; the weights float16 by variable path, and the accuracy on glyphs held out from training."""
+    """Train in `directory`. Return the weights, float16 by variable path, and the accuracy on the glyphs of the test split."""
     import keras
 
     from tl_keras.runs.run import run

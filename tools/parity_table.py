@@ -1,8 +1,8 @@
-"""How far the logits of each port are from torchvision's, with weights that came through a .pth file written by torch itself.
+"""Prints how far the logits of each port are from torchvision's, with weights from a .pth file written by torch itself.
 
-    python -m tools.parity_table --torch-python=PYTHON      # an interpreter that has torch; this one needs none
+    python -m tools.parity_table --torch-python=PYTHON      # an interpreter with torch; this one needs none
 
-The cases, the weights and the reference logits are those of tests/torch_reference.py. `--stream` has torch write its older container.
+The cases, the weights and the reference logits are those of tests/torch_reference.py. `--stream` makes torch write its older container.
 """
 
 import argparse
@@ -25,7 +25,7 @@ torch.save(state, sys.argv[2], _use_new_zipfile_serialization=sys.argv[3] != "st
 
 
 def write_with_torch(torch_python: str, shapes: dict[str, tuple[int, ...]], path: Path, container: str) -> None:
-    """Write the tensors of `shapes` to `path` as torch saves a state dict."""
+    """Write tensors of `shapes` to `path` as a state dict saved by torch."""
     given = path.with_suffix(".npz")
     np.savez(given, **make_tensors(shapes))
     subprocess.run([torch_python, "-c", WRITE, str(given), str(path), container], check=True)
@@ -33,13 +33,13 @@ def write_with_torch(torch_python: str, shapes: dict[str, tuple[int, ...]], path
 
 
 def row(case: str, path: Path) -> str:
-    """The line of the table for `case`, its weights read from `path`."""
+    """Return the line of the table for `case`, with weights from `path`."""
     backbone, stem, size, _ = CASES[case]
     model = build_classifier(backbone, 1000, image_size=size, stem=stem, normalization="none")
-    account = load_weights(model, backbone, path)
+    info = load_weights(model, backbone, path)
     difference = float(np.abs(np.asarray(model(make_images(size))) - torchvision_logits()[case]).max())
-    deviation = float(torchvision_logits()[case].std())
-    return f"| {case} | {account['loaded']} | {difference:.2e} | {deviation:.3f} | {difference / deviation:.1e} |"
+    std = float(torchvision_logits()[case].std())
+    return f"| {case} | {info.loaded} | {difference:.2e} | {std:.3f} | {difference / std:.1e} |"
 
 
 def main() -> None:
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--torch-python", required=True)
     parser.add_argument("--stream", action="store_const", const="stream", default="zip")
     arguments = parser.parse_args()
-    print("| case | variables | max difference | deviation of the logits | ratio |\n|---|---|---|---|---|")
+    print("| case | variables | max difference | standard deviation of the logits | ratio |\n|---|---|---|---|---|")
     for case, (*_, shapes) in CASES.items():
         with tempfile.TemporaryDirectory() as directory:
             path = Path(directory) / f"{case}.pth"

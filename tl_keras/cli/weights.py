@@ -1,4 +1,4 @@
-"""`tl-keras weights ACTION`: what can be had, what is at hand, and what is in it."""
+"""`tl-keras weights ACTION`: lists, downloads, verifies, converts and inspects weights files."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -8,12 +8,11 @@ from tl_keras.backbones import LOGITS, Backbone, build_classifier, get_backbone,
 from tl_keras.cli.flags import CommandFlags, dispatch
 from tl_keras.errors import ConfigError, DamagedError, MissingError, UserError, unknown
 from tl_keras.utils import tensorflow_import
-from tl_keras.weights.formats import Entry, list_tensors
-from tl_keras.weights.locate import find_weights_file, found_files, weights_directories
+from tl_keras.weights.formats import list_tensors
+from tl_keras.weights.locate import find_weights_file, local_files, weights_directories
 from tl_keras.weights.name_maps import FLAX, TORCHVISION
 from tl_keras.weights.registry import WEIGHTS, get_weights, normalization_of
-from tl_keras.weights.verify import verify
-from tl_keras.weights.weights_file import WeightsFile
+from tl_keras.weights.weights_file import TensorInfo, WeightsFile, verify
 
 IMAGENET_CLASSES = 1000
 OUTPUT_SUFFIX = ".weights.h5"
@@ -21,111 +20,117 @@ NAME_HELP = "NAME is a backbone, for its default weights, or backbone:variant."
 
 
 def weights(arguments: Sequence[str]) -> None:
-    """List, fetch, verify, convert and inspect files of pre-trained weights."""
+    """List, download, verify, convert and inspect files of pre-trained weights."""
     dispatch(arguments, ACTIONS, USAGE, "action of weights")
 
 
-class _Action:
-    """The words and flags of one action: a function's docstring is its help, and its operand is the word before the flags."""
+class _ActionFlags:
+    """The operand and the flags of one action, e.g. `download NAME --weights_dir=...`.
+
+    Args:
+        operand: word before the flags, in brackets if it is optional; empty: none.
+        extra: name -> (default, help) of flags that are not settings.
+    """
 
     def __init__(self, action: str, operand: str, help: str | None, *, settings: Sequence[str] = (), **extra: tuple[str, str]):
-        self._operand, self._needed = operand.strip("[]"), bool(operand) and not operand.startswith("[")
-        words = f"tl-keras weights {action} {operand}".strip()
-        self._flags = CommandFlags(f"{words} --flags\n\n{help}", settings=settings, extra=extra)
+        self._operand, self._required = operand.strip("[]"), bool(operand) and not operand.startswith("[")
+        command = f"tl-keras weights {action} {operand}".strip()
+        self._flags = CommandFlags(f"{command} --flags\n\n{help}", settings=settings, extra=extra)
         self.value = self._flags.value
 
     def parse(self, arguments: Sequence[str]) -> str | None:
-        """The operand (empty if left out), the flags being set; None where help is asked for, which is printed."""
-        takes = self._operand and arguments and not arguments[0].startswith("-")
-        operand, flags = (arguments[0], arguments[1:]) if takes else ("", arguments)
+        """Parse the flags and return the operand, or "" without one. Print the help and return None if the arguments ask for it."""
+        has_operand = self._operand and arguments and not arguments[0].startswith("-")
+        operand, flags = (arguments[0], arguments[1:]) if has_operand else ("", arguments)
         if self._flags.parse(flags) is None:
             return None
-        if self._needed and not operand:
+        if self._required and not operand:
             raise ConfigError(f"{self._operand} is needed. See --help.")
         return operand
 
 
-WEIGHTS_DIR = ("", "directory where weights files lie and are fetched to, before the caches")
+WEIGHTS_DIR = ("", "directory of weights files: searched before the caches, and receives downloads")
 
 
 def _list(arguments: Sequence[str]) -> None:
-    """List the weights that can be had by name, those of each backbone with its default first."""
-    if _Action("list", "", _list.__doc__).parse(arguments) is None:
+    """List the weights that are available by name; the first of each backbone is its default."""
+    if _ActionFlags("list", "", _list.__doc__).parse(arguments) is None:
         return
-    for backbone, rows in WEIGHTS.items():
+    for backbone, entries in WEIGHTS.items():
         print(backbone)
-        for row in rows:
-            print(f"  {row.variant:<12} {', '.join(_facts(backbone, row))}")
+        for entry in entries:
+            print(f"  {entry.variant:<12} {', '.join(_facts(backbone, entry))}")
 
 
-def _facts(backbone: str, row: WeightsFile) -> Iterator[str]:
-    yield row.name + (f" ({row.size / 2**20:.1f} MiB)" if row.size else "")
-    if row.accuracy:
-        yield f"ImageNet {' / '.join(f'{value:g}' for value in row.accuracy)} %"
-    scaling = f" {row.resize} -> {row.crop} px {row.interpolation}" if row.resize else ""
-    yield f"normalisation {normalization_of(backbone, row.variant)}{scaling}"
-    yield row.licence + (" (non-commercial)" if row.non_commercial else "")
-    yield row.hash_text
+def _facts(backbone: str, entry: WeightsFile) -> Iterator[str]:
+    yield entry.name + (f" ({entry.size / 2**20:.1f} MiB)" if entry.size else "")
+    if entry.accuracy:
+        yield f"ImageNet {' / '.join(f'{value:g}' for value in entry.accuracy)} %"
+    resize = f" {entry.resize} -> {entry.crop} px {entry.interpolation}" if entry.resize else ""
+    yield f"normalization {normalization_of(backbone, entry.variant)}{resize}"
+    yield entry.licence + (" (non-commercial)" if entry.non_commercial else "")
+    yield entry.hash_text
 
 
 def _download(arguments: Sequence[str]) -> None:
-    action = _Action("download", "NAME", f"Fetch a weights file, unless it is at hand, and verify it. {NAME_HELP}", weights_dir=WEIGHTS_DIR)
-    if name := action.parse(arguments):
-        backbone, row = _named(name)
-        print(find_weights_file(backbone, row.variant, action.value("weights_dir")))
+    help = f"Download a weights file, unless it is available, and verify it. {NAME_HELP}"
+    flags = _ActionFlags("download", "NAME", help, weights_dir=WEIGHTS_DIR)
+    if name := flags.parse(arguments):
+        backbone, entry = _parse_name(name)
+        print(find_weights_file(backbone, entry.variant, flags.value("weights_dir")))
 
 
-def _named(name: str) -> tuple[str, WeightsFile]:
-    """The backbone and the row that `backbone` or `backbone:variant` names."""
+def _parse_name(name: str) -> tuple[str, WeightsFile]:
+    """Return the backbone and the entry of `backbone` or `backbone:variant`."""
     backbone, _, variant = name.partition(":")
     if backbone not in WEIGHTS:
         raise unknown("backbone with weights", backbone, WEIGHTS)
-    row = get_weights(backbone, variant) if variant else WEIGHTS[backbone][0]
-    if row is None:
-        raise unknown(f"weights of {backbone}", variant, [row.variant for row in WEIGHTS[backbone]])
-    return backbone, row
+    entry = get_weights(backbone, variant) if variant else WEIGHTS[backbone][0]
+    if entry is None:
+        raise unknown(f"weights of {backbone}", variant, [entry.variant for entry in WEIGHTS[backbone]])
+    return backbone, entry
 
 
 def _verify(arguments: Sequence[str]) -> None:
-    help = f"Verify every weights file that is at hand, or those of NAME: hash, size, and that it can be read. {NAME_HELP}"
-    action = _Action("verify", "[NAME]", help, weights_dir=WEIGHTS_DIR)
-    name = action.parse(arguments)
+    help = f"Verify every available weights file, or the copies of NAME: hash, size, and that its tensors can be listed. {NAME_HELP}"
+    flags = _ActionFlags("verify", "[NAME]", help, weights_dir=WEIGHTS_DIR)
+    name = flags.parse(arguments)
     if name is None:
         return
-    weights_dir = action.value("weights_dir")
-    rows = [_named(name)[1]] if name else [row for rows in WEIGHTS.values() for row in rows]
-    files = {path: row for row in rows for path in found_files(row, weights_dir)}
+    weights_dir = flags.value("weights_dir")
+    entries = [_parse_name(name)[1]] if name else [entry for entries in WEIGHTS.values() for entry in entries]
+    files = {path: entry for entry in entries for path in local_files(entry, weights_dir)}
     if name and not files:
-        raise MissingError(f"{rows[0].name} is not in {' or '.join(map(str, weights_directories(rows[0], weights_dir)))}.")
-    num_damaged = sum(not _report(path, row) for path, row in files.items())
+        raise MissingError(f"{entries[0].name} is not in {' or '.join(map(str, weights_directories(entries[0], weights_dir)))}.")
+    num_damaged = sum(not _print_check(path, entry) for path, entry in files.items())
     if num_damaged:
-        raise DamagedError(f"{num_damaged} of {len(files)} files are not what they should be: see above.")
+        raise DamagedError(f"{num_damaged} of {len(files)} files are damaged: see above.")
 
 
-def _report(path: Path, row: WeightsFile) -> bool:
-    """Print a line on a file; whether it is sound."""
+def _print_check(path: Path, entry: WeightsFile) -> bool:
+    """Print a line on a file. Return True if it is valid."""
     try:
-        verify(path, row)
-        state = f"sound: {row.hash_text}; {len(list_tensors(path))} tensors"
+        verify(path, entry)
+        facts = f"valid: {entry.hash_text}; {len(list_tensors(path))} tensors"
     except UserError as error:
         print(f"DAMAGED  {path}\n         {error}", flush=True)
         return False
-    print(f"ok       {path}\n         {state}, {path.stat().st_size:,} bytes, {row.licence}", flush=True)
+    print(f"ok       {path}\n         {facts}, {path.stat().st_size:,} bytes, {entry.licence}", flush=True)
     return True
 
 
 def _inspect(arguments: Sequence[str]) -> None:
-    action = _Action("inspect", "FILE", "List the tensors of a weights file: names, shapes, dtypes. Nothing in it is executed.")
-    if file := action.parse(arguments):
-        entries = list_tensors(_existing(file))
-        width = max((len(entry.name) for entry in entries), default=0)
-        for entry in entries:
-            print(f"{_printable(entry.name):<{width}}  {entry.dtype:<8}  {entry.shape}")
-        print(f"{len(entries)} tensors")
+    flags = _ActionFlags("inspect", "FILE", "List the tensors of a weights file: names, shapes, dtypes. Nothing in it is executed.")
+    if file := flags.parse(arguments):
+        tensors = list_tensors(_existing(file))
+        width = max((len(tensor.name) for tensor in tensors), default=0)
+        for tensor in tensors:
+            print(f"{_printable(tensor.name):<{width}}  {tensor.dtype:<8}  {tensor.shape}")
+        print(f"{len(tensors)} tensors")
 
 
 def _printable(text: str) -> str:
-    """Names come from outside: no control characters reach the terminal."""
+    """Replace control characters, which a hostile file may have in its names, by question marks."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
@@ -137,21 +142,21 @@ def _existing(file: str) -> Path:
 
 
 def _convert(arguments: Sequence[str]) -> None:
-    action = _Action(
+    flags = _ActionFlags(
         "convert",
         "FILE",
-        f"Write the weights of a file as {OUTPUT_SUFFIX} of a backbone with all its classes, every tensor accounted for.",
+        f"Write the weights of a file as {OUTPUT_SUFFIX} of a backbone with the classes of the file. Every tensor is used or listed.",
         settings=("stem", "image_size"),
-        backbone=("", "backbone whose weights they are; see `list backbones`"),
+        backbone=("", "backbone of the weights; see `list backbones`"),
         output=("", f"file to write; it ends in {OUTPUT_SUFFIX}"),
     )
-    if not (file := action.parse(arguments)):
+    if not (file := flags.parse(arguments)):
         return
-    path, output, backbone = _existing(file), Path(action.value("output")), get_backbone(action.value("backbone"))
+    path, output, backbone = _existing(file), Path(flags.value("output")), get_backbone(flags.value("backbone"))
     if not output.name.endswith(OUTPUT_SUFFIX):
         raise ConfigError(f"expected a file that ends in {OUTPUT_SUFFIX}.", setting="output", value=output)
-    row = get_weights(backbone.name, path.name)
-    options = {"image_size": action.value("image_size") or (row.crop if row else 0), "stem": action.value("stem")}
+    entry = get_weights(backbone.name, path.name)
+    options = {"image_size": flags.value("image_size") or (entry.crop if entry else 0), "stem": flags.value("stem")}
     resolve_image_size(backbone, **options)
     num_classes = _num_classes(backbone, list_tensors(path))
     tensorflow_import.quiet_tensorflow()
@@ -159,30 +164,30 @@ def _convert(arguments: Sequence[str]) -> None:
     from tl_keras.weights.load import load_weights
 
     model = build_classifier(backbone.name, num_classes, **options)
-    account = load_weights(model, backbone.name, path)
+    info = load_weights(model, backbone.name, path)
     with atomic_write(output) as temporary:
         model.save_weights(temporary)
-    print(f"{output}: {account['loaded']} of {len(model.weights)} variables from {path.name}; {num_classes} classes")
-    for kind in ("left_out", "resized", "unused"):
-        for name, reason in account.get(kind, {}).items():
-            print(f"  {kind.replace('_', ' ')}: {_printable(name)}: {reason}")
+    print(f"{output}: {info.loaded} of {len(model.weights)} variables from {path.name}; {num_classes} classes")
+    for title, details in (("missing", info.missing), ("resized", info.resized), ("unexpected", info.unexpected)):
+        for name, detail in details.items():
+            print(f"  {title}: {_printable(name)}: {detail}")
 
 
-def _num_classes(backbone: Backbone, entries: Sequence[Entry]) -> int:
-    """As many as the head in the file has; ImageNet's where there is none that fits, and the head then stays new."""
+def _num_classes(backbone: Backbone, tensors: Sequence[TensorInfo]) -> int:
+    """Return the number of classes of the head in the file, or ImageNet's if no head fits. The head then keeps its initial values."""
     biases = set(_head_biases(backbone))
-    hidden = any(entry.name.startswith("pre_logits/") for entry in entries)
-    found = [entry.shape[0] for entry in entries if entry.name in biases and len(entry.shape) == 1 and not hidden]
+    hidden = any(tensor.name.startswith("pre_logits/") for tensor in tensors)
+    found = [tensor.shape[0] for tensor in tensors if tensor.name in biases and len(tensor.shape) == 1 and not hidden]
     return found[0] if found else IMAGENET_CLASSES
 
 
 def _head_biases(backbone: Backbone) -> Iterator[str]:
-    """What the bias of the classifier is called, by this package, by Keras's stores, and by those who publish weights."""
+    """Yield the names of the classifier's bias: by variable path, in Keras 3 files, and in files of the publishers."""
     yield from (f"{LOGITS}/bias", f"{LOGITS}/1")
-    for naming in (TORCHVISION, FLAX):
-        if backbone.name in naming.moves:
-            moves = naming.moves[backbone.name](**backbone.options)
-            yield from (move.tensor for move in moves if move.variable == f"{LOGITS}/bias")
+    for name_map in (TORCHVISION, FLAX):
+        if backbone.name in name_map.mappings:
+            mappings = name_map.mappings[backbone.name](**backbone.options)
+            yield from (mapping.tensor for mapping in mappings if mapping.variable == f"{LOGITS}/bias")
 
 
 ACTIONS: Mapping[str, Callable[[Sequence[str]], None]] = MappingProxyType(
@@ -193,14 +198,14 @@ USAGE = f"""tl-keras weights ACTION
 
 {weights.__doc__}
 
-  list             what can be had by name
-  download NAME    fetch a file, unless it is at hand, and verify it
-  verify [NAME]    check every file that is at hand
+  list             list the weights that are available by name
+  download NAME    download a file, unless it is available, and verify it
+  verify [NAME]    verify every available file
   convert FILE     write its weights as {OUTPUT_SUFFIX} of a --backbone to --output
-  inspect FILE     names, shapes and dtypes of its tensors
+  inspect FILE     list names, shapes and dtypes of its tensors
 
 {NAME_HELP}
-Files lie in --weights_dir if given; those of Keras Applications in KERAS_HOME (or ~/.keras), models/; all others in
-TL_KERAS_WEIGHTS (or ~/.cache/tl_keras/weights). What torch.hub has already fetched (TORCH_HOME) is found too.
+Files are stored in --weights_dir if given; those of Keras Applications in KERAS_HOME (or ~/.keras), models/; all others in
+TL_KERAS_WEIGHTS (or ~/.cache/tl_keras/weights). Files that torch.hub has downloaded (TORCH_HOME) are found too.
 
 `tl-keras weights ACTION --help` lists the flags of an action."""

@@ -1,4 +1,4 @@
-"""Whether a host answers, found out within a bound."""
+"""Checks within bounded time that a host answers."""
 
 import http.client
 import threading
@@ -9,13 +9,16 @@ from functools import cache
 
 
 def is_reachable(url: str, timeout: float = 10.0) -> bool:
-    """Whether the host of `url` answers at all, with whatever HTTP status, within `timeout` seconds; asked once a process."""
+    """Return True if the host of `url` answers with any HTTP status within `timeout` seconds. The result is cached per host.
+
+    Call as `connectivity.is_reachable`, so that tests replace it in one module.
+    """
     parts = urllib.parse.urlsplit(url)
-    return _answers(f"{parts.scheme}://{parts.netloc}/", timeout)
+    return _host_answers(f"{parts.scheme}://{parts.netloc}/", timeout)
 
 
-@cache  # the rows of an experiment ask again and again, and must all go the same way
-def _answers(url: str, timeout: float) -> bool:
+@cache  # all runs of an experiment must get the same answer
+def _host_answers(url: str, timeout: float) -> bool:
     answered = threading.Event()
 
     def ask() -> None:
@@ -23,12 +26,12 @@ def _answers(url: str, timeout: float) -> bool:
             urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout).close()
         except urllib.error.HTTPError:
             answered.set()
-        except (OSError, ValueError, http.client.HTTPException):  # silence, no URL, or no HTTP
+        except (OSError, ValueError, http.client.HTTPException):  # no answer, no URL, or no HTTP
             pass
         else:
             answered.set()
 
-    # Looking up a name can hang for minutes, and no timeout of urllib's covers it.
+    # A name lookup can hang for minutes and is not covered by the timeout of urllib.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(timeout)

@@ -1,12 +1,15 @@
-"""Arrays into the variables of a model, all accounted for: every array is used, every variable filled, or it says why not."""
+"""Assigns arrays to the variables of a model. Every array must be used and every variable filled, or the record says why not."""
 
+import mmap
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from tl_keras.backbones import LOGITS, get_backbone, variables_by_path
 from tl_keras.errors import ConfigError
+from tl_keras.utils.text import join_names
 from tl_keras.weights.position_embedding import grid_side, resize_positions
 
 if TYPE_CHECKING:
@@ -16,56 +19,83 @@ MAX_NAMED = 8
 POSITIONS = "pos_embedding/kernel"
 
 
-def fill(model: "keras.Model", backbone_name: str, arrays: Mapping[str, Any], source: str) -> dict[str, Any]:
+@dataclass(frozen=True)
+class LoadingInfo:
+    """The record of loading a weights file into a model. `result.json` contains it as `model.loading_info`.
+
+    Attributes:
+        source: name of the file.
+        loaded: number of variables that were filled.
+        missing: variable path -> why it keeps its initial values.
+        unexpected: pattern of tensor names -> number of such tensors in the file, and why they are not used.
+        resized: variable path -> the sizes before and after.
+    """
+
+    source: str
+    loaded: int
+    missing: dict[str, str] = field(default_factory=dict)
+    unexpected: dict[str, str] = field(default_factory=dict)
+    resized: dict[str, str] = field(default_factory=dict)
+
+
+def assign_arrays(model: "keras.Model", backbone_name: str, arrays: Mapping[str, Any], source: str) -> LoadingInfo:
     """Assign `arrays`, keyed by variable path, to the variables of `model`.
 
     Args:
-        arrays: numpy arrays, or what has a `shape` and becomes one.
-        source: the name of what the arrays come from, for messages and the account.
-
-    Returns:
-        The account: `source`, `loaded` (how many variables were filled), `left_out` (variable path -> why it stays new) and
-        `resized` (variable path -> from what to what).
+        arrays: NumPy arrays, or objects with a `shape` that convert to one.
+        source: name of the file that the arrays are from, for messages and the record.
 
     Raises:
-        ConfigError: arrays and variables do not match; nothing has been assigned.
+        ConfigError: Arrays and variables do not match. Nothing has been assigned.
     """
     import keras
 
     variables = variables_by_path(model)
-    arrays, resized = _resized(variables, arrays)
-    left_out = _left_out(variables, arrays, backbone_name)
-    if difference := _difference(variables, arrays, left_out):
+    arrays, resized = _resize(variables, arrays)
+    missing = _missing(variables, arrays, backbone_name)
+    if differences := _differences(variables, arrays, missing):
         raise ConfigError(
-            f"The weights of {source} are not those of {backbone_name} as it is set up here. {'; '.join(difference)}. "
+            f"The weights of {source} do not fit {backbone_name} with these settings. {'; '.join(differences)}. "
             "Use the `backbone`, `stem` and `image_size` that they were made with."
         )
-    loaded = [path for path in variables if path not in left_out]
+    loaded = [path for path in variables if path not in missing]
     for path in loaded:
         variables[path].assign(np.asarray(arrays[path], "float32"))
     for layer in model.layers:
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()  # it computes with constants made from its variables
-    return {"source": source, "loaded": len(loaded), "left_out": left_out, "resized": resized}
+    return LoadingInfo(source, len(loaded), missing, resized=resized)
 
 
-def _resized(variables: Mapping[str, Any], arrays: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, str]]:
-    """`arrays` with the position embedding as the model's image size has it, and what was done."""
+def release_memory(array: Any) -> None:
+    """Release the memory of the mapped file that `array` is a view of, if any. The file is read again on the next access.
+
+    Without this, a large file would be in memory twice: mapped, and copied into the model.
+    """
+    owner = array
+    while getattr(owner, "base", None) is not None:
+        owner = owner.base
+    if isinstance(owner, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        owner.madvise(mmap.MADV_DONTNEED)
+
+
+def _resize(variables: Mapping[str, Any], arrays: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, str]]:
+    """Return `arrays` with the position embedding resized to the model's image size, and variable path -> the sizes."""
     if POSITIONS not in variables or POSITIONS not in arrays:
         return arrays, {}
-    given, wanted = tuple(arrays[POSITIONS].shape), tuple(variables[POSITIONS].shape)
-    if given == wanted or len(given) != 3 or (given[0], given[2]) != (wanted[0], wanted[2]):
+    stored, current = tuple(arrays[POSITIONS].shape), tuple(variables[POSITIONS].shape)
+    if stored == current or len(stored) != 3 or (stored[0], stored[2]) != (current[0], current[2]):
         return arrays, {}
     try:
-        before, after = grid_side(given[1]), grid_side(wanted[1])
+        before, after = grid_side(stored[1]), grid_side(current[1])
     except ValueError:
-        return arrays, {}  # of another shape, which is said
-    said = f"{before} x {before} patches in the file, interpolated to {after} x {after}"
-    return {**arrays, POSITIONS: resize_positions(np.asarray(arrays[POSITIONS]), wanted[1])}, {POSITIONS: said}
+        return arrays, {}  # `_differences` reports the shapes
+    sizes = f"{before} x {before} patches in the file, interpolated to {after} x {after}"
+    return {**arrays, POSITIONS: resize_positions(np.asarray(arrays[POSITIONS]), current[1])}, {POSITIONS: sizes}
 
 
-def _left_out(variables: Mapping[str, Any], arrays: Mapping[str, Any], backbone_name: str) -> dict[str, str]:
-    """Variable path -> why it stays new: the head, where the file's is another or absent, and conv1, where its stem is another."""
+def _missing(variables: Mapping[str, Any], arrays: Mapping[str, Any], backbone_name: str) -> dict[str, str]:
+    """Return variable path -> why it keeps its initial values: an absent or different head, or conv1 of another stem."""
     reasons = {}
     for path, variable in variables.items():
         head = path.startswith(f"{LOGITS}/")
@@ -77,21 +107,16 @@ def _left_out(variables: Mapping[str, Any], arrays: Mapping[str, Any], backbone_
     return reasons
 
 
-def _difference(variables: Mapping[str, Any], arrays: Mapping[str, Any], left_out: Mapping[str, str]) -> list[str]:
-    """What does not fit, one line each for the file's side, the model's side and the shapes."""
+def _differences(variables: Mapping[str, Any], arrays: Mapping[str, Any], missing: Mapping[str, str]) -> list[str]:
+    """Return one line each for names only in the file, names only in the model, and different shapes."""
     mismatched = [
         f"{path} {tuple(arrays[path].shape)} in the file, {tuple(variable.shape)} in the model"
         for path, variable in variables.items()
-        if path in arrays and path not in left_out and tuple(arrays[path].shape) != tuple(variable.shape)
+        if path in arrays and path not in missing and tuple(arrays[path].shape) != tuple(variable.shape)
     ]
     lists = {
         "only in the file": [path for path in arrays if path not in variables],
-        "only in the model": [path for path in variables if path not in arrays and path not in left_out],
+        "only in the model": [path for path in variables if path not in arrays and path not in missing],
         "of another shape": mismatched,
     }
-    return [f"{what} ({len(names)}): {_named(names)}" for what, names in lists.items() if names]
-
-
-def _named(names: list[str]) -> str:
-    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
-    return ", ".join(names[:MAX_NAMED]) + more
+    return [f"{title} ({len(names)}): {join_names(names, MAX_NAMED)}" for title, names in lists.items() if names]

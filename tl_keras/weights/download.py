@@ -1,7 +1,7 @@
-"""Fetch a file of the registry: resumed where it was cut off, verified, written beside and renamed, by one process at a time.
+"""Downloads a file of the registry: resumed after a broken connection, verified, renamed when complete, by one process at a time.
 
-The partial file `NAME.part` is also the lock. It stays where the connection breaks for good, if a hash can tell its bytes from
-another file's, and the next call goes on from there; bytes that prove wrong are removed.
+The partial file `NAME.part` is also the lock. If the connection fails for good, the partial file is kept for resuming, provided
+that its hash is published. Data that turns out to be wrong is deleted.
 """
 
 import fcntl
@@ -13,47 +13,46 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tl_keras.errors import ConfigError, DamagedError, MissingError
-from tl_keras.weights.http_transfer import BROKEN, Patience, Report, transfer
-from tl_keras.weights.verify import verify, wrong
-from tl_keras.weights.weights_file import WeightsFile
+from tl_keras.weights.http_transfer import CONNECTION_ERRORS, ProgressCallback, RetryPolicy, transfer
+from tl_keras.weights.weights_file import WeightsFile, mismatch, verify
 
-PATIENCE = Patience()
+RETRY_POLICY = RetryPolicy()
 
 
-def fetch(row: WeightsFile, directory: Path, patience: Patience = PATIENCE) -> Path:
-    """Fetch the file of `row` into `directory`, unless another process does so meanwhile.
+def fetch(entry: WeightsFile, directory: Path, policy: RetryPolicy = RETRY_POLICY) -> Path:
+    """Download the file of `entry` into `directory`, unless another process does so meanwhile.
 
     Returns:
-        The verified file.
+        The path of the verified file.
 
     Raises:
-        MissingError: the server does not give it; the message says how to get it otherwise.
-        DamagedError: what the server gives is not the published file; nothing of it is kept.
+        MissingError: The server does not deliver it. The message says how to get it otherwise.
+        DamagedError: The server delivers another file. Nothing of it is kept.
         ConfigError: `directory` is a file.
-        OSError: the directory cannot be written to, or the disk is full.
+        OSError: The directory is not writable, or the disk is full.
     """
-    path = directory / row.name
-    _make(directory)
-    with _sole(path) as partial:
+    path = directory / entry.name
+    _make_directory(directory)
+    with _exclusive(path) as partial:
         if partial is None:
-            verify(path, row)
+            verify(path, entry)
             return path
         try:
-            with _progress(row) as report:
-                transfer(row, partial, patience, report)
+            with _progress(entry) as progress:
+                transfer(entry, partial, policy, progress)
             os.fsync(partial.fileno())
-            _require_published(Path(partial.name), row)
+            _require_published(Path(partial.name), entry)
         except DamagedError:
             os.unlink(partial.name)
             raise
-        except BROKEN as error:
-            kept = _keep_partial(partial, row)
-            raise MissingError(f"Fetching {row.name} failed: {error}.{kept} {how_to_get(row, [directory])}") from error
+        except CONNECTION_ERRORS as error:
+            kept = _keep_partial(partial, entry)
+            raise MissingError(f"Fetching {entry.name} failed: {error}.{kept} {download_hint(entry, [directory])}") from error
         os.replace(partial.name, path)
     return path
 
 
-def _make(directory: Path) -> None:
+def _make_directory(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
@@ -62,28 +61,28 @@ def _make(directory: Path) -> None:
         ) from error
 
 
-def how_to_get(row: WeightsFile, directories: list[Path]) -> str:
-    """What to do where the file cannot be fetched, for a message."""
-    size = f"{row.size:,} bytes, " if row.size else ""
+def download_hint(entry: WeightsFile, directories: list[Path]) -> str:
+    """Return, for a message, how to get a file that cannot be downloaded."""
+    size = f"{entry.size:,} bytes, " if entry.size else ""
     return (
-        f"Run again where {row.url} can be reached; or fetch it elsewhere and put it into {' or '.join(map(str, directories))} "
-        f"under the name {row.name} ({size}{row.hash_text}); or point `weights_dir` at its directory."
+        f"Run again when {entry.url} is reachable; or fetch it elsewhere and put it into {' or '.join(map(str, directories))} "
+        f"under the name {entry.name} ({size}{entry.hash_text}); or point `weights_dir` at its directory."
     )
 
 
-def _require_published(partial: Path, row: WeightsFile) -> None:
-    if reason := wrong(partial, row):
-        raise DamagedError(f"What was fetched from {row.url} is not the published {row.name}: {reason}. Nothing of it is kept. Run again.")
+def _require_published(partial: Path, entry: WeightsFile) -> None:
+    if reason := mismatch(partial, entry):
+        raise DamagedError(f"The file fetched from {entry.url} is not the published {entry.name}: {reason}. It is deleted. Run again.")
 
 
 @contextmanager
-def _sole(path: Path) -> Iterator[BinaryIO | None]:
-    """The partial file of `path`, open and locked; None where the whole file is there once the lock is had."""
+def _exclusive(path: Path) -> Iterator[BinaryIO | None]:
+    """Yield the partial file of `path`, open and locked, or None if the complete file exists once the lock is acquired."""
     partial = path.with_name(f"{path.name}.part")
     while True:
         with partial.open("ab") as file:
             _lock(file)
-            if not _is_at(file, partial):  # whoever held the lock before has renamed or removed it
+            if not _is_at(file, partial):  # the previous holder of the lock has renamed or removed it
                 continue
             if path.is_file():
                 partial.unlink()
@@ -108,25 +107,25 @@ def _lock(file: BinaryIO) -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
 
 
-def _keep_partial(partial: BinaryIO, row: WeightsFile) -> str:
-    """Remove the partial file where nothing could tell its bytes from another file's; otherwise say that it stays."""
+def _keep_partial(partial: BinaryIO, entry: WeightsFile) -> str:
+    """Return a sentence about the partial file. Delete the file and return "" if no hash could tell it from another file's."""
     size = partial.tell()
-    if row.hash and size:
-        return f" {size:,} bytes are kept in {partial.name}, and the same command goes on from there."
+    if entry.hash and size:
+        return f" {size:,} bytes are kept in {partial.name}, and the same command resumes from there."
     os.unlink(partial.name)
     return ""
 
 
 @contextmanager
-def _progress(row: WeightsFile) -> Iterator[Report]:
-    """A function that takes bytes done and bytes in all (0 if unknown): a bar on a terminal, one line elsewhere."""
+def _progress(entry: WeightsFile) -> Iterator[ProgressCallback]:
+    """Yield a progress callback that draws a bar on a terminal. Elsewhere one line announces the download."""
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        print(f"fetching {row.name} from {row.url}", file=sys.stderr, flush=True)
+        print(f"fetching {entry.name} from {entry.url}", file=sys.stderr, flush=True)
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(row.name, total=row.size or None)
+        task = progress.add_task(entry.name, total=entry.size or None)
         yield lambda done, total: progress.update(task, completed=done, total=total or None)

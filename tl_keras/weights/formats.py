@@ -1,86 +1,183 @@
-"""What a weights file holds, told from its headers: names, shapes and dtypes, without reading the data.
+"""The formats of weights files by suffix: for each, how to list its tensors from the headers and how to read them.
 
-Files from outside may be hostile: nothing is unpickled but by the restricted reader of torch files, links out of an HDF5 file
-are not followed, and sizes that headers claim are not allocated.
+Files may be hostile. Nothing in them is executed, links out of an HDF5 file are not followed, sizes that headers claim are
+checked before anything is allocated, and no more is read than the model can use.
 """
 
+import io
 import lzma
-import struct
 import tokenize
 import zipfile
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 import h5py
+import ml_dtypes
 import numpy as np
+from safetensors import SafetensorError, safe_open
 
-from tl_keras.errors import ConfigError, DamagedError
+from tl_keras.backbones import feature_extractor, variables_by_path
+from tl_keras.errors import ConfigError, DamagedError, MissingError, UserError
+from tl_keras.utils import files
+from tl_keras.weights import torch_file
+from tl_keras.weights.assign import release_memory
+from tl_keras.weights.weights_file import TensorInfo
 
-# What the readers of the standard library, NumPy and h5py raise on bytes that are not what they should be.
-UNREADABLE = (
-    *(OSError, LookupError, ValueError, TypeError, RuntimeError, EOFError, ArithmeticError, MemoryError),
-    *(struct.error, tokenize.TokenError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
-)
-MAX_ENTRIES = 100_000
+if TYPE_CHECKING:
+    import keras
+
+# Name -> NumPy array, or an object with a `shape` that converts to one.
+Arrays = dict[str, Any]
+
+MAX_TENSORS = 100_000
+# Extra bytes for the head of a file with many more classes than the model.
+MAX_HEAD_BYTES = 256 * 2**20
+KERAS_WEIGHTS = "model.weights.h5"  # the entry of a .keras archive that holds the weights
+SAFETENSORS_DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
+# Errors of the standard library, NumPy, h5py and safetensors on bytes that are not of the format.
+READ_ERRORS = (*files.READ_ERRORS, ArithmeticError, MemoryError, tokenize.TokenError, lzma.LZMAError, SafetensorError)
 
 
-class Entry(NamedTuple):
-    """One tensor of a file: its name, its shape, and its dtype as the file calls it."""
+class Format(NamedTuple):
+    """One format of weights files.
 
-    name: str
-    shape: tuple[int, ...]
-    dtype: str
+    Attributes:
+        list_tensors: path -> names, shapes and dtypes from the headers.
+        read: (path, model) -> the arrays by the names of the file, or by variable path if the file is in Keras's order.
+    """
+
+    list_tensors: Callable[[Path], Iterable[TensorInfo]]
+    read: Callable[[Path, "keras.Model"], Arrays]
 
 
-def list_tensors(path: Path) -> list[Entry]:
-    """The tensors of a weights file, in the file's order.
+def list_tensors(path: Path) -> list[TensorInfo]:
+    """Return the tensors of a weights file, in the file's order, without reading their values.
 
-    In the stores of Keras 3 they are named `layer/number`, by the layer's name and the place of the variable in the layer.
+    In Keras 3 files they are named `layer/number`: the layer's name and the index of the variable in the layer.
 
     Raises:
-        ConfigError: the suffix is not one of a weights file.
-        DamagedError: the file is truncated, corrupt, or not what its suffix says.
+        ConfigError: The suffix is not one of a weights file.
+        MissingError: The file does not exist.
+        DamagedError: The file is truncated, corrupt, or not of the format of its suffix.
     """
-    read = next((lister for suffix, lister in LISTERS.items() if path.name.endswith(suffix)), None)
-    if read is None:
-        raise ConfigError(f"{path}: weights files end in {', '.join(LISTERS)}; this one does not.")
+    with _errors_named(path):
+        tensors = []
+        for tensor in _format_of(path).list_tensors(path):
+            if len(tensors) == MAX_TENSORS:
+                raise ValueError(f"it holds more than {MAX_TENSORS:,} tensors")
+            tensors.append(tensor)
+        return tensors
+
+
+def read_tensors(path: Path, model: "keras.Model") -> Arrays:
+    """Return the arrays of a weights file by name. All of them are finite numbers.
+
+    Args:
+        model: the model to fill. It bounds the size of the file, and gives the names if the file stores an order.
+
+    Raises:
+        ConfigError: The suffix is not one of a weights file, or the file is of another model.
+        MissingError: The file does not exist.
+        DamagedError: The file is truncated, corrupt, or not of the format of its suffix.
+    """
+    with _errors_named(path):
+        arrays = _format_of(path).read(path, model)
+        for name, array in arrays.items():
+            _check_finite(name, array)
+        return arrays
+
+
+def _format_of(path: Path) -> Format:
+    found = next((FORMATS[suffix] for suffix in FORMATS if path.name.endswith(suffix)), None)
+    if found is None:
+        raise ConfigError(f"{path}: weights files end in {', '.join(FORMATS)}; this one does not.")
+    if not path.is_file():
+        raise MissingError(f"There is no weights file {path.absolute()}.")
+    return found
+
+
+@contextmanager
+def _errors_named(path: Path) -> Iterator[None]:
+    """Turn READ_ERRORS into a DamagedError that names the file. Errors of this package pass unchanged."""
     try:
-        entries = []
-        for entry in read(path):
-            if len(entries) == MAX_ENTRIES:
-                raise ValueError(f"it holds more than {MAX_ENTRIES:,} tensors")
-            entries.append(entry)
-        return entries
-    except UNREADABLE as error:
-        raise DamagedError(f"{path} cannot be read as a weights file ({error}). Fetch or save it again.") from error
+        yield
+    except UserError:
+        raise
+    except READ_ERRORS as error:
+        beginning = b""
+        with suppress(OSError), path.open("rb") as file:
+            beginning = file.read(16)
+        raise DamagedError(
+            f"{path} cannot be read as a weights file ({error}); it begins with {beginning!r}. Fetch or save it again."
+        ) from error
 
 
-def _torch(path: Path) -> Iterator[Entry]:
-    from tl_keras.weights.torch_file import describe
-
-    yield from (Entry(tensor.name, tuple(tensor.shape), tensor.dtype) for tensor in describe(path))
-
-
-def _safetensors(path: Path) -> Iterator[Entry]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 (it is no mapping)
-                tensor = file.get_slice(name)
-                yield Entry(name, tuple(tensor.get_shape()), tensor.get_dtype())
-    except SafetensorError as error:
-        raise ValueError(error) from error
+def _require_size(num_bytes: int, model: "keras.Model") -> None:
+    """Raise ValueError if weights of `num_bytes` are more than twice the model in float32, and a large head."""
+    model_bytes = 4 * model.count_params()
+    if num_bytes > 2 * model_bytes + MAX_HEAD_BYTES:
+        raise ValueError(f"it claims {num_bytes:,} bytes of weights, and the model has {model_bytes:,}")
 
 
-def _npz(path: Path) -> Iterator[Entry]:
+def _check_finite(name: str, stored: Any) -> None:
+    """Raise ValueError unless all values are finite numbers: torchvision publishes a VGG16 whose classifier is not."""
+    array = np.asarray(stored)
+    if array.dtype.kind not in "biuf" and array.dtype != ml_dtypes.bfloat16:
+        raise ValueError(f"{name} holds {array.dtype}, which are no numbers")
+    if not np.isfinite(array).all():
+        raise ValueError(f"{name} holds numbers that are not finite")
+    release_memory(stored)
+
+
+# torch: .pth, .pt
+
+
+def _read_torch(path: Path, model: "keras.Model") -> Arrays:
+    tensors = torch_file.read_tensors(path)
+    _require_size(sum(tensor.nbytes for tensor in tensors.values()), model)
+    return tensors
+
+
+# .safetensors
+
+
+def _list_safetensors(path: Path) -> Iterator[TensorInfo]:
+    with safe_open(path, framework="numpy") as file:
+        for name in file.keys():  # noqa: SIM118 (it is not a mapping)
+            tensor = file.get_slice(name)
+            yield TensorInfo(name, tuple(tensor.get_shape()), tensor.get_dtype())
+
+
+class LazyTensor:
+    """A tensor of an open .safetensors file that is read when it is converted to an array."""
+
+    def __init__(self, file: Any, name: str):
+        tensor = file.get_slice(name)
+        if tensor.get_dtype() not in SAFETENSORS_DTYPES:
+            raise ValueError(f"{name} holds {tensor.get_dtype()}; known are {', '.join(SAFETENSORS_DTYPES)}")
+        self._file, self._name, self.shape = file, name, tuple(tensor.get_shape())
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self._file.get_tensor(self._name), dtype)
+
+
+def _read_safetensors(path: Path, model: "keras.Model") -> Arrays:
+    _require_size(path.stat().st_size, model)
+    file = safe_open(path, framework="numpy")
+    return {name: LazyTensor(file, name) for name in file.keys()}  # noqa: SIM118
+
+
+# .npz
+
+
+def _list_npz(path: Path) -> Iterator[TensorInfo]:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             with archive.open(info) as file:
-                yield Entry(info.filename.removesuffix(".npy"), *_npy_header(file))
+                yield TensorInfo(info.filename.removesuffix(".npy"), *_npy_header(file))
 
 
 def _npy_header(file: Any) -> tuple[tuple[int, ...], str]:
@@ -90,26 +187,116 @@ def _npy_header(file: Any) -> tuple[tuple[int, ...], str]:
     return shape, str(dtype)
 
 
-def _keras(path: Path) -> Iterator[Entry]:
-    with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as file:
-        yield from _hdf5(file)
+def _read_npz(path: Path, model: "keras.Model") -> Arrays:
+    with zipfile.ZipFile(path) as archive:
+        _require_size(sum(info.file_size for info in archive.infolist()), model)
+    with np.load(path, allow_pickle=False) as file:
+        return dict(file)
 
 
-def _hdf5(file: Path | BinaryIO) -> Iterator[Entry]:
-    """All data sets that lie in the file itself; `visititems` follows no links."""
-    found: list[Entry] = []
+# HDF5: .weights.h5 and .keras of Keras 3, .h5 of Keras Applications
 
-    def visit(name: str, item: Any) -> None:
+
+def _datasets(store: h5py.File) -> dict[str, h5py.Dataset]:
+    """Return path -> data set, for all data sets within the file: `visititems` follows no links."""
+    found: dict[str, h5py.Dataset] = {}
+
+    def visit(name: str, item: h5py.Group | h5py.Dataset) -> None:
         if isinstance(item, h5py.Dataset):
-            layer = item.parent.attrs.get("name")  # Keras 3 has it on the group that holds a layer's variables
-            found.append(Entry(f"{layer}/{name.rpartition('/')[2]}" if layer else name, item.shape or (), str(item.dtype)))
+            found[name] = item
+            if len(found) > MAX_TENSORS:
+                raise ValueError(f"it holds more than {MAX_TENSORS:,} tensors")
 
+    store.visititems(visit)
+    return found
+
+
+def _weights_datasets(store: h5py.File, model: "keras.Model") -> dict[str, h5py.Dataset]:
+    """Return path -> data set, without the optimizer's. Their values must be stored in the file and have a plausible size."""
+    datasets = {path: dataset for path, dataset in _datasets(store).items() if not path.startswith("optimizer/")}
+    for path, dataset in datasets.items():
+        if dataset.is_virtual or dataset.external:
+            raise ValueError(f"{path} is stored in another file")
+    _require_size(sum(dataset.nbytes for dataset in datasets.values()), model)
+    return datasets
+
+
+def _list_hdf5(file: Path | BinaryIO) -> Iterator[TensorInfo]:
     with h5py.File(file) as store:
-        store.visititems(visit)
-    yield from found
+        for path, dataset in _datasets(store).items():
+            layer = dataset.parent.attrs.get("name")  # Keras 3 sets it on the group of a layer's variables
+            yield TensorInfo(f"{layer}/{path.rpartition('/')[2]}" if layer else path, dataset.shape or (), str(dataset.dtype))
 
 
-# By suffix, the longer before the shorter that it ends in.
-LISTERS: Mapping[str, Callable[[Any], Iterator[Entry]]] = MappingProxyType(
-    {".pth": _torch, ".pt": _torch, ".safetensors": _safetensors, ".npz": _npz, ".keras": _keras, ".weights.h5": _hdf5, ".h5": _hdf5}
+def _list_keras(path: Path) -> Iterator[TensorInfo]:
+    with zipfile.ZipFile(path) as archive, archive.open(KERAS_WEIGHTS) as file:
+        yield from _list_hdf5(file)
+
+
+def _read_weights_h5(file: Path | io.BytesIO, model: "keras.Model") -> Arrays:
+    """Read a Keras 3 `.weights.h5`: groups `.../vars` have the layer's name, and hold its variables by number."""
+    paths: dict[tuple[str, int], str] = {}
+    for path in variables_by_path(model):
+        layer = path.split("/")[-2]
+        paths[layer, sum(name == layer for name, _ in paths)] = path
+    with h5py.File(file) as store:
+        arrays = {}
+        for dataset in _weights_datasets(store, model).values():
+            layer, number = dataset.parent.attrs.get("name", dataset.parent.name), int(dataset.name.rpartition("/")[2])
+            if "seed_generator" not in dataset.name:
+                arrays[paths.get((layer, number), f"{layer}/{number}")] = dataset[()]
+        return arrays
+
+
+def _read_keras(path: Path, model: "keras.Model") -> Arrays:
+    with zipfile.ZipFile(path) as archive:
+        # The file may also hold the state of the optimizer, at most twice the size of the weights.
+        _require_size(archive.getinfo(KERAS_WEIGHTS).file_size // 3, model)
+        return _read_weights_h5(io.BytesIO(archive.read(KERAS_WEIGHTS)), model)
+
+
+def _read_application(path: Path, model: "keras.Model") -> Arrays:
+    """Read a Keras Applications `.h5`: the layers in the order of the model. Its head, `predictions`, is left out."""
+    backbone = feature_extractor(model)
+    layers = [layer for layer in backbone.layers if layer.weights]
+    with h5py.File(path) as store:
+        saved = _application_layers(store, model)
+        if list(map(len, saved.values())) != [len(layer.weights) for layer in layers]:
+            raise ConfigError(
+                f"{path.name} holds {len(saved)} layers with {sum(map(len, saved.values()))} weights, and {model.name} has {len(layers)} "
+                f"with {len(backbone.weights)}: the file is of another model. "
+                f"First and last in the file: {list(saved)[:1] + list(saved)[-1:]}; in the model: {[layers[0].name, layers[-1].name]}."
+            )
+        in_order = [dataset[()] for weights in saved.values() for dataset in weights]
+    return dict(zip(variables_by_path(backbone), in_order, strict=True))
+
+
+def _application_layers(store: h5py.File, model: "keras.Model") -> dict[str, list[h5py.Dataset]]:
+    """Return layer name -> its weights, in the file's order, for the layers of the backbone that have weights."""
+    datasets = _weights_datasets(store, model)
+    layers = {
+        name: [datasets[f"{name}/{weight}"] for weight in _text_attribute(store[name], "weight_names")]
+        for name in _text_attribute(store, "layer_names")
+    }
+    return {name: weights for name, weights in layers.items() if weights and name != "predictions"}
+
+
+def _text_attribute(group: h5py.Group, name: str) -> list[str]:
+    """Return a list of texts from the attributes of a group. Keras splits long lists into name0, name1, ..."""
+    keys = [name] if name in group.attrs else [f"{name}{number}" for number in range(len(group.attrs)) if f"{name}{number}" in group.attrs]
+    return [text.decode() if isinstance(text, bytes) else text for key in keys for text in group.attrs[key]]
+
+
+TORCH = Format(torch_file.list_tensors, _read_torch)
+# By suffix. A longer suffix comes before the shorter one that it ends in.
+FORMATS: Mapping[str, Format] = MappingProxyType(
+    {
+        ".weights.h5": Format(_list_hdf5, _read_weights_h5),
+        ".keras": Format(_list_keras, _read_keras),
+        ".npz": Format(_list_npz, _read_npz),
+        ".h5": Format(_list_hdf5, _read_application),
+        ".pth": TORCH,
+        ".pt": TORCH,
+        ".safetensors": Format(_list_safetensors, _read_safetensors),
+    }
 )

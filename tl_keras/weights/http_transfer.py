@@ -1,7 +1,7 @@
-"""A file of the registry from its server into an open file, in as many attempts as it takes, going on where the last broke off.
+"""HTTP download into an open file, with retries that resume after the last byte received.
 
-Nothing that a server says is trusted: bytes come by https only, no more of them than were announced, and none where the
-announcement is of another file.
+The server is not trusted: only https is accepted, at most the announced number of bytes is read, and nothing is read if the
+headers announce another file.
 """
 
 import http.client
@@ -13,84 +13,83 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from tl_keras.errors import DamagedError
 from tl_keras.weights.weights_file import WeightsFile
 
-MIN_BYTES_A_SECOND = 1024
+MIN_BYTES_PER_SECOND = 1024
 MAX_BYTES = 4 * 2**30
-CHUNK = 2**20
-PARTIAL_CONTENT = 206
-RANGE_NOT_SATISFIABLE = 416
-RETRIED_STATUS = (408, 429, 500, 502, 503, 504)
-# What a connection comes to; any other OSError is this machine's, such as a full disk.
-BROKEN = (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException)
+CHUNK_BYTES = 2**20
+RETRY_STATUSES = (408, 429, 500, 502, 503, 504)
+# Errors of the connection. Any other OSError is local, such as a full disk.
+CONNECTION_ERRORS = (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException)
 
-Report = Callable[[int, int], None]
+# Called with the number of bytes received so far and the total (0 if unknown).
+ProgressCallback = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long a server is waited for.
+class RetryPolicy:
+    """Limits on waiting for a server.
 
     Attributes:
-        timeout: seconds without an answer, or with a mere trickle.
-        attempts: how often it is asked in all.
-        pause: seconds before the second attempt, and twice as long before each further one.
+        timeout: seconds without an answer, or below MIN_BYTES_PER_SECOND, after which an attempt fails.
+        attempts: number of attempts in total.
+        backoff: seconds before the second attempt, doubled for each further one.
     """
 
     timeout: float = 10.0
     attempts: int = 5
-    pause: float = 1.0
+    backoff: float = 1.0
 
 
-def transfer(row: WeightsFile, file: BinaryIO, patience: Patience, report: Report) -> None:
-    """Append to `file` until it is whole.
+def transfer(entry: WeightsFile, file: BinaryIO, policy: RetryPolicy, progress: ProgressCallback) -> None:
+    """Append to `file` until it is complete.
 
     Args:
-        file: open in mode "ab"; what it holds already is taken for the beginning, if a hash will tell whether it is.
-        report: told of bytes done and bytes in all (0 if unknown).
+        file: open in mode "ab". Its content is taken as the beginning of the download if the hash of `entry` is published.
 
     Raises:
-        DamagedError: the server has another file.
-        URLError, ConnectionError, TimeoutError, HTTPException: `BROKEN`, of the last attempt.
+        DamagedError: The server offers another file.
+        URLError, ConnectionError, TimeoutError, HTTPException: `CONNECTION_ERRORS` of the last attempt.
     """
     validator = ""
-    for attempt in range(patience.attempts):
+    for attempt in range(policy.attempts):
         if attempt:
-            time.sleep(patience.pause * 2 ** (attempt - 1))
-        if not (row.hash or validator):
+            time.sleep(policy.backoff * 2 ** (attempt - 1))
+        if not (entry.hash or validator):
             file.truncate(0)
         start = file.seek(0, os.SEEK_END)
-        if row.size and start == row.size:
+        if entry.size and start == entry.size:
             return
         try:
-            with _ask(row.url, start, validator, patience.timeout) as response:
+            with _open_url(entry.url, start, validator, policy.timeout) as response:
                 validator = _validator(response)
-                return _append(response, file, row, patience.timeout, report)
-        except BROKEN as error:
+                return _append(response, file, entry, policy.timeout, progress)
+        except CONNECTION_ERRORS as error:
             last = error
-            _settle(error, file)
+            _prepare_retry(error, file)
         finally:
             file.flush()
     raise last
 
 
-def _settle(error: Exception, file: BinaryIO) -> None:
-    """Make ready for another attempt after `error`; raise it where another would end alike."""
+def _prepare_retry(error: Exception, file: BinaryIO) -> None:
+    """Prepare another attempt after `error`. Raise it if another attempt would end alike."""
     if isinstance(error, urllib.error.HTTPError):
         error.close()
-        if error.code == RANGE_NOT_SATISFIABLE:  # what is there is no beginning of this file
+        if error.code == HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE:  # the content of `file` is no beginning of the download
             file.truncate(0)
-        elif error.code not in RETRIED_STATUS:
+        elif error.code not in RETRY_STATUSES:
             raise error
 
 
-def _ask(url: str, start: int, validator: str, timeout: float) -> Any:
-    """The response to a request for the bytes from `start` on, if the file still is the one that `validator` names."""
-    _require_safe(url)
+def _open_url(url: str, start: int, validator: str, timeout: float) -> http.client.HTTPResponse:
+    """Request the bytes from `start` on, or all of them if the file no longer matches `validator`."""
+    _require_https(url)
     request = urllib.request.Request(url, headers={"Accept-Encoding": "identity", "User-Agent": "tl_keras"})
     if start:
         request.add_header("Range", f"bytes={start}-")
@@ -101,15 +100,15 @@ def _ask(url: str, start: int, validator: str, timeout: float) -> Any:
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
     def redirect_request(self, request: Any, response: Any, code: int, message: str, headers: Any, url: str) -> Any:
-        _require_safe(url)
+        _require_https(url)
         return super().redirect_request(request, response, code, message, headers, url)
 
 
-def _require_safe(url: str) -> None:
-    """DamagedError unless `url` is https, or http of this machine."""
+def _require_https(url: str) -> None:
+    """Raise DamagedError unless `url` is https, or http of the local host."""
     parts = urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and _is_loopback(parts.hostname or "")):
-        raise DamagedError(f"{url} is not fetched: weights come by https only.")
+        raise DamagedError(f"{url} is not fetched: weights are accepted by https only.")
 
 
 def _is_loopback(host: str) -> bool:
@@ -119,59 +118,58 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _validator(response: Any) -> str:
-    """What If-Range takes: a strong ETag."""
+def _validator(response: http.client.HTTPResponse) -> str:
+    """Return the strong ETag for If-Range, or "" if there is none."""
     tag = response.headers.get("ETag", "")
     return "" if tag.startswith("W/") else tag
 
 
-def _append(response: Any, file: BinaryIO, row: WeightsFile, timeout: float, report: Report) -> None:
-    start, total = _extent(response, file.tell())
-    _require_expected(response, row, total)
+def _append(response: http.client.HTTPResponse, file: BinaryIO, entry: WeightsFile, timeout: float, progress: ProgressCallback) -> None:
+    start, total = _range(response, file.tell())
+    _require_expected(response, entry, total)
     file.truncate(start)
-    done, limit = file.seek(start), total or row.size or MAX_BYTES
-    began, window = time.monotonic(), done
+    done, limit = file.seek(start), total or entry.size or MAX_BYTES
+    window_start, window_done = time.monotonic(), done
     while chunk := _read(response):
         done += file.write(chunk)
         if done > limit:
-            raise DamagedError(f"{row.url} gave more than the {limit:,} bytes that were expected. Nothing of it is kept.")
-        report(done, total or row.size)
-        if time.monotonic() - began > timeout:
-            if done - window < timeout * MIN_BYTES_A_SECOND:
-                raise TimeoutError(f"only {done - window:,} bytes came in {timeout:g} seconds")
-            began, window = time.monotonic(), done
+            raise DamagedError(f"{entry.url} sent more than the {limit:,} bytes that were expected. Nothing of it is kept.")
+        progress(done, total or entry.size)
+        if time.monotonic() - window_start > timeout:
+            if done - window_done < timeout * MIN_BYTES_PER_SECOND:
+                raise TimeoutError(f"only {done - window_done:,} bytes were received in {timeout:g} seconds")
+            window_start, window_done = time.monotonic(), done
     if done < total:
         raise ConnectionError(f"the connection ended after {done:,} of {total:,} bytes")
 
 
-def _extent(response: Any, wanted: int) -> tuple[int, int]:
-    """The first byte that the response holds, and the size of the whole file (0 if unsaid).
+def _range(response: http.client.HTTPResponse, requested: int) -> tuple[int, int]:
+    """Return the position of the first byte of the response, and the size of the whole file (0 if unknown).
 
-    A server that knows no ranges, or whose file has changed, answers 200 with all of it.
+    A server that does not support ranges, or whose file has changed, answers 200 with the whole file.
     """
-    if response.status != PARTIAL_CONTENT:
+    if response.status != HTTPStatus.PARTIAL_CONTENT:
         return 0, response.length or 0
-    found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", response.headers.get("Content-Range", ""))
-    if not found or int(found[1]) != wanted:
-        raise DamagedError(
-            f"{response.url} answered a request for the bytes from {wanted:,} on with {response.headers.get('Content-Range', '')!r}."
-        )
-    return wanted, int(found[3])
+    content_range = response.headers.get("Content-Range", "")
+    found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", content_range)
+    if not found or int(found[1]) != requested:
+        raise DamagedError(f"{response.url} answered a request for the bytes from {requested:,} on with {content_range!r}.")
+    return requested, int(found[3])
 
 
-def _require_expected(response: Any, row: WeightsFile, total: int) -> None:
-    """DamagedError, before anything is read, where the headers tell that this is not the file."""
+def _require_expected(response: http.client.HTTPResponse, entry: WeightsFile, total: int) -> None:
+    """Raise DamagedError, before the body is read, if the headers announce another file."""
     if response.headers.get_content_type() == "text/html":
         raise DamagedError(
-            f"{response.url} answered with a web page instead of {row.name}. Is there a log-in page between? Nothing is kept."
+            f"{response.url} answered with a web page instead of {entry.name}. Does the network ask for a log-in? Nothing is kept."
         )
-    if total > MAX_BYTES or (row.size and total and total != row.size):
-        expected = f"{row.size:,}" if row.size else f"at most {MAX_BYTES:,}"
-        raise DamagedError(f"{response.url} offers {total:,} bytes for {row.name}, expected {expected}. Nothing is kept.")
+    if total > MAX_BYTES or (entry.size and total and total != entry.size):
+        expected = f"{entry.size:,}" if entry.size else f"at most {MAX_BYTES:,}"
+        raise DamagedError(f"{response.url} offers {total:,} bytes for {entry.name}, expected {expected}. Nothing is kept.")
 
 
-def _read(response: Any) -> bytes:
+def _read(response: http.client.HTTPResponse) -> bytes:
     try:
-        return response.read1(CHUNK)
+        return response.read1(CHUNK_BYTES)
     except OSError as error:
         raise ConnectionError(f"the connection broke: {error}") from error

@@ -1,8 +1,8 @@
-"""What others call the tensors of our networks, which variable each one fills, and how it is laid out there.
+"""Maps the tensor names of torchvision and Flax checkpoints to our variables, with the layout change of each.
 
-Layouts: a convolution is (out, in, h, w) in torch and (h, w, in, out) here; a linear layer (out, in) there and (in, out) here; the
-first linear layer after a map counts its inputs by channel, row, column there and by row, column, channel here; attention
-has query, key and value in one tensor there. Flax has them all as they are here.
+Layouts in torch -> here: a convolution is (out, in, h, w) -> (h, w, in, out), a linear layer (out, in) -> (in, out). The first
+linear layer after a feature map orders its inputs by channel, row, column -> by row, column, channel. Query, key and value of
+attention are one tensor -> three variables. Flax has the layouts that we have.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,13 +13,13 @@ import numpy as np
 
 from tl_keras.backbones import LOGITS
 
-# A layout only reshapes, transposes and takes parts, so that on an array without memory behind it it gives the shape alone.
+# A layout only reshapes, transposes and slices. On a broadcast scalar it thus gives the shape without allocating memory.
 Layout = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclass(frozen=True)
-class Move:
-    """One tensor of a file, or a part of it, into one variable."""
+class TensorMapping:
+    """Maps one tensor of a file, or a part of it, to one variable."""
 
     tensor: str
     variable: str
@@ -27,18 +27,18 @@ class Move:
 
 
 @dataclass(frozen=True)
-class Naming:
-    """The names that a publisher gives to tensors.
+class NameMap:
+    """The tensor names of a publisher.
 
     Attributes:
-        publisher: who it is, for messages.
-        moves: backbone -> a function from its options to what goes where.
-        unused: (patterns of tensor names, why they have no place here); it holds where the first pattern matches a tensor.
+        publisher: name for messages.
+        mappings: backbone -> a function from its options to the mappings of all its tensors.
+        ignored: (patterns of tensor names, why they have no variable); applies if the first pattern matches a tensor.
     """
 
     publisher: str
-    moves: Mapping[str, Callable[..., Iterator[Move]]]
-    unused: tuple[tuple[tuple[str, ...], str], ...]
+    mappings: Mapping[str, Callable[..., Iterator[TensorMapping]]]
+    ignored: tuple[tuple[tuple[str, ...], str], ...]
 
 
 def _linear(weight: np.ndarray) -> np.ndarray:
@@ -49,8 +49,8 @@ def _convolution(weight: np.ndarray) -> np.ndarray:
     return weight.transpose(2, 3, 1, 0)
 
 
-def _flattened(size: int) -> Layout:
-    """A linear layer after a map of size x size."""
+def _linear_after_map(size: int) -> Layout:
+    """Return the layout of a linear layer after a feature map of size x size."""
 
     def layout(weight: np.ndarray) -> np.ndarray:
         units = weight.shape[0]
@@ -59,89 +59,89 @@ def _flattened(size: int) -> Layout:
     return layout
 
 
-def _part(number: int, num_heads: int) -> Layout:
-    """Query (0), key (1) or value (2) out of in_proj_weight (3 dim, dim) or in_proj_bias (3 dim,), by head."""
+def _query_key_value(index: int, num_heads: int) -> Layout:
+    """Return the layout of query (0), key (1) or value (2) in in_proj_weight (3 dim, dim) or in_proj_bias (3 dim,), by head."""
 
     def layout(weight: np.ndarray) -> np.ndarray:
-        part = np.split(weight, 3)[number]
+        part = np.split(weight, 3)[index]
         return part.T.reshape(*part.shape[1:], num_heads, -1)
 
     return layout
 
 
-def _heads_in(num_heads: int) -> Layout:
-    """The projection after attention: its inputs by head."""
+def _attention_output(num_heads: int) -> Layout:
+    """Return the layout of the projection after attention, with its inputs by head."""
     return lambda weight: weight.T.reshape(num_heads, -1, weight.shape[0])
 
 
-def _first(token: np.ndarray) -> np.ndarray:
+def _first_of_batch(token: np.ndarray) -> np.ndarray:
     return token[0]
 
 
-def _layer(tensor: str, variable: str, layout: Layout = _convolution, *, bias: bool = True) -> Iterator[Move]:
-    yield Move(f"{tensor}.weight", f"{variable}/kernel", layout)
+def _layer(tensor: str, variable: str, layout: Layout = _convolution, *, bias: bool = True) -> Iterator[TensorMapping]:
+    yield TensorMapping(f"{tensor}.weight", f"{variable}/kernel", layout)
     if bias:
-        yield Move(f"{tensor}.bias", f"{variable}/bias")
+        yield TensorMapping(f"{tensor}.bias", f"{variable}/bias")
 
 
-def _norm(tensor: str, variable: str) -> Iterator[Move]:
-    yield Move(f"{tensor}.weight", f"{variable}/gamma")
-    yield Move(f"{tensor}.bias", f"{variable}/beta")
+def _norm(tensor: str, variable: str) -> Iterator[TensorMapping]:
+    yield TensorMapping(f"{tensor}.weight", f"{variable}/gamma")
+    yield TensorMapping(f"{tensor}.bias", f"{variable}/beta")
 
 
-def _batch_norm(tensor: str, variable: str) -> Iterator[Move]:
+def _batch_norm(tensor: str, variable: str) -> Iterator[TensorMapping]:
     yield from _norm(tensor, variable)
-    yield Move(f"{tensor}.running_mean", f"{variable}/moving_mean")
-    yield Move(f"{tensor}.running_var", f"{variable}/moving_variance")
+    yield TensorMapping(f"{tensor}.running_mean", f"{variable}/moving_mean")
+    yield TensorMapping(f"{tensor}.running_var", f"{variable}/moving_variance")
 
 
-def _alexnet() -> Iterator[Move]:
+def _alexnet() -> Iterator[TensorMapping]:
     for number, tensor in enumerate((0, 3, 6, 8, 10), start=1):
         yield from _layer(f"features.{tensor}", f"conv{number}")
-    yield from _layer("classifier.1", "fc6", _flattened(6))
+    yield from _layer("classifier.1", "fc6", _linear_after_map(6))
     yield from _layer("classifier.4", "fc7", _linear)
     yield from _layer("classifier.6", LOGITS, _linear)
 
 
-def _vgg16() -> Iterator[Move]:
+def _vgg16() -> Iterator[TensorMapping]:
     names = [f"block{block}_conv{number}" for block, count in enumerate((2, 2, 3, 3, 3), start=1) for number in range(1, count + 1)]
     for tensor, name in zip((0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28), names, strict=True):
         yield from _layer(f"features.{tensor}", name)
-    yield from _layer("classifier.0", "fc1", _flattened(7))
+    yield from _layer("classifier.0", "fc1", _linear_after_map(7))
     yield from _layer("classifier.3", "fc2", _linear)
     yield from _layer("classifier.6", LOGITS, _linear)
 
 
-def _convolution_and_norm(convolution: str, norm: str, name: str) -> Iterator[Move]:
+def _convolution_and_batch_norm(convolution: str, norm: str, name: str) -> Iterator[TensorMapping]:
     yield from _layer(convolution, name.format("conv"), bias=False)
     yield from _batch_norm(norm, name.format("bn"))
 
 
-def _resnet(*, num_blocks: tuple[int, ...], block: str) -> Iterator[Move]:
+def _resnet(*, num_blocks: tuple[int, ...], block: str) -> Iterator[TensorMapping]:
     bottleneck = block == "bottleneck"
-    yield from _convolution_and_norm("conv1", "bn1", "{}1")
+    yield from _convolution_and_batch_norm("conv1", "bn1", "{}1")
     for layer, count in enumerate(num_blocks, start=1):
         for index in range(count):
             tensor, name = f"layer{layer}.{index}", f"layer{layer}_{index}"
             for number in range(1, 4 if bottleneck else 3):
-                yield from _convolution_and_norm(f"{tensor}.conv{number}", f"{tensor}.bn{number}", f"{name}_{{}}{number}")
+                yield from _convolution_and_batch_norm(f"{tensor}.conv{number}", f"{tensor}.bn{number}", f"{name}_{{}}{number}")
             if index == 0 and (layer > 1 or bottleneck):
-                yield from _convolution_and_norm(f"{tensor}.downsample.0", f"{tensor}.downsample.1", f"{name}_downsample_{{}}")
+                yield from _convolution_and_batch_norm(f"{tensor}.downsample.0", f"{tensor}.downsample.1", f"{name}_downsample_{{}}")
     yield from _layer("fc", LOGITS, _linear)
 
 
-def _vit(*, num_blocks: int, num_heads: int, **_: int) -> Iterator[Move]:
-    yield Move("class_token", "class_token/kernel", _first)
-    yield Move("encoder.pos_embedding", "pos_embedding/kernel")
+def _vit(*, num_blocks: int, num_heads: int, **_: int) -> Iterator[TensorMapping]:
+    yield TensorMapping("class_token", "class_token/kernel", _first_of_batch)
+    yield TensorMapping("encoder.pos_embedding", "pos_embedding/kernel")
     yield from _layer("conv_proj", "conv_proj")
     for number in range(num_blocks):
         tensor, name = f"encoder.layers.encoder_layer_{number}", f"block{number + 1}"
         yield from _norm(f"{tensor}.ln_1", f"{name}_ln1")
         for index, part in enumerate(("query", "key", "value")):
-            layout = _part(index, num_heads)
-            yield Move(f"{tensor}.self_attention.in_proj_weight", f"{name}_{part}/kernel", layout)
-            yield Move(f"{tensor}.self_attention.in_proj_bias", f"{name}_{part}/bias", layout)
-        yield from _layer(f"{tensor}.self_attention.out_proj", f"{name}_attention_out", _heads_in(num_heads))
+            layout = _query_key_value(index, num_heads)
+            yield TensorMapping(f"{tensor}.self_attention.in_proj_weight", f"{name}_{part}/kernel", layout)
+            yield TensorMapping(f"{tensor}.self_attention.in_proj_bias", f"{name}_{part}/bias", layout)
+        yield from _layer(f"{tensor}.self_attention.out_proj", f"{name}_attention_out", _attention_output(num_heads))
         yield from _norm(f"{tensor}.ln_2", f"{name}_ln2")
         yield from _layer(f"{tensor}.mlp.0", f"{name}_mlp1", _linear)
         yield from _layer(f"{tensor}.mlp.3", f"{name}_mlp2", _linear)
@@ -149,17 +149,17 @@ def _vit(*, num_blocks: int, num_heads: int, **_: int) -> Iterator[Move]:
     yield from _layer("heads.head", LOGITS, _linear)
 
 
-def _flax_layer(tensor: str, variable: str) -> Iterator[Move]:
+def _flax_layer(tensor: str, variable: str) -> Iterator[TensorMapping]:
     for part in ("kernel", "bias"):
-        yield Move(f"{tensor}/{part}", f"{variable}/{part}")
+        yield TensorMapping(f"{tensor}/{part}", f"{variable}/{part}")
 
 
-def _flax_norm(tensor: str, variable: str) -> Iterator[Move]:
-    yield Move(f"{tensor}/scale", f"{variable}/gamma")
-    yield Move(f"{tensor}/bias", f"{variable}/beta")
+def _flax_norm(tensor: str, variable: str) -> Iterator[TensorMapping]:
+    yield TensorMapping(f"{tensor}/scale", f"{variable}/gamma")
+    yield TensorMapping(f"{tensor}/bias", f"{variable}/beta")
 
 
-# part of a block in Flax -> in ours
+# Part of a block in Flax -> here.
 FLAX_PARTS = {
     **{f"MultiHeadDotProductAttention_1/{part}": part for part in ("query", "key", "value")},
     "MultiHeadDotProductAttention_1/out": "attention_out",
@@ -168,9 +168,9 @@ FLAX_PARTS = {
 }
 
 
-def _flax_vit(*, num_blocks: int, **_: int) -> Iterator[Move]:
-    yield Move("cls", "class_token/kernel", _first)
-    yield Move("Transformer/posembed_input/pos_embedding", "pos_embedding/kernel")
+def _flax_vit(*, num_blocks: int, **_: int) -> Iterator[TensorMapping]:
+    yield TensorMapping("cls", "class_token/kernel", _first_of_batch)
+    yield TensorMapping("Transformer/posembed_input/pos_embedding", "pos_embedding/kernel")
     yield from _flax_layer("embedding", "conv_proj")
     for number in range(num_blocks):
         tensor, name = f"Transformer/encoderblock_{number}", f"block{number + 1}"
@@ -182,7 +182,7 @@ def _flax_vit(*, num_blocks: int, **_: int) -> Iterator[Move]:
     yield from _flax_layer("head", LOGITS)
 
 
-TORCHVISION = Naming(
+TORCHVISION = NameMap(
     "torchvision",
     MappingProxyType(
         {
@@ -197,9 +197,9 @@ TORCHVISION = Naming(
     ((("*num_batches_tracked",), "BatchNorm counts no steps where its momentum is constant"),),
 )
 # Vision Transformer's own repository, and "How to train your ViT?" (Steiner et al. 2021), whose weights are called AugReg.
-# Its GELU is the tanh approximation; ours is exact, as it is in every port of these weights to torch.
-FLAX = Naming(
+# Its GELU is the tanh approximation. Ours is exact, as in every port of these weights to torch.
+FLAX = NameMap(
     "Vision Transformer in Flax",
     MappingProxyType({"vit_b16": _flax_vit}),
-    ((("pre_logits/*", "head/*"), "the file's head has a hidden layer, pre_logits, and this network has none"),),
+    ((("pre_logits/*", "head/*"), "the file's head has a hidden layer, pre_logits, and this model has none"),),
 )

@@ -1,29 +1,29 @@
-"""Position embeddings of a Vision Transformer at another image size."""
+"""Resizes the position embedding of a Vision Transformer to another image size."""
 
 import math
 
 import numpy as np
 
-CUBIC = -0.75  # the free coefficient of the cubic convolution kernel (Keys 1981), as PyTorch has it
+CUBIC = -0.75  # coefficient a of the cubic convolution kernel (Keys 1981), as in PyTorch
 
 
 def resize_positions(embedding: np.ndarray, num_tokens: int) -> np.ndarray:
-    """The embedding of a square grid of patches, interpolated to another grid, as torchvision's `interpolate_embeddings` does.
+    """Interpolate the embedding of a square grid of patches to another grid, as torchvision's `interpolate_embeddings` does.
 
-    Bicubic with aligned corners; the row of the class token is kept.
+    The interpolation is bicubic with aligned corners. The embedding of the class token is kept.
 
     Args:
         embedding: (1, 1 + n * n, dim).
-        num_tokens: 1 + m * m, the tokens to come.
+        num_tokens: new number of tokens, 1 + m * m.
 
     Returns:
         (1, 1 + m * m, dim), float32.
 
     Raises:
-        ValueError: one of the two is not a class token and a square grid.
+        ValueError: One of the two is not a class token and a square grid.
     """
     before, after = grid_side(embedding.shape[1]), grid_side(num_tokens)
-    weights = _weights(before, after)
+    weights = _interpolation_matrix(before, after)
     class_token, grid = np.split(np.asarray(embedding, "float32"), [1], axis=1)
     grid = grid.reshape(before, before, -1)
     grid = np.einsum("yi,xj,ijd->yxd", weights, weights, grid, optimize=True)
@@ -31,21 +31,21 @@ def resize_positions(embedding: np.ndarray, num_tokens: int) -> np.ndarray:
 
 
 def grid_side(num_tokens: int) -> int:
-    """n of 1 + n * n tokens; ValueError where there is none."""
+    """Return n for 1 + n * n tokens. Raise ValueError for any other number."""
     side = math.isqrt(max(num_tokens - 1, 0))
     if side < 1 or 1 + side * side != num_tokens:
         raise ValueError(f"{num_tokens} tokens are not a class token and a square grid of patches")
     return side
 
 
-def _weights(before: int, after: int) -> np.ndarray:
-    """(after, before): what each new position takes from each of the old; beyond the edge the edge is repeated."""
-    places = np.arange(after) * ((before - 1) / (after - 1) if after > 1 else 0.0)
-    nearest = np.floor(places).astype(int)
+def _interpolation_matrix(before: int, after: int) -> np.ndarray:
+    """Return weights (after, before) of the old positions for each new one. The edge is repeated beyond the edge."""
+    positions = np.arange(after) * ((before - 1) / (after - 1) if after > 1 else 0.0)
+    nearest = np.floor(positions).astype(int)
     weights = np.zeros((after, before))
     for offset in (-1, 0, 1, 2):
-        taken = np.clip(nearest + offset, 0, before - 1)
-        np.add.at(weights, (np.arange(after), taken), _cubic(np.abs(places - nearest - offset)))
+        indices = np.clip(nearest + offset, 0, before - 1)
+        np.add.at(weights, (np.arange(after), indices), _cubic(np.abs(positions - nearest - offset)))
     return weights
 
 

@@ -1,12 +1,12 @@
-"""The weights files that can be had by name: one row a variant, the first of a backbone being its default. No Keras here.
+"""The weights files that are available by name, one entry a variant. The first entry of a backbone is its default.
 
-Those of Keras Applications are the files that Keras itself requests with `include_top=False`, and for vgg16, whose fc1 and fc2
-belong to the backbone, with `include_top=True`. Keras publishes no hashes for MobileNet and MobileNetV2. Their accuracies are
-those of keras.io/api/applications, torchvision's those of its weight enums; torchvision's file names carry the first digits of
-their SHA-256.
+Files of Keras Applications are those that Keras requests with `include_top=False`, or for vgg16, whose backbone includes fc1
+and fc2, with `include_top=True`. Keras publishes no hashes for MobileNet and MobileNetV2. Accuracies are those of
+keras.io/api/applications and of torchvision's weight enums. File names of torchvision contain the first digits of the SHA-256.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import PurePath
 from types import MappingProxyType
 
@@ -22,20 +22,20 @@ TORCH_SUFFIXES = (".pth", ".pt")
 
 
 def get_weights(backbone_name: str, weights: str) -> WeightsFile | None:
-    """The row that `--weights` means: a variant, or the path of a file that has the name of a row's; None where there is no such row."""
-    rows = WEIGHTS.get(backbone_name, ())
-    return next((row for row in rows if weights == row.variant or PurePath(weights).name == row.name), None)
+    """Return the entry of a variant, or of a path whose file name is that of an entry; None if there is no such entry."""
+    entries = WEIGHTS.get(backbone_name, ())
+    return next((entry for entry in entries if weights == entry.variant or PurePath(weights).name == entry.name), None)
 
 
 def normalization_of(backbone_name: str, weights: str) -> str:
-    """Key of NORMALIZATIONS (or `internal`) that `--weights` were trained with.
+    """Return the key of NORMALIZATIONS, or `internal`, that the weights were trained with.
 
-    A file of the user's that ends as torch's do is taken for torchvision's network, any other for the backbone's own.
+    A user's file with a suffix of torch is treated as torchvision's, any other as the default of the backbone.
     """
-    row = get_weights(backbone_name, weights)
-    if row is None and PurePath(weights).suffix in TORCH_SUFFIXES:
-        row = next((row for row in WEIGHTS.get(backbone_name, ()) if row.source == "torchvision"), None)
-    return (row.normalization if row else "") or get_backbone(backbone_name).normalization
+    entry = get_weights(backbone_name, weights)
+    if entry is None and PurePath(weights).suffix in TORCH_SUFFIXES:
+        entry = next((entry for entry in WEIGHTS.get(backbone_name, ()) if entry.source == "torchvision"), None)
+    return (entry.normalization if entry else "") or get_backbone(backbone_name).normalization
 
 
 def _keras(
@@ -52,7 +52,7 @@ def _keras(
     return (WeightsFile("imagenet", name, base + path, hash, top=top, licence=licence, source="keras", accuracy=accuracy),)
 
 
-def _ordered(folder: str, name: str, hash: str, accuracy: Accuracy, licence: str = "Apache-2.0") -> tuple[WeightsFile, ...]:
+def _no_top(folder: str, name: str, hash: str, accuracy: Accuracy, licence: str = "Apache-2.0") -> tuple[WeightsFile, ...]:
     return _keras(f"{folder}/{name}_weights_tf_dim_ordering_tf_kernels_notop.h5", hash, accuracy, licence=licence)
 
 
@@ -81,16 +81,7 @@ def _convnext(size: str, hash: str, accuracy: Accuracy) -> tuple[WeightsFile, ..
 
 
 def _torchvision(
-    name: str,
-    hash: str,
-    size: int,
-    accuracy: Accuracy,
-    *,
-    variant: str = "imagenet",
-    resize: int = 256,
-    crop: int = 224,
-    interpolation: str = "bilinear",
-    licence: str = "BSD-3-Clause",
+    name: str, hash: str, size: int, accuracy: Accuracy, *, variant: str = "imagenet", resize: int = 256, crop: int = 224
 ) -> WeightsFile:
     return WeightsFile(
         variant,
@@ -99,19 +90,18 @@ def _torchvision(
         hash,
         size,
         top=True,
-        licence=licence,
+        licence="BSD-3-Clause",
         source="torchvision",
         normalization="imagenet",
         resize=resize,
         crop=crop,
-        interpolation=interpolation,
         accuracy=accuracy,
     )
 
 
 def _swag(variant: str, name: str, hash: str, accuracy: Accuracy, side: int) -> WeightsFile:
-    options = {"resize": side, "crop": side, "interpolation": "bicubic", "licence": "CC-BY-NC-4.0"}
-    return _torchvision(name, hash, 0, accuracy, variant=variant, **options)
+    entry = _torchvision(name, hash, 0, accuracy, variant=variant, resize=side, crop=side)
+    return replace(entry, interpolation="bicubic", licence="CC-BY-NC-4.0")
 
 
 VIT_B16 = (
@@ -182,19 +172,19 @@ WEIGHTS: Mapping[str, tuple[WeightsFile, ...]] = MappingProxyType(
         "resnet50_torch": RESNET50_TORCH,
         "vit_b16": VIT_B16,
         "vgg16": VGG16,
-        "vgg19": _ordered("vgg19", "vgg19", "253f8cb515780f3b799900260a226db6", (71.3, 90.0), "CC-BY-4.0"),
-        "resnet50": _ordered("resnet", "resnet50", "4d473c1dd8becc155b73f8504c6f6626", (74.9, 92.1), "MIT"),
-        "resnet101": _ordered("resnet", "resnet101", "88cf7a10940856eca736dc7b7e228a21", (76.4, 92.8), "MIT"),
-        "resnet152": _ordered("resnet", "resnet152", "ee4c566cf9a93f14d82f913c2dc6dd0c", (76.6, 93.1), "MIT"),
-        "resnet50_v2": _ordered("resnet", "resnet50v2", "fac2f116257151a9d068a22e544a4917", (76.0, 93.0), "MIT"),
-        "resnet101_v2": _ordered("resnet", "resnet101v2", "c0ed64b8031c3730f411d2eb4eea35b5", (77.2, 93.8), "MIT"),
-        "resnet152_v2": _ordered("resnet", "resnet152v2", "ed17cf2e0169df9d443503ef94b23b33", (78.0, 94.2), "MIT"),
-        "densenet121": _ordered("densenet", "densenet121", "30ee3e1110167f948a6b9946edeeb738", (75.0, 92.3), "BSD-3-Clause"),
-        "densenet169": _ordered("densenet", "densenet169", "b8c4d4c20dd625c148057b9ff1c1176b", (76.2, 93.2), "BSD-3-Clause"),
-        "densenet201": _ordered("densenet", "densenet201", "c13680b51ded0fb44dff2d8f86ac8bb1", (77.3, 93.6), "BSD-3-Clause"),
-        "inception_v3": _ordered("inception_v3", "inception_v3", "bcbd6486424b2319ff4ef7d526e38f63", (77.9, 93.7)),
-        "inception_resnet_v2": _ordered("inception_resnet_v2", "inception_resnet_v2", "d19885ff4a710c122648d3b5c3b684e4", (80.3, 95.3)),
-        "xception": _ordered("xception", "xception", "b0042744bf5b25fce3cb969f33bebb97", (79.0, 94.5), "MIT"),
+        "vgg19": _no_top("vgg19", "vgg19", "253f8cb515780f3b799900260a226db6", (71.3, 90.0), "CC-BY-4.0"),
+        "resnet50": _no_top("resnet", "resnet50", "4d473c1dd8becc155b73f8504c6f6626", (74.9, 92.1), "MIT"),
+        "resnet101": _no_top("resnet", "resnet101", "88cf7a10940856eca736dc7b7e228a21", (76.4, 92.8), "MIT"),
+        "resnet152": _no_top("resnet", "resnet152", "ee4c566cf9a93f14d82f913c2dc6dd0c", (76.6, 93.1), "MIT"),
+        "resnet50_v2": _no_top("resnet", "resnet50v2", "fac2f116257151a9d068a22e544a4917", (76.0, 93.0), "MIT"),
+        "resnet101_v2": _no_top("resnet", "resnet101v2", "c0ed64b8031c3730f411d2eb4eea35b5", (77.2, 93.8), "MIT"),
+        "resnet152_v2": _no_top("resnet", "resnet152v2", "ed17cf2e0169df9d443503ef94b23b33", (78.0, 94.2), "MIT"),
+        "densenet121": _no_top("densenet", "densenet121", "30ee3e1110167f948a6b9946edeeb738", (75.0, 92.3), "BSD-3-Clause"),
+        "densenet169": _no_top("densenet", "densenet169", "b8c4d4c20dd625c148057b9ff1c1176b", (76.2, 93.2), "BSD-3-Clause"),
+        "densenet201": _no_top("densenet", "densenet201", "c13680b51ded0fb44dff2d8f86ac8bb1", (77.3, 93.6), "BSD-3-Clause"),
+        "inception_v3": _no_top("inception_v3", "inception_v3", "bcbd6486424b2319ff4ef7d526e38f63", (77.9, 93.7)),
+        "inception_resnet_v2": _no_top("inception_resnet_v2", "inception_resnet_v2", "d19885ff4a710c122648d3b5c3b684e4", (80.3, 95.3)),
+        "xception": _no_top("xception", "xception", "b0042744bf5b25fce3cb969f33bebb97", (79.0, 94.5), "MIT"),
         "nasnet_mobile": _keras(
             "nasnet/NASNet-mobile-no-top.h5", "1ed92395b5b598bdda52abe5c0dbfd63", (74.4, 91.9), name="nasnet_mobile_no_top.h5"
         ),

@@ -1,32 +1,39 @@
-"""What is known of a file of weights."""
+"""The record of a published weights file, and the check that a file on disk is the published one."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
 
-# Hex digits of a hash -> its algorithm. Eight are the beginning of a SHA-256.
+from tl_keras.errors import DamagedError
+
+# Number of hex digits of a hash -> its algorithm. Eight digits are the beginning of a SHA-256.
 ALGORITHMS = {0: "", 8: "sha256", 32: "md5", 64: "sha256"}
 PREFIX_DIGITS = 8
+WEB_PAGE = (b"<!doctype", b"<html", b"<?xml")
 
 Accuracy = tuple[float, ...]
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """One file of weights.
+    """An entry of the registry: one published weights file.
 
     Attributes:
-        variant: what `--weights` calls it.
-        name: its name in the weights directory; other caches have it under the same.
-        url: where it is fetched from; empty for the one that the package carries.
-        hash: MD5 or SHA-256 in hex, or the first 8 digits of a SHA-256; empty where none is published.
-        size: bytes; 0 where it is not known.
-        top: whether a classifier lies in the file beside the backbone.
+        variant: value of the setting `weights` that selects the file.
+        name: file name in every cache.
+        url: download address; empty for the file that the package bundles.
+        hash: MD5 or SHA-256 in hex, or the first 8 digits of a SHA-256; empty if none is published.
+        size: size in bytes; 0 if unknown.
+        top: True if the file contains a classifier beside the backbone.
         licence: SPDX identifier of the licence of the weights.
-        source: who publishes it: `keras`, `torchvision`, `augreg`, or `embedded`.
-        normalization: key of NORMALIZATIONS that it was trained with; empty: that of the backbone's row.
-        resize: shorter side in pixels to which test images were scaled; 0 where it is not published.
+        source: publisher: `keras`, `torchvision`, `augreg`, or `embedded`.
+        normalization: key of NORMALIZATIONS that the weights were trained with; empty: that of the backbone.
+        resize: shorter side in pixels to which test images were resized; 0 if it is not published.
         crop: side in pixels of the centre crop after that; 0: the backbone's image size.
-        interpolation: of that scaling.
-        accuracy: top-1 and top-5 on ImageNet in percent, as published for this preprocessing; empty where not.
+        interpolation: interpolation of that resize.
+        accuracy: published top-1 and top-5 accuracy on ImageNet in percent, with this preprocessing; empty if not published.
     """
 
     variant: str
@@ -45,22 +52,57 @@ class WeightsFile:
 
     @property
     def embedded(self) -> bool:
-        """Whether the package carries the file."""
+        """True if the package bundles the file."""
         return not self.url
 
     @property
     def algorithm(self) -> str:
-        """The algorithm of the hash, a name that hashlib knows."""
+        """Algorithm of the hash, as hashlib names it."""
         return ALGORITHMS[len(self.hash)]
 
     @property
     def hash_text(self) -> str:
-        """The hash for a message."""
+        """Text of the hash for a message."""
         if not self.hash:
             return "no hash is published"
         return f"{self.algorithm} {'beginning with ' if len(self.hash) == PREFIX_DIGITS else ''}{self.hash}"
 
     @property
     def non_commercial(self) -> bool:
-        """Whether the licence forbids commercial use."""
+        """True if the licence forbids commercial use."""
         return "-NC-" in self.licence
+
+
+class TensorInfo(NamedTuple):
+    """Name, shape and dtype of one tensor in a file. The dtype has the name that the file format gives it."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+
+
+def verify(path: Path, entry: WeightsFile) -> None:
+    """Raise DamagedError, with the reason, if `path` is not the published file of `entry`."""
+    if reason := mismatch(path, entry):
+        source = entry.url or "that of a new installation"
+        raise DamagedError(f"{path} is not the published {entry.name}: {reason}. Move it away and run again, or replace it by {source}")
+
+
+def mismatch(path: Path, entry: WeightsFile) -> str:
+    """Return why `path` is not the published file: a web page, another size, or another hash. Return "" if it matches."""
+    status = path.stat()
+    with path.open("rb") as file:
+        beginning = file.read(64).lstrip().lower()
+    if beginning.startswith(WEB_PAGE):
+        return "it is a web page"
+    if not status.st_size or (entry.size and status.st_size != entry.size):
+        return f"it has {status.st_size:,} bytes{f', expected {entry.size:,}' if entry.size else ''}"
+    received = _file_hash(path, entry.algorithm, status.st_size, status.st_mtime_ns) if entry.hash else ""
+    return "" if received.startswith(entry.hash) else f"expected {entry.hash_text}, received {received}"
+
+
+@lru_cache(maxsize=64)
+def _file_hash(path: Path, algorithm: str, size: int, modified: int) -> str:
+    """Return the hash of a file in hex. `size` and `modified` are cache keys: a changed file is hashed again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()

@@ -1,6 +1,6 @@
-"""What a torch file may describe: storages, tensors over them, parameters, and the names that stand for these.
+"""Descriptions of the objects in a torch file: storages, tensors over storages, parameters, and globals by name.
 
-A global of a pickle is never imported: it must be one of `ALLOWED`, and stands for itself. Calling one is looked up in `CALLS`.
+A global of a pickle is never imported. It must be one of `ALLOWED`; calls are looked up in `CALLS`.
 Sources: torch's `_utils.py`, `_tensor.py` and `_weights_only_unpickler.py`.
 """
 
@@ -15,10 +15,10 @@ import numpy as np
 MAX_DIMENSIONS = 32
 MAX_COUNT = 2**63
 MAX_KEY = 2**48
-# Of an empty tensor, whose shape its storage does not bound.
+# Limit for an empty tensor, since its storage does not bound its shape.
 MAX_EMPTY_SIZE = 2**16
 
-# torch's name of a dtype -> its elements in a little-endian file.
+# torch's name of a dtype -> NumPy dtype of its elements in a little-endian file.
 DTYPES: Mapping[str, np.dtype] = MappingProxyType(
     {
         "float64": np.dtype("<f8"),
@@ -37,7 +37,7 @@ DTYPES: Mapping[str, np.dtype] = MappingProxyType(
     }
 )
 
-# The beginning of torch's class names, FloatStorage and FloatTensor, -> dtype.
+# First part of torch's class names FloatStorage and FloatTensor -> dtype.
 CLASSES: Mapping[str, str] = MappingProxyType(
     {
         "Double": "float64",
@@ -54,13 +54,13 @@ CLASSES: Mapping[str, str] = MappingProxyType(
 )
 
 
-class Refused(Exception):
-    """Why a file is not read: a clause without the file's name."""
+class InvalidTorchFile(Exception):
+    """A file is refused. The message is a clause with the reason, without the name of the file."""
 
 
 @dataclass(frozen=True)
 class Global:
-    """A name of a module, standing for itself."""
+    """A global by its module and name. It is not imported."""
 
     module: str
     name: str
@@ -71,22 +71,22 @@ class Global:
 
 @dataclass(frozen=True)
 class Storage:
-    """`num_elements` elements from the element `first` on, of the bytes that the file keeps under `key`."""
+    """`num_elements` elements, beginning with element `offset`, of the bytes that the file stores under `key`."""
 
     key: str
     dtype: str
     num_elements: int
-    first: int = 0
+    offset: int = 0
 
     @property
     def num_bytes(self) -> int:
-        """Size of the elements in the file."""
+        """Return the size of the elements in the file, in bytes."""
         return self.num_elements * DTYPES[self.dtype].itemsize
 
 
 @dataclass(frozen=True)
 class StridedTensor:
-    """A tensor over a storage; offset and strides in elements."""
+    """A tensor over a storage. `offset` and `strides` count elements."""
 
     storage: Storage
     offset: int
@@ -96,34 +96,34 @@ class StridedTensor:
 
 @dataclass
 class Parameter:
-    """torch.nn.Parameter, whose tensor old files give after making it."""
+    """torch.nn.Parameter. Old files create it first and set its tensor later."""
 
     tensor: StridedTensor | None = None
 
 
 def require_count(value: Any, what: str) -> int:
-    """`value`, if it is an integer in 0 .. 2**63 - 1."""
+    """Return `value` if it is an integer in 0 .. 2**63 - 1. `what` names it in the message."""
     if type(value) is not int:
-        raise Refused(f"{what} is no integer")
+        raise InvalidTorchFile(f"{what} is no integer")
     if not 0 <= value < MAX_COUNT:
-        raise Refused(f"{what} is {'negative' if value < 0 else 'above 2**63'}")
+        raise InvalidTorchFile(f"{what} is {'negative' if value < 0 else 'above 2**63'}")
     return value
 
 
 def view(root: Storage, offset: Any, size: Any) -> Storage:
-    """`size` elements of a storage from `offset` on."""
+    """Return `size` elements of a storage, beginning with element `offset`."""
     end = require_count(offset, "the offset of a storage's view") + require_count(size, "the size of a storage's view")
     if end > root.num_elements:
-        raise Refused(f"a view reaches element {end:,} of a storage of {root.num_elements:,}")
-    return replace(root, first=root.first + offset, num_elements=size)
+        raise InvalidTorchFile(f"a view reaches element {end:,} of a storage of {root.num_elements:,}")
+    return replace(root, offset=root.offset + offset, num_elements=size)
 
 
-def strided(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> StridedTensor:
-    """A tensor that lies within its storage; Python's integers do not overflow, so the products are what they say."""
+def _strided_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> StridedTensor:
+    """Return a tensor that is within its storage. Python's integers do not overflow, so the products below are exact."""
     if not isinstance(storage, Storage):
-        raise Refused("a tensor has no storage")
+        raise InvalidTorchFile("a tensor has no storage")
     if type(shape) is not tuple or type(strides) is not tuple or len(shape) != len(strides) or len(shape) > MAX_DIMENSIONS:
-        raise Refused(f"a tensor's shape and strides are not tuples of one length, {MAX_DIMENSIONS} at most")
+        raise InvalidTorchFile(f"a tensor's shape and strides are not tuples of one length, {MAX_DIMENSIONS} at most")
     shape = tuple(require_count(size, "a size of a tensor") for size in shape)
     strides = tuple(require_count(stride, "a stride of a tensor") for stride in strides)
     require_count(offset, "the offset of a tensor")
@@ -131,47 +131,47 @@ def strided(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> Str
         return _empty(storage, shape)
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if last >= storage.num_elements:
-        raise Refused(f"a tensor of shape {shape} reaches element {last:,} of a storage of {storage.num_elements:,}")
+        raise InvalidTorchFile(f"a tensor of shape {shape} reaches element {last:,} of a storage of {storage.num_elements:,}")
     if math.prod(shape) > storage.num_elements:
-        raise Refused(f"a tensor of shape {shape} repeats the elements of a storage of {storage.num_elements:,}")
-    # The stride of a dimension of one is never used, and torch leaves anything there.
+        raise InvalidTorchFile(f"a tensor of shape {shape} repeats the elements of a storage of {storage.num_elements:,}")
+    # The stride of a dimension of size one is never used, and torch stores arbitrary values there.
     return StridedTensor(storage, offset, shape, tuple(stride * (size > 1) for size, stride in zip(shape, strides, strict=True)))
 
 
 def _empty(storage: Storage, shape: tuple[int, ...]) -> StridedTensor:
     if math.prod(size or 1 for size in shape) > MAX_EMPTY_SIZE:
-        raise Refused(f"a tensor of shape {shape} is empty and claims more than {MAX_EMPTY_SIZE:,} places")
+        raise InvalidTorchFile(f"a tensor of shape {shape} is empty and claims more than {MAX_EMPTY_SIZE:,} elements")
     return StridedTensor(storage, 0, shape, (0,) * len(shape))
 
 
 def require_tensor(value: Any) -> StridedTensor:
-    """The tensor that `value` is."""
+    """Return `value` if it is a tensor."""
     if not isinstance(value, StridedTensor):
-        raise Refused("a parameter is no tensor")
+        raise InvalidTorchFile("a parameter is no tensor")
     return value
 
 
 def storage_dtype(storage_class: Any) -> str:
-    """The dtype of a storage or tensor class."""
+    """Return the dtype of a storage or tensor class."""
     if not isinstance(storage_class, Global) or storage_class not in STORAGE_CLASSES:
-        raise Refused("a storage has no class")
+        raise InvalidTorchFile("a storage has no class")
     return STORAGE_CLASSES[storage_class]
 
 
 def set_items(target: dict, pairs: Iterable[tuple[Any, Any]]) -> dict:
-    """Set items of a dict, none twice. Keys are texts or small integers: others can be made to hash slowly, or all alike."""
+    """Set items of a dict, each key once. Keys must be texts or small integers: others can be made to hash slowly or to collide."""
     for key, value in pairs:
         if not isinstance(key, str) and not (isinstance(key, int) and abs(key) < MAX_KEY):
-            raise Refused("a dict has keys that are neither texts nor small integers")
+            raise InvalidTorchFile("a dict has keys that are neither texts nor small integers")
         if key in target:
-            raise Refused(f"it gives {str(key)[:80]!r} twice")
+            raise InvalidTorchFile(f"it gives {str(key)[:80]!r} twice")
         target[key] = value
     return target
 
 
 def _ordered_dict(items: Any = (), *_: Any) -> dict:
     if not isinstance(items, list | tuple) or not all(isinstance(item, list | tuple) and len(item) == 2 for item in items):
-        raise Refused("an OrderedDict is made of no pairs")
+        raise InvalidTorchFile("an OrderedDict is not made of pairs")
     return set_items({}, items)
 
 
@@ -179,21 +179,21 @@ def _parameter(tensor: Any = None, *_: Any) -> Parameter:
     return Parameter(None if tensor is None else require_tensor(tensor))
 
 
-def _typed(storage: Any, offset: Any, shape: Any, strides: Any, _grad: Any, _hooks: Any, dtype: Any, *_: Any) -> StridedTensor:
-    """A tensor over bytes, of a dtype that has no storage class."""
+def _typed_tensor(storage: Any, offset: Any, shape: Any, strides: Any, _grad: Any, _hooks: Any, dtype: Any, *_: Any) -> StridedTensor:
+    """Return a tensor over bytes, for a dtype without storage class."""
     if not isinstance(storage, Storage) or storage.dtype != "uint8" or not isinstance(dtype, Global) or dtype not in TORCH_DTYPES:
-        raise Refused("a tensor without a storage class is not over bytes, or has no dtype")
+        raise InvalidTorchFile("a tensor without a storage class is not over bytes, or has no dtype")
     name = TORCH_DTYPES[dtype]
-    if storage.first:
-        raise Refused("a tensor without a storage class is over a view")
+    if storage.offset:
+        raise InvalidTorchFile("a tensor without a storage class is over a view")
     num_elements = storage.num_elements // DTYPES[name].itemsize
-    return strided(replace(storage, dtype=name, num_elements=num_elements), offset, shape, strides)
+    return _strided_tensor(replace(storage, dtype=name, num_elements=num_elements), offset, shape, strides)
 
 
-def _from_type(function: Any, _type: Any, arguments: Any, *_: Any) -> StridedTensor:
-    """A tensor with attributes, which are dropped."""
+def _tensor_of_type(function: Any, _type: Any, arguments: Any, *_: Any) -> StridedTensor:
+    """Return a tensor of another class. Its attributes are dropped."""
     if not isinstance(function, Global) or function not in TENSOR_CALLS or type(arguments) is not tuple:
-        raise Refused("a tensor of another class is made by no tensor function")
+        raise InvalidTorchFile("a tensor of another class is made by no tensor function")
     return TENSOR_CALLS[function](*arguments)
 
 
@@ -205,17 +205,17 @@ TORCH_DTYPES: Mapping[Global, str] = MappingProxyType({Global("torch", name): na
 STORAGE_CLASSES: Mapping[Global, str] = MappingProxyType(
     {Global("torch.storage", "UntypedStorage"): "uint8"}
     | {
-        Global(module, name + kind): CLASSES[name]
+        Global(module, name + suffix): CLASSES[name]
         for module in ("torch", "torch.cuda")
         for name in CLASSES
-        for kind in ("Storage", "Tensor")
+        for suffix in ("Storage", "Tensor")
     }
 )
 TENSOR_CALLS: Mapping[Global, Callable[..., StridedTensor]] = MappingProxyType(
     {
-        Global("torch._utils", "_rebuild_tensor"): strided,
-        Global("torch._utils", "_rebuild_tensor_v2"): strided,
-        Global("torch._utils", "_rebuild_tensor_v3"): _typed,
+        Global("torch._utils", "_rebuild_tensor"): _strided_tensor,
+        Global("torch._utils", "_rebuild_tensor_v2"): _strided_tensor,
+        Global("torch._utils", "_rebuild_tensor_v3"): _typed_tensor,
     }
 )
 CALLS: Mapping[Global, Callable[..., Any]] = MappingProxyType(
@@ -223,22 +223,22 @@ CALLS: Mapping[Global, Callable[..., Any]] = MappingProxyType(
         **TENSOR_CALLS,
         Global("collections", "OrderedDict"): _ordered_dict,
         Global("torch", "Size"): _size,
-        Global("torch._tensor", "_rebuild_from_type_v2"): _from_type,
+        Global("torch._tensor", "_rebuild_from_type_v2"): _tensor_of_type,
         Global("torch._utils", "_rebuild_parameter"): _parameter,
         Global("torch._utils", "_rebuild_parameter_with_state"): _parameter,
         Global("torch.nn.parameter", "Parameter"): _parameter,
     }
 )
-# Named as the class of a tensor with attributes, and never called.
+# Occurs as the class of a tensor with attributes, and is never called.
 NAMED = (Global("torch", "Tensor"),)
 ALLOWED = frozenset({*CALLS, *STORAGE_CLASSES, *TORCH_DTYPES, *NAMED})
 
 
 def call(function: Any, arguments: Any) -> Any:
-    """What a global of `CALLS` stands for, of its arguments."""
+    """Return the result of the function of `CALLS` for a global and its arguments."""
     if not isinstance(function, Global) or function not in CALLS or type(arguments) is not tuple:
-        raise Refused(f"its pickle calls {function if isinstance(function, Global) else 'what is no function'}")
+        raise InvalidTorchFile(f"its pickle calls {function if isinstance(function, Global) else 'something that is no function'}")
     try:
         return CALLS[function](*arguments)
     except TypeError as error:
-        raise Refused(f"its pickle calls {function} with {len(arguments)} arguments") from error
+        raise InvalidTorchFile(f"its pickle calls {function} with {len(arguments)} arguments") from error
