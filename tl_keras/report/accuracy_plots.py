@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import cast
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,6 +13,7 @@ from tl_keras.report.experiment_results import ExperimentResults, TableRow
 from tl_keras.report.style import (
     DIMMED,
     GREY,
+    LineStyle,
     finish_figure,
     line_label,
     line_styles,
@@ -25,7 +27,7 @@ from tl_keras.report.style import (
 from tl_keras.report.text import describe_interval
 
 MAX_TICKS = 8
-HOLLOW = {"markerfacecolor": "none", "markersize": 9}
+HOLLOW: LineStyle = {"markerfacecolor": "none", "markersize": 9}
 
 
 def plot_accuracy_vs_fraction(results: ExperimentResults, path: Path) -> Path:
@@ -38,7 +40,7 @@ def plot_accuracy_vs_fraction(results: ExperimentResults, path: Path) -> Path:
         axes = figure.add_subplot()
         legend = []
         for name, line_style in line_styles([row.line for row in results.rows]).items():
-            rows = sorted((row for row in results.rows if row.line == name), key=lambda row: row.train_fraction)
+            rows = sorted((row for row in results.rows if row.line == name), key=_percent)
             legend += _plot_line(axes, results, rows, line_style)
         legend += plot_chance(axes, results.rows)
         _format_fraction_axis(axes, results.rows)
@@ -54,15 +56,15 @@ def error_bar(row: TableRow) -> list[list[float]]:
     return [[estimate.mean - max(0, estimate.low)], [min(100, estimate.high) - estimate.mean]]
 
 
-def _plot_line(axes: Axes, results: ExperimentResults, rows: Sequence[TableRow], line_style: Mapping[str, str]) -> list[Line2D]:
+def _plot_line(axes: Axes, results: ExperimentResults, rows: Sequence[TableRow], line_style: LineStyle) -> list[Line2D]:
     """Plot our accuracies of one line and the published ones, and return their legend handles."""
-    percents, bars = [100 * row.train_fraction for row in rows], [error_bar(row) for row in rows]
+    percents, bars = [_percent(row) for row in rows], [error_bar(row) for row in rows]
     lengths = [[bar[side][0] for bar in bars] for side in (0, 1)]
     opacity = DIMMED if any(row.fallbacks for row in rows) else 1
     axes.errorbar(percents, [row.accuracy().mean for row in rows], yerr=lengths, alpha=opacity, **line_style)
     label = line_label(results, rows)
     legend = [Line2D([], [], label=label, alpha=opacity, **line_style)]
-    published = [(100 * row.train_fraction, row.published_accuracy) for row in rows if row.published_accuracy is not None]
+    published = [(_percent(row), row.published_accuracy) for row in rows if row.published_accuracy is not None]
     if published:
         published_opacity = 1 if all(results.is_comparable(row) for row in rows) else DIMMED
         dashed = {"linestyle": "--", "linewidth": 0.9, "alpha": published_opacity, **HOLLOW}
@@ -71,16 +73,21 @@ def _plot_line(axes: Axes, results: ExperimentResults, rows: Sequence[TableRow],
     return legend
 
 
+def _percent(row: TableRow) -> float:
+    """Return the row's fraction of the training data in per cent; it has one, or the plot does not apply."""
+    return 100 * cast(float, row.train_fraction)
+
+
 def _format_fraction_axis(axes: Axes, rows: Sequence[TableRow]) -> None:
     """Make the axis logarithmic, with ticks at the fractions of the rows and the numbers of images below them."""
-    num_images = {row.train_fraction: row.num_train for row in rows}
-    fractions = sorted(num_images)
+    num_images = {_percent(row): row.num_train for row in rows}
+    percents = sorted(num_images)
     axes.set_xscale("log")
-    axes.set_xlim(100 * fractions[0] / 1.3, 100 * fractions[-1] * 1.3)
+    axes.set_xlim(percents[0] / 1.3, percents[-1] * 1.3)
     axes.xaxis.set_minor_locator(NullLocator())
-    shown = fractions if len(fractions) <= MAX_TICKS else fractions[:: -(-len(fractions) // MAX_TICKS)]
-    axes.xaxis.set_major_locator(FixedLocator([100 * fraction for fraction in shown]))
-    axes.set_xticklabels([f"{100 * fraction:g}\n({num_images[fraction]:,})" for fraction in shown])
+    shown = percents if len(percents) <= MAX_TICKS else percents[:: -(-len(percents) // MAX_TICKS)]
+    axes.xaxis.set_major_locator(FixedLocator(shown))
+    axes.set_xticklabels([f"{percent:g}\n({num_images[percent]:,})" for percent in shown])
     axes.set_xlabel("Fraction of the training data (%, log scale), with the number of images")
 
 
@@ -102,7 +109,7 @@ def plot_accuracy_by_row(results: ExperimentResults, path: Path) -> Path:
         return save_figure(figure, path)
 
 
-def _plot_row(axes: Axes, results: ExperimentResults, row: TableRow, position: int, line_style: Mapping[str, str]) -> None:
+def _plot_row(axes: Axes, results: ExperimentResults, row: TableRow, position: int, line_style: LineStyle) -> None:
     opacity = DIMMED if row.fallbacks else 1
     axes.errorbar([row.accuracy().mean], [position], xerr=error_bar(row), linestyle="none", alpha=opacity, **line_style)
     if row.published_accuracy is not None:
@@ -110,7 +117,7 @@ def _plot_row(axes: Axes, results: ExperimentResults, row: TableRow, position: i
         axes.plot([row.published_accuracy], [position], linestyle="none", alpha=published_opacity, **line_style, **HOLLOW)
 
 
-def _row_legend(results: ExperimentResults, styles: Mapping[str, Mapping[str, str]]) -> list[Line2D]:
+def _row_legend(results: ExperimentResults, styles: Mapping[str, LineStyle]) -> list[Line2D]:
     """Return handles for the colours, unless each row has its own, and for our and the published values."""
     handles = []
     if 1 < len(styles) < len(results.rows):

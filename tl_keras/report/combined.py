@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tl_keras.errors import ConfigError, DamagedError, UserError
 from tl_keras.report.document import Block, Caveat, Heading, Paragraph, Table
-from tl_keras.report.experiment_results import ExperimentResults
+from tl_keras.report.experiment_results import ACCURACY, ExperimentResults
 from tl_keras.report.load import load_experiment
 from tl_keras.report.page import PAGE, experiment_blocks, write_pages, write_report
 from tl_keras.report.tables import COLUMNS, print_table
@@ -97,8 +97,8 @@ def _overview_cells(experiment: _Experiment) -> list[str]:
 
 def _best_published(results: ExperimentResults) -> list[str]:
     """Return the label and the accuracy of the row with the highest published accuracy."""
-    rows = [row for row in results.rows if row.published_accuracy is not None]
+    rows = [row for row in results.rows if ACCURACY in row.published]
     if not rows:
         return [EMPTY_CELL, EMPTY_CELL]
-    best = max(rows, key=lambda row: row.published_accuracy)
+    best = max(rows, key=lambda row: row.published[ACCURACY])
     return [to_one_line(best.label), COLUMNS["published (%)"](results, best)]

@@ -41,7 +41,9 @@ class Cost:
 
 COSTS = (
     Cost("Trained parameters (log scale)", lambda row: row.runs[0].num_trainable, lambda: EngFormatter(sep=" ")),
-    Cost("Training time (s, log scale)", lambda row: row.value(SECONDS), lambda: FuncFormatter(lambda value, position: f"{value:,g}")),
+    Cost(
+        "Training time (s, log scale)", lambda row: row.value(SECONDS) or 0.0, lambda: FuncFormatter(lambda value, position: f"{value:,g}")
+    ),
 )
 
 

@@ -19,6 +19,7 @@ from tl_keras.report.style import (
     DIMMED,
     GREY,
     PALETTE,
+    LineStyle,
     finish_figure,
     line_label,
     num_legend_columns,
@@ -68,8 +69,8 @@ CURVES = (
 )
 LAYOUTS = (Layout(6, 3, 3.4, 4.6, 44), Layout(math.inf, 5, 2.2, 3.5, 28))
 LEGEND_LINE_HEIGHT = 0.19  # inches
-LINE_STYLES = ("-", (0, (3, 1.5)))  # training, validation
-PUBLISHED_STYLE = {"marker": "o", "linestyle": "none", "markerfacecolor": "white", "markersize": 6}
+LINE_STYLES: tuple[Any, ...] = ("-", (0, (3, 1.5)))  # training, validation
+PUBLISHED_STYLE: LineStyle = {"marker": "o", "linestyle": "none", "markerfacecolor": "white", "markersize": 6}
 MAX_ROWS_OF_PANEL = 5
 
 
@@ -127,7 +128,7 @@ def _title(results: ExperimentResults, name: str, rows: Sequence[TableRow], widt
     return textwrap.fill(text, width)
 
 
-def _plot_pair(pair: Sequence[Axes], results: ExperimentResults, rows: Sequence[TableRow], colours: Mapping[str, Any]) -> None:
+def _plot_pair(pair: np.ndarray, results: ExperimentResults, rows: Sequence[TableRow], colours: Mapping[str, Any]) -> None:
     for axes, curve in zip(pair, CURVES, strict=True):
         axes.set_ylabel(curve.title)
         for row in rows:
@@ -140,7 +141,7 @@ def _plot_pair(pair: Sequence[Axes], results: ExperimentResults, rows: Sequence[
                 axes.plot(*zip(*published, strict=True), color=colour, alpha=opacity, zorder=3, **PUBLISHED_STYLE)
 
 
-def _plot_history(axes: Axes, row: TableRow, column: str, scale: float, line_style: Mapping[str, Any]) -> None:
+def _plot_history(axes: Axes, row: TableRow, column: str, scale: float, line_style: LineStyle) -> None:
     """Plot the mean over the seeds, and a band from the lowest to the highest value."""
     values: dict[int, list[float]] = {}
     for record in (record for run in row.runs for record in run.history if column in record):
@@ -149,8 +150,8 @@ def _plot_history(axes: Axes, row: TableRow, column: str, scale: float, line_sty
     marker = "." if len(epochs) == 1 else None  # A line of one point is invisible.
     axes.plot(epochs, [np.mean(values[epoch]) for epoch in epochs], marker=marker, **line_style)
     if len(row.runs) > 1:
-        bounds = [[bound(values[epoch]) for epoch in epochs] for bound in (min, max)]
-        axes.fill_between(epochs, *bounds, color=line_style["color"], alpha=0.15, linewidth=0)
+        low, high = [[bound(values[epoch]) for epoch in epochs] for bound in (min, max)]
+        axes.fill_between(epochs, low, high, color=line_style["color"], alpha=0.15, linewidth=0)
 
 
 def _remove_unused(panels: np.ndarray, num_pairs: int) -> None:

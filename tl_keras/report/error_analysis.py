@@ -1,5 +1,6 @@
 """Plots of the errors of the best row: its confusion matrix, reliability diagram, and most confident errors."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,8 @@ def sum_confusion_matrices(row: TableRow) -> np.ndarray:
         DamagedError: The predictions of a run are absent or damaged.
     """
     predictions = [read_predictions(run.path) for run in row.runs]
-    return sum(confusion_matrix(labels, logits.argmax(axis=1), logits.shape[1]) for logits, labels in predictions)
+    matrices = [confusion_matrix(labels, logits.argmax(axis=1), logits.shape[1]) for logits, labels in predictions]
+    return np.sum(matrices, axis=0)
 
 
 def plot_confusion_matrix(results: ExperimentResults, path: Path) -> Path:
@@ -127,7 +129,7 @@ def plot_confident_errors(results: ExperimentResults, path: Path) -> Path:
         return save_figure(figure, path, photographs=True)
 
 
-def _plot_error(axes: Axes, errors: ConfidentErrors, index: int, class_names: list[str]) -> None:
+def _plot_error(axes: Axes, errors: ConfidentErrors, index: int, class_names: Sequence[str]) -> None:
     axes.imshow(errors.images[index], interpolation="nearest")
     true, predicted = (shorten(class_names[int(labels[index])], 26) for labels in (errors.labels, errors.predicted))
     axes.set_title(f"{true}\n", size=8, pad=3)

@@ -102,12 +102,12 @@ class TableRow:
 
     def std(self) -> float:
         """Return the standard deviation of the test accuracy over the seeds, in points; NaN for one seed."""
-        return summarize([METRIC_VALUES[ACCURACY](run) for run in self.runs]).std
+        return summarize([100 * run.test["accuracy"] for run in self.runs]).std
 
     def mean(self, metric_value: Callable[[Run], float | None]) -> float | None:
         """Return the mean of a value over the seeds, or None if a run does not have it."""
-        values = [metric_value(run) for run in self.runs]
-        return None if None in values else fmean(values)
+        values = [value for run in self.runs if (value := metric_value(run)) is not None]
+        return fmean(values) if len(values) == len(self.runs) else None
 
     def value(self, metric: str) -> float | None:
         """Return the mean over the seeds of one of `METRICS`, in its unit."""
@@ -161,8 +161,10 @@ class ExperimentResults:
 
     def difference(self, row: TableRow, metric: str = ACCURACY) -> float | None:
         """Return our value minus the published one, or None if they are not comparable or none was published."""
-        published = row.published.get(metric) if metric in COMPARED_METRICS and self.is_comparable(row) else None
-        return None if published is None else row.value(metric) - published
+        ours, published = row.value(metric), row.published.get(metric)
+        if ours is None or published is None or metric not in COMPARED_METRICS or not self.is_comparable(row):
+            return None
+        return ours - published
 
     @property
     def best_row(self) -> TableRow:

@@ -1,5 +1,8 @@
 """Sections of a page: paired tests of all rows against the best one, and scores of the best row by class."""
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 
 from tl_keras.report.document import Block, Bullets, Heading, Paragraph, Table
@@ -8,7 +11,7 @@ from tl_keras.report.experiment_results import ExperimentResults
 from tl_keras.report.paired_tests import SIGNIFICANCE_LEVEL, Comparison, compare
 from tl_keras.report.statistics import EXACT_BELOW
 from tl_keras.report.text import EMPTY_CELL, row_label, to_one_line
-from tl_keras.results.metrics import class_scores
+from tl_keras.results.metrics import ClassScores, class_scores
 
 COMPARISON_HEADINGS = (
     "row",
@@ -66,8 +69,8 @@ def format_p_value(p: float) -> str:
 def _explanation(results: ExperimentResults) -> str:
     """Return the explanation of the tests."""
     text = (
-        "McNemar's two-sided test, seed by seed, on the test images that only one of two runs classifies correctly (exact for fewer "
-        f"than {EXACT_BELOW} such images, else chi-square with continuity correction). "
+        "McNemar's two-sided test compares two runs by the test images that only one of them classifies correctly. It is exact for "
+        f"fewer than {EXACT_BELOW} such images, else chi-square with continuity correction. "
     )
     if any(len(row.runs) > 1 for row in results.rows):
         text += (
@@ -91,24 +94,28 @@ def best_row_blocks(results: ExperimentResults, level: int) -> list[Block]:
     """
     row = results.best_row
     confusion = sum_confusion_matrices(row)
-    names, f1 = row.runs[0].class_names, class_scores(confusion).f1
-    order = range(len(names))
+    names, scores = row.runs[0].class_names, class_scores(confusion)
+    shown = list(range(len(names)))
     if len(names) > MAX_CLASSES:
-        order = sorted(order, key=lambda index: 2.0 if f1[index] is None else f1[index])[:MAX_CLASSES]
+        shown = sorted(shown, key=lambda index: _undefined_last(scores.f1[index]))[:MAX_CLASSES]
     selection = "" if len(names) <= MAX_CLASSES else f" Only the {MAX_CLASSES} of {len(names):,} classes with the lowest F1 are shown."
     summed = " Counts are summed over the seeds." if len(row.runs) > 1 else ""
     text = f"Scores of the best row by class. {EMPTY_CELL}: the class was never predicted, or has no test image.{summed}{selection}"
     return [
         Heading(level, f"Best row: {row_label(results, row)}"),
-        Table(CLASS_HEADINGS, [_class_cells(confusion, names, index) for index in order]),
+        Table(CLASS_HEADINGS, [_class_cells(confusion, scores, names, index) for index in shown]),
         Paragraph(text),
     ]
 
 
-def _class_cells(confusion: np.ndarray, names: list[str], index: int) -> list[str]:
-    scores = class_scores(confusion)
+def _undefined_last(score: float | None) -> float:
+    """Return a sort key that places undefined scores after all others."""
+    return math.inf if score is None else score
+
+
+def _class_cells(confusion: np.ndarray, scores: ClassScores, names: Sequence[str], index: int) -> list[str]:
     fractions = [values[index] for values in (scores.precision, scores.recall, scores.f1)]
     errors = confusion[index] * (np.arange(len(names)) != index)
     confused_with = f"{to_one_line(names[errors.argmax()])} ({errors.max():,})" if errors.any() else EMPTY_CELL
-    shown = [EMPTY_CELL if fraction is None else f"{100 * fraction:.2f}" for fraction in fractions]
-    return [to_one_line(names[index]), f"{confusion[index].sum():,}", *shown, confused_with]
+    percents = [EMPTY_CELL if fraction is None else f"{100 * fraction:.2f}" for fraction in fractions]
+    return [to_one_line(names[index]), f"{confusion[index].sum():,}", *percents, confused_with]

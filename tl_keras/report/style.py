@@ -5,14 +5,16 @@ Matplotlib is used without pyplot, and so without its global state.
 
 import contextlib
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from PIL import Image
 
@@ -26,8 +28,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY, CAVEAT_COLOUR = "#5a5a5a", "#b00020"
 DIMMED = 0.45  # opacity of results that are not comparable
 DPI, PHOTOGRAPH_DPI, NUM_COLOURS = 200, 120, 256
-MAX_NAME = 40
-STYLE = {
+LineStyle = Mapping[str, Any]  # keywords of Matplotlib's plotting methods
+MAX_LABEL_WIDTH = 40  # characters
+STYLE: dict[Any, Any] = {
     "font.size": 10,
     "axes.labelsize": 10,
     "axes.titlesize": 10.5,
@@ -57,13 +60,13 @@ def plot_style() -> Iterator[None]:
         yield
 
 
-def shorten(value: object, width: int = MAX_NAME) -> str:
+def shorten(value: object, width: int = MAX_LABEL_WIDTH) -> str:
     """Return untrusted text as one line of at most `width` characters, without mathematics."""
     line = to_one_line(value)
     return (line if len(line) <= width else f"{line[: width - 2].rstrip()} …").replace("$", r"\$")
 
 
-def short_label(results: ExperimentResults, row: TableRow, width: int = MAX_NAME) -> str:
+def short_label(results: ExperimentResults, row: TableRow, width: int = MAX_LABEL_WIDTH) -> str:
     """Return the row's shortened label with the mark of its fallbacks."""
     return with_fallback_mark(results, shorten(row.label, width), row.fallbacks)
 
@@ -74,7 +77,7 @@ def line_label(results: ExperimentResults, rows: Sequence[TableRow]) -> str:
     return with_fallback_mark(results, shorten(rows[0].line), distinct.pop() if len(distinct) == 1 else ())
 
 
-def line_styles(names: Sequence[str]) -> dict[str, dict[str, str]]:
+def line_styles(names: Sequence[str]) -> dict[str, LineStyle]:
     """Return a colour and a marker for each name; the pairs are distinct for up to 49 names."""
     return {
         name: {"color": PALETTE[index % len(PALETTE)], "marker": MARKERS[(index + index // len(PALETTE)) % len(MARKERS)]}
@@ -87,14 +90,14 @@ def plot_chance(axes: Axes, rows: Sequence[TableRow], *, vertical: bool = False)
     chance = 100 / max(1, len(rows[0].runs[0].class_names))
     if min(row.accuracy().mean for row in rows) > 2 * chance:
         return []
-    line_style = {"color": GREY, "linestyle": ":", "linewidth": 1.2}
+    line_style: LineStyle = {"color": GREY, "linestyle": ":", "linewidth": 1.2}
     (axes.axvline if vertical else axes.axhline)(chance, **line_style, zorder=1)
     return [Line2D([], [], label="guessing", **line_style)]
 
 
 def num_legend_columns(handles: Sequence[Line2D], figure: Figure, max_columns: int = 4) -> int:
     """Return the number of legend columns for which the longest label leaves room."""
-    longest = max((len(handle.get_label()) for handle in handles), default=1)
+    longest = max((len(str(handle.get_label())) for handle in handles), default=1)
     return max(1, min(max_columns, len(handles), int(figure.get_figwidth() / (0.068 * longest + 0.6))))
 
 
@@ -105,7 +108,7 @@ def finish_figure(figure: Figure, results: ExperimentResults, note: str, handles
             handles=list(handles), loc="outside upper center", ncols=max(1, columns), columnspacing=1.4, handlelength=2.6
         )
         if results.caveat:
-            legend.set_title(textwrap.fill(results.caveat, int(11 * figure.get_figwidth())), prop={"weight": "bold", "size": 10})
+            legend.set_title(textwrap.fill(results.caveat, int(11 * figure.get_figwidth())), prop=FontProperties(weight="bold", size=10))
             legend.get_title().set_color(CAVEAT_COLOUR)
             legend.get_title().set_multialignment("center")
     sentences = [changed_settings_note(results), "; ".join(run_facts(results)), note.removesuffix("."), *fallback_notes(results)]

@@ -82,6 +82,11 @@ def _mean(metric_value: Callable[[Run], float | None], format_spec: str) -> Cell
     return cell
 
 
+def _training_time(results: ExperimentResults, row: TableRow) -> str:
+    seconds = row.value(SECONDS)
+    return EMPTY_CELL if seconds is None else format_duration(seconds)
+
+
 def _std(results: ExperimentResults, row: TableRow) -> str:
     return f"{row.std():.2f}" if len(row.runs) > 1 else EMPTY_CELL
 
@@ -98,7 +103,7 @@ COLUMNS: Mapping[str, Cell] = {
     "published (%)": _published(ACCURACY, ".2f"),
     "difference (points)": _difference(ACCURACY, "+.2f"),
     "trained parameters": lambda results, row: f"{row.runs[0].num_trainable:,}",
-    "training time": lambda results, row: format_duration(row.value(SECONDS)),
+    "training time": _training_time,
 }
 FURTHER_COLUMNS: Mapping[str, Cell] = {
     "row": row_label,
@@ -185,18 +190,20 @@ def _metric_cells(results: ExperimentResults, row: TableRow, run: Run) -> dict[s
     low, high = test["interval"]
     values = {metric: metric_value(run) for metric, metric_value in METRIC_VALUES.items()}
     differences = {
-        metric: values[metric] - row.published[metric] for metric in COMPARED_METRICS if results.difference(row, metric) is not None
+        metric: value - row.published[metric]
+        for metric in COMPARED_METRICS
+        if results.difference(row, metric) is not None and (value := values[metric]) is not None
     }
     return {
-        "accuracy": round(values[ACCURACY], 4),
+        "accuracy": _rounded(values[ACCURACY], 4),
         "interval_low": round(100 * low, 4),
         "interval_high": round(100 * high, 4),
         "top5_accuracy": _rounded(_to_percent(test["top5_accuracy"]), 4),
         "balanced_accuracy": round(100 * test["balanced_accuracy"], 4),
         "calibration_error": round(100 * test["calibration"]["ece"], 4),
-        "loss": round(values[LOSS], 6),
-        "seconds": round(values[SECONDS], 3),
-        "seconds_per_epoch": round(values[EPOCH_SECONDS], 3),
+        "loss": _rounded(values[LOSS], 6),
+        "seconds": _rounded(values[SECONDS], 3),
+        "seconds_per_epoch": _rounded(values[EPOCH_SECONDS], 3),
         **{f"published_{name}": row.published.get(metric) for metric, name in CSV_NAMES.items()},
         **{f"difference_{CSV_NAMES[metric]}": _rounded(differences.get(metric), 6) for metric in COMPARED_METRICS},
     }
