@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from tl_keras.report.experiment_results import PAPER, ExperimentResults, Run, TableRow
+from tl_keras.report.experiment_results import ExperimentResults, Run, TableRow
+from tl_keras.results.experiment_file import PAPER
 
 FORMULA_STARTS = ("=", "+", "-", "@")  # a spreadsheet reads a cell that begins with one of these as a formula
 EMPTY_CELL = "–"
