@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from benchmarks import arrays
 from benchmarks.rows import FULL, MODULES, PROFILES, Row, rows
 from tl_keras.cli.flags import CommandFlags
-from tl_keras.cli.verbs import guarded
+from tl_keras.cli.verbs import run_command
 from tl_keras.errors import ConfigError
 from tl_keras.utils import tensorflow_import
 
@@ -31,7 +31,7 @@ FLAGS = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what the flags ask for; the exit code."""
-    return guarded(lambda: _run(sys.argv[1:] if arguments is None else arguments))
+    return run_command(lambda: _run(sys.argv[1:] if arguments is None else arguments))
 
 
 def _run(arguments: Sequence[str]) -> None:

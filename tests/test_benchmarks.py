@@ -14,7 +14,7 @@ from benchmarks.measure import Measured, Side
 from benchmarks.rows import KERAS, OURS, TORCH
 from tl_keras.backbones import BACKBONES
 from tl_keras.errors import ConfigError
-from tl_keras.runs.setup import plan
+from tl_keras.runs.resolve import resolve
 from tl_keras.strategies import Phase
 
 
@@ -167,7 +167,7 @@ def test_every_row_is_possible(profile):
     from benchmarks import ours
 
     for row in rows.rows(profile):
-        assert plan(ours.configure(row.work)).phases == row.work.phases()
+        assert resolve(ours.configure(row.work)).phases == row.work.phases()
         assert set(row.targets) <= set(row.jobs) and OURS in row.jobs
         assert row.kind.counts != "steps" or row.work.num_train >= row.work.batch_size
 
@@ -183,7 +183,7 @@ def test_quick_rows_and_targets_are_those_of_full():
 def test_nothing_is_found_computed_before():
     images = arrays.random(4, 2)
     assert images.source().fingerprint != images.source().fingerprint
-    np.testing.assert_array_equal(images.source().test.stack([0, 1]), images.test)
+    np.testing.assert_array_equal(images.source().test.load_batch([0, 1]), images.test)
 
 
 def test_cifar10_stands_in_for_noise(shared):

@@ -8,6 +8,7 @@ import pytest
 from tl_keras.config import RunConfig
 from tl_keras.data import pipeline
 from tl_keras.data.examples import ImageStore, make_examples
+from tl_keras.data.geometry import Geometry
 from tl_keras.errors import DamagedError
 from tl_keras.results.predictions import (
     MAX_ERRORS,
@@ -36,8 +37,8 @@ def split(height, width, num=5):
 
 
 def batches_at(size, replicas=1):
-    settings = {"image_size": size, "crop_fraction": 1.0, "batch_size": 2, "replicas": replicas}
-    return lambda positions: pipeline.evaluation_batches(split(size, size).subset(positions), **settings)
+    geometry, settings = Geometry(size, 1.0), {"batch_size": 2, "replicas": replicas}
+    return lambda positions: pipeline.evaluation_batches(split(size, size).subset(positions), geometry, **settings)
 
 
 def test_metrics_are_those_of_the_schema_and_survive_json():
@@ -62,7 +63,7 @@ def test_mistakes_are_the_wrong_answers_the_surest_first(replicas):
 
 
 def test_mistakes_are_bounded_in_number_and_size():
-    found = evaluation.most_confident_errors(LOGITS, LABELS, batches_at(200), num=2)
+    found = evaluation.most_confident_errors(LOGITS, LABELS, batches_at(200), max_errors=2)
     assert found.images.shape == (2, MAX_THUMBNAIL, MAX_THUMBNAIL, 3)
     np.testing.assert_array_equal(found.images[:, 50, 50, 0], [2, 1])
 

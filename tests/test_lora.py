@@ -16,8 +16,9 @@ from tl_keras.errors import ConfigError, DamagedError
 from tl_keras.results import run_directory
 from tl_keras.runs.export import TOLERANCE, export_run
 from tl_keras.runs.fallbacks import EMBEDDED_SETTINGS
+from tl_keras.runs.resolve import check_strategy, locate_weights, resolve
 from tl_keras.runs.run import evaluate_run, run
-from tl_keras.runs.setup import build, check_strategy, locate_weights, plan
+from tl_keras.runs.setup import build_model
 from tl_keras.strategies import build_phases, freezing, lora
 
 RANDOM = np.random.default_rng(0)
@@ -171,9 +172,11 @@ def test_grouped_and_depthwise_convolutions_are_not_matched():
 @pytest.mark.parametrize("name", ["alexnet", "resnet18"])
 def test_attention_targets_are_refused_on_a_backbone_without_attention(name):
     settings = {"backbone": name, "weights": "none", "image_size": 64}
-    with pytest.raises(ConfigError, match=r"'attention' matches no layer.*conv1"):
-        check_strategy(RunConfig().replace(strategy="lora", **settings))
-    check_strategy(RunConfig().replace(strategy="lora:targets=conv1", **settings))
+    with pytest.raises(ConfigError, match=f"{name} has no attention weights. Use `strategy=lora:targets=all`"):
+        resolve(RunConfig().replace(strategy="lora", **settings))
+    with pytest.raises(ConfigError, match=r"'fc9' matches no layer.*conv1"):
+        check_strategy(resolve(RunConfig().replace(strategy="lora:targets=fc9", **settings)))
+    check_strategy(resolve(RunConfig().replace(strategy="lora:targets=conv1", **settings)))
 
 
 @pytest.mark.parametrize("strategy", ["lora:targets=attention", "lora:targets=all", "lora:targets=mlp1+key+embed"])
@@ -222,7 +225,7 @@ def finished(tmp_path_factory):
 
 
 def base_model() -> keras.Model:
-    model = build(CONFIG, plan(CONFIG), 10)
+    model = build_model(resolve(CONFIG), 10)
     weights.load_weights(model, CONFIG.model.backbone, locate_weights(CONFIG))
     return model
 
@@ -292,8 +295,8 @@ def test_the_adapter_file_restores_the_trained_model_from_its_base(finished):
 def test_the_adapter_file_of_another_model_is_refused(finished, tmp_path):
     path = finished[0] / lora.FILE
     with pytest.raises(DamagedError, match="trained on other weights"):
-        lora.load(path, build(CONFIG, plan(CONFIG), 10))
-    other_head = build(CONFIG, plan(CONFIG), 7)
+        lora.load(path, build_model(resolve(CONFIG), 10))
+    other_head = build_model(resolve(CONFIG), 7)
     for layer in base_model().layers:
         if layer.name != "logits":
             other_head.get_layer(layer.name).set_weights(layer.get_weights())

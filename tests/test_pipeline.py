@@ -1,4 +1,6 @@
-"""Batches: exact evaluation, epochs that (seed, epoch) alone decide, and one geometry."""
+"""Batches: exact evaluation, epochs that depend only on (seed, epoch), and one geometry."""
+
+from dataclasses import replace
 
 import keras
 import numpy as np
@@ -8,19 +10,21 @@ from PIL import Image
 
 from tl_keras.data import pipeline
 from tl_keras.data.augmentation import AUGMENTATIONS
-from tl_keras.data.examples import Images, make_examples
+from tl_keras.data.examples import ImageStore, make_examples
+from tl_keras.data.geometry import Geometry
+from tl_keras.data.sampling import TrainingOrder
 
 NUM = 23
 RANDOM = np.random.default_rng(0)
 SQUARE = RANDOM.integers(0, 256, (NUM, 8, 8, 3), np.uint8)
 MIXED = [RANDOM.integers(0, 256, (5 + index % 4, 9 - index % 3, 3), np.uint8) for index in range(NUM)]
 SIZES = {"one size": SQUARE, "mixed sizes": MIXED}
-GEOMETRY = {"image_size": 12, "crop_fraction": 1.0}
+GEOMETRY = Geometry(12, 1.0)
 MIXERS = tuple(name for name, row in AUGMENTATIONS.items() if row.mixer)
 
 
 def examples(pixels):
-    images = Images(pixels) if isinstance(pixels, np.ndarray) else Images(list(pixels))
+    images = ImageStore(pixels) if isinstance(pixels, np.ndarray) else ImageStore(list(pixels))
     return make_examples(images, np.arange(NUM) % 5)
 
 
@@ -28,38 +32,42 @@ def collect(batches):
     return [np.concatenate(column) for column in zip(*batches.as_numpy_iterator(), strict=True)]
 
 
-def training(pixels, **settings):
-    return pipeline.training_batches(
-        examples(pixels), **{**GEOMETRY, "num_classes": 6, "augmentation": "none", "batch_size": 8, "seed": 0, "epoch": 0, **settings}
-    )
+def training(pixels, geometry=GEOMETRY, seed=0, replicas=1, **settings):
+    order = TrainingOrder(examples(pixels), seed, replicas=replicas)
+    settings = {"num_classes": 6, "augmentation": "none", "batch_size": 8, "epoch": 0, **settings}
+    return pipeline.training_batches(order, geometry, **settings)
 
 
 @pytest.mark.parametrize("pixels", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize("replicas", [1, 2])
 @pytest.mark.parametrize("batch_size", [2, 8, 64])
 def test_evaluation_scores_every_example_once_in_order(pixels, replicas, batch_size):
-    batches = pipeline.evaluation_batches(examples(pixels), **GEOMETRY, batch_size=batch_size, replicas=replicas)
+    batches = pipeline.evaluation_batches(examples(pixels), GEOMETRY, batch_size=batch_size, replicas=replicas)
     images, labels, weights = collect(batches)
     assert images.dtype == np.float32 and labels.dtype == np.int32 and weights.dtype == np.float32
     np.testing.assert_array_equal(labels[weights == 1], np.arange(NUM) % 5)
     assert len(weights) == NUM + NUM % replicas
     assert all(len(batch[0]) % replicas == 0 for batch in batches)
-    expected = np.concatenate([pipeline.resize(image[None], 12, 1.0) for image in pixels])
+    expected = np.concatenate([GEOMETRY.resize(tf.constant(image[None])) for image in pixels])
     np.testing.assert_allclose(images[weights == 1], expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("augmentation", ["none", "crop_flip", "mixup"])
-def test_a_device_enlarges_as_the_pipeline_does(augmentation):
-    settings = {"augmentation": augmentation, "crop_fraction": 0.9}
-    (resized, targets), (left, same) = (collect(training(SQUARE, resized=flag, **settings)) for flag in (True, False))
-    assert left.shape == (NUM, 8, 8, 3) and (left.dtype == np.uint8 or augmentation == "mixup")
-    np.testing.assert_array_equal(pipeline.enlarging((8, 8), 12, 0.9)(tf.constant(left)).numpy(), resized)
-    np.testing.assert_array_equal(same, targets)
+def test_the_device_resizes_as_the_pipeline_does(augmentation):
+    geometry = Geometry(12, 0.9, source_size=(8, 8))
+    resized, targets = collect(training(SQUARE, geometry.in_pipeline(), augmentation=augmentation))
+    unresized, same_targets = collect(training(SQUARE, geometry, augmentation=augmentation))
+    assert unresized.shape == (NUM, 8, 8, 3) and (unresized.dtype == np.uint8 or augmentation == "mixup")
+    np.testing.assert_array_equal(geometry.device_resize()(tf.constant(unresized)).numpy(), resized)
+    np.testing.assert_array_equal(same_targets, targets)
 
 
 @pytest.mark.parametrize("size", [None, (20, 20), (14, 30)])
-def test_what_does_not_grow_is_left_to_the_pipeline(size):
-    assert pipeline.enlarging(size, 12, 1.0) is None and pipeline.enlarging((12, 30), 12, 1.0) is not None
+def test_images_that_shrink_or_differ_in_size_are_resized_in_the_pipeline(size):
+    geometry = Geometry(12, 1.0, source_size=size)
+    assert geometry.device_resize() is None and geometry.pipeline_resize(size) is not None
+    enlarging = Geometry(12, 1.0, source_size=(12, 30))
+    assert enlarging.device_resize() is not None and enlarging.pipeline_resize((12, 30)) is None
 
 
 @pytest.mark.parametrize("pixels", SIZES.values(), ids=SIZES)
@@ -76,7 +84,7 @@ IMAGE_WISE = [("one size", name) for name in AUGMENTATIONS if name not in MIXERS
 
 
 @pytest.mark.parametrize("sizes, augmentation", [*IMAGE_WISE, ("mixed sizes", "none"), ("mixed sizes", "crop_flip+randaugment")])
-def test_epochs_depend_on_seed_and_epoch_alone(sizes, augmentation):
+def test_epochs_depend_only_on_seed_and_epoch(sizes, augmentation):
     pixels = SIZES[sizes]
     first, again, wide = (collect(training(pixels, augmentation=augmentation, epoch=3, batch_size=size)) for size in (8, 8, 5))
     for one, other in zip(first, again, strict=True):
@@ -101,8 +109,8 @@ def test_mixtures_depend_on_seed_epoch_and_batch(pixels, augmentation):
 
 
 @pytest.mark.parametrize("sizes", SIZES)
-def test_mixtures_are_of_resized_images_and_their_targets(sizes):
-    """Each image is flat in the grey of its class, so a mixture shows its shares."""
+def test_mixtures_combine_resized_images_and_their_targets(sizes):
+    """Each image is a flat grey that encodes its class, so a mixture shows its fractions."""
     grey = [np.full_like(image, 40 * (index % 5)) for index, image in enumerate(SIZES[sizes])]
     images, targets = collect(training(np.stack(grey) if sizes == "one size" else grey, augmentation="mixup"))
     np.testing.assert_allclose(images[:, 3, 4, 0], targets[:, :5] @ (40.0 * np.arange(5)), atol=1e-2)
@@ -111,34 +119,39 @@ def test_mixtures_are_of_resized_images_and_their_targets(sizes):
 @pytest.mark.parametrize("pixels", SIZES.values(), ids=SIZES)
 def test_balanced_epochs_repeat_smaller_classes_with_other_augmentation(pixels):
     whole = examples(pixels)
-    few = whole.take(np.flatnonzero((whole.labels == 0) | (whole.indices == 1)))
-    settings = {**GEOMETRY, "num_classes": 5, "batch_size": 4, "seed": 0, "epoch": 0, "sampling": "balanced"}
-    images, targets = collect(pipeline.training_batches(few, augmentation="rotate10_flip", **settings))
+    few = whole.subset(np.flatnonzero((whole.labels == 0) | (whole.indices == 1)))
+    settings = {"num_classes": 5, "batch_size": 4, "epoch": 0}
+    order = TrainingOrder(few, 0, "balanced")
+    images, targets = collect(pipeline.training_batches(order, GEOMETRY, augmentation="rotate10_flip", **settings))
     assert targets.sum(axis=0).tolist() == [5, 5, 0, 0, 0]
     assert len({image.tobytes() for image in images[targets[:, 1] == 1]}) == 5
-    assert [len(batch[1]) for batch in pipeline.training_batches(few, augmentation="none", **settings, replicas=4)] == [4, 4]
+    batches = pipeline.training_batches(replace(order, replicas=4), GEOMETRY, augmentation="none", **settings)
+    assert [len(targets) for _, targets in batches] == [4, 4]
 
 
-def test_augmentation_belongs_to_the_image_not_to_its_place():
-    """The same image in the same epoch comes out the same, whatever else is trained on."""
-    whole, flat = examples(SQUARE), {**GEOMETRY, "num_classes": 5, "augmentation": "crop_flip", "batch_size": 8, "seed": 0, "epoch": 1}
-    everything = {image.tobytes() for image in collect(pipeline.training_batches(whole, **flat))[0]}
-    part = collect(pipeline.training_batches(whole.take(np.arange(3, 11)), **flat))[0]
-    assert {image.tobytes() for image in part} <= everything
+def test_augmentation_depends_on_the_image_not_on_its_position():
+    """An image in an epoch is augmented in the same way, whatever else is trained on."""
+    whole = examples(SQUARE)
+
+    def epoch_images(examples):
+        settings = {"num_classes": 5, "augmentation": "crop_flip", "batch_size": 8, "epoch": 1}
+        return {image.tobytes() for image in collect(pipeline.training_batches(TrainingOrder(examples, 0), GEOMETRY, **settings))[0]}
+
+    assert epoch_images(whole.subset(np.arange(3, 11))) <= epoch_images(whole)
 
 
 def test_mirrored_replicas_get_every_example_once():
     strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
     for pixels in SIZES.values():
-        batches = pipeline.evaluation_batches(examples(pixels), **GEOMETRY, batch_size=8, replicas=2)
-        labels, shares = [], []
+        batches = pipeline.evaluation_batches(examples(pixels), GEOMETRY, batch_size=8, replicas=2)
+        labels, sizes = [], []
         for _, batch_labels, weights in strategy.experimental_distribute_dataset(batches):
             parts = [part.numpy() for part in strategy.experimental_local_results(batch_labels)]
             kept = np.concatenate([part.numpy() for part in strategy.experimental_local_results(weights)]) == 1
-            shares.append([len(part) for part in parts])
+            sizes.append([len(part) for part in parts])
             labels.extend(np.concatenate(parts)[kept])
         assert labels == (np.arange(NUM) % 5).tolist()
-        assert shares == [[4, 4]] * 3
+        assert sizes == [[4, 4]] * 3
 
 
 SOURCE_SIZES = [(32, 32), (33, 47), (300, 201), (7, 5), (224, 224), (500, 375)]
@@ -146,14 +159,14 @@ SOURCE_SIZES = [(32, 32), (33, 47), (300, 201), (7, 5), (224, 224), (500, 375)]
 
 @pytest.mark.parametrize("size", SOURCE_SIZES, ids=str)
 @pytest.mark.parametrize("image_size, crop_fraction", [(224, 0.875), (64, 1.0), (33, 0.9)])
-def test_geometry_is_that_of_stock_layers(size, image_size, crop_fraction):
+def test_geometry_equals_stock_layers(size, image_size, crop_fraction):
     images = RANDOM.integers(0, 256, (2, *size, 3)).astype(np.uint8)
-    side = round(image_size / crop_fraction)
+    geometry, side = Geometry(image_size, crop_fraction), round(image_size / crop_fraction)
     resizing = keras.layers.Resizing(side, side, crop_to_aspect_ratio=True, antialias=True, dtype="float32")
     expected = keras.layers.CenterCrop(image_size, image_size)(resizing(images.astype(np.float32)))
     for images_in in (images, tf.constant(images)):
-        np.testing.assert_allclose(pipeline.resize(tf.constant(images_in), image_size, crop_fraction), expected, atol=0.255)
-    layers = keras.Sequential([keras.Input((None, None, 3), dtype="uint8"), *pipeline.resize_layers(image_size, crop_fraction)])
+        np.testing.assert_allclose(geometry.resize(tf.constant(images_in)), expected, atol=0.255)
+    layers = keras.Sequential([keras.Input((None, None, 3), dtype="uint8"), *geometry.resize_layers()])
     np.testing.assert_allclose(layers(images), expected, atol=1e-3)
 
 
@@ -161,12 +174,12 @@ def test_geometry_agrees_with_an_independent_resize():
     image = np.asarray(Image.effect_noise((120, 90), 60).convert("RGB"))
     middle = Image.fromarray(image[:, 15:105]).resize((40, 40), Image.Resampling.BILINEAR)
     expected = np.asarray(middle, np.float32)[4:36, 4:36]
-    ours = pipeline.resize(tf.constant(image[None]), 32, 0.8).numpy()[0]
+    ours = Geometry(32, 0.8).resize(tf.constant(image[None])).numpy()[0]
     assert np.abs(ours - expected).max() < 2  # Pillow rounds to 8 bits after each of its two passes
     assert ours.min() >= 0 and ours.max() <= 255
 
 
 def test_geometry_is_float32_under_a_lower_precision():
     keras.config.set_dtype_policy("mixed_bfloat16")
-    images = pipeline.resize_layers(11, 0.7)[1](np.float32(SQUARE))
+    images = Geometry(11, 0.7).resize_layers()[1](np.float32(SQUARE))
     assert images.dtype == tf.float32

@@ -1,4 +1,4 @@
-"""The command line: verbs, from flags to one call each. TensorFlow loads after every flag is checked."""
+"""The verbs of the command line: flags to one call each, results to text. TensorFlow is loaded after all flags are checked."""
 
 import errno
 import os
@@ -10,30 +10,30 @@ from tl_keras.cli.flags import CommandFlags, as_flags, dispatch
 from tl_keras.config import SETTINGS, RunConfig
 from tl_keras.errors import ConfigError, MissingError, UserError, unknown
 from tl_keras.runs.fallbacks import EMBEDDED_NOTICE, EMBEDDED_SETTINGS
-from tl_keras.utils import tensorflow_import
+from tl_keras.utils.tensorflow_import import quiet_tensorflow
 
 ON_MISSING = ("error", "embedded")
-INTERRUPTED = 130  # 128 + SIGINT, as shells have it
-ON_MISSING_FLAG = ("error", "<error|embedded>: where data or weights are missing, stop, or run on what the package carries")
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in shells
+ON_MISSING_FLAG = ("error", "<error|embedded>: if data or weights are missing, stop, or run on the bundled ones")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb; the exit code."""
+    """Run the verb named by the first argument, and return the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    return guarded(lambda: dispatch(arguments, VERBS, USAGE, "verb"))
+    return run_command(lambda: dispatch(arguments, VERBS, USAGE, "verb"))
 
 
-def guarded(function: Callable[[], None]) -> int:
-    """Call `function`; an error that the user can mend becomes one message and an exit code. Defects keep their traceback."""
+def run_command(command: Callable[[], None]) -> int:
+    """Call `command` and return the exit code. Errors that the user can fix become one message; defects keep their traceback."""
     try:
-        function()
+        command()
     except UserError as error:
         return _fail(as_flags(str(error)), error.exit_code)
-    except BrokenPipeError:  # the reader of a pipe, such as head, has enough
+    except BrokenPipeError:  # The reader of the pipe, e.g. head, has closed it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
-        return _fail("interrupted. Nothing that was finished is lost: the same command goes on from the last checkpoint.", INTERRUPTED)
+        return _fail("interrupted. The same command resumes from the last checkpoint.", EXIT_INTERRUPTED)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             raise
@@ -53,8 +53,8 @@ def _fail(message: str, exit_code: int) -> int:
     return exit_code
 
 
-def choice(command: CommandFlags, name: str, choices: Sequence[str]) -> str:
-    """The value of a flag that is one of `choices`; ConfigError where it is not."""
+def parse_choice(command: CommandFlags, name: str, choices: Sequence[str]) -> str:
+    """Return the value of a flag; ConfigError if it is not one of `choices`."""
     value = command.value(name)
     if value not in choices:
         raise ConfigError(f"expected one of {', '.join(choices)}.", setting=name, value=value)
@@ -62,7 +62,7 @@ def choice(command: CommandFlags, name: str, choices: Sequence[str]) -> str:
 
 
 def verbosity() -> int:
-    """A progress bar on a terminal, a line each epoch elsewhere."""
+    """Return 1, a progress bar, on a terminal, and 2, a line per epoch, elsewhere."""
     return 1 if sys.stdout.isatty() else 2
 
 
@@ -72,47 +72,48 @@ def train(arguments: Sequence[str]) -> None:
         "tl-keras train --flags\n\nTrain and test one configuration in one directory; the same command resumes it.",
         settings=list(SETTINGS),
         extra={
-            "run_dir": ("", "directory of the run; empty: runs/train/ and a name made of the settings"),
+            "run_dir": ("", "directory of the run; empty: runs/train/ and a name made from the settings"),
             "on_missing": ON_MISSING_FLAG,
-            "explain": (False, "say what would be trained, at which rates and costs, and what could be cached, and run nothing"),
+            "explain": (False, "describe what would be trained, at which learning rates and cost, and what would be cached; run nothing"),
         },
     )
     given = command.parse(arguments)
     if given is None:
         return
     config = RunConfig().replace(**{name: value for name, value in given.items() if name in SETTINGS})
-    on_missing = choice(command, "on_missing", ON_MISSING)
+    on_missing = parse_choice(command, "on_missing", ON_MISSING)
     if command.value("explain"):
+        quiet_tensorflow()
         from tl_keras.runs.explain import explain
 
-        print(explain(config))
+        print(as_flags(explain(config)))
         return
     from tl_keras import report
-    from tl_keras.runs.run import run
-    from tl_keras.runs.setup import plan, require
+    from tl_keras.runs.resolve import check_available, resolve
+    from tl_keras.runs.run import run_resolved
 
-    plan(config)
+    resolved = resolve(config)
+    quiet_tensorflow()
     try:
-        require(config)
+        check_available(resolved)
     except MissingError as error:
         if on_missing == "error":
             raise
-        print(EMBEDDED_NOTICE.format(error=error), flush=True)
-        config = config.replace(**EMBEDDED_SETTINGS)
-        plan(config)
-    directory = Path(command.value("run_dir") or _default_directory(config))
-    result = run(config, directory, verbose=verbosity())
-    report.print_result(result, directory)
+        print(as_flags(EMBEDDED_NOTICE.format(error=error)), flush=True)
+        resolved = resolve(config.replace(**EMBEDDED_SETTINGS))
+    run_dir = Path(command.value("run_dir") or _default_run_dir(resolved.config))
+    result = run_resolved(resolved, run_dir, verbose=verbosity())
+    report.print_result(result, run_dir)
 
 
-def _default_directory(config: RunConfig) -> Path:
+def _default_run_dir(config: RunConfig) -> Path:
     dataset = Path(config.data.dataset.replace("folder:", "")).name
     strategy = config.train.strategy.replace(":", "-")
     return Path("runs") / "train" / f"{dataset}-{config.model.backbone}-{strategy}-seed{config.seed}-{config.digest()}"
 
 
 def evaluate(arguments: Sequence[str]) -> None:
-    """Score the model of a finished run on a test split: its own, or that of other data with the same classes."""
+    """Score the model of a finished run on its test split, or on that of another data set with the same classes."""
     data_flags = ("dataset", "data_dir", "label", "limit_test", "on_corrupt", "batch_size")
     command = CommandFlags(
         f"tl-keras evaluate --run_dir=DIR --flags\n\n{evaluate.__doc__}",
@@ -123,32 +124,32 @@ def evaluate(arguments: Sequence[str]) -> None:
     if given is None:
         return
     run_dir = _required(command, "run_dir")
+    quiet_tensorflow()
     from tl_keras.runs.run import evaluate_run
 
     metrics = evaluate_run(run_dir, {name: given[name] for name in data_flags if name in given})
     low, high = metrics["interval"]
-    print(
-        f"test accuracy {100 * metrics['accuracy']:.2f} % (95 % interval {100 * low:.2f} to {100 * high:.2f}, n = {metrics['num_examples']})"
-    )
+    interval = f"95 % interval {100 * low:.2f} to {100 * high:.2f}, n = {metrics['num_examples']}"
+    print(f"test accuracy {100 * metrics['accuracy']:.2f} % ({interval})")
     print(f"balanced accuracy {100 * metrics['balanced_accuracy']:.2f} %, cross-entropy {metrics['loss']:.4f} nats")
 
 
 def export(arguments: Sequence[str]) -> None:
-    """Make the model of a finished run fit for reuse: uint8 RGB of any size in, probabilities out, checked by reloading."""
+    """Export the model of a finished run: uint8 RGB images of any size in, probabilities out, checked by reloading."""
     command = CommandFlags(
         f"tl-keras export --run_dir=DIR --format=keras --output=DIR\n\n{export.__doc__}",
         settings=("data_dir",),
         extra={
             "run_dir": ("", "directory of the finished run"),
-            "format": ("keras", "<keras|saved_model>: what to write"),
-            "output": ("", "directory to make"),
+            "format": ("keras", "<keras|saved_model>: format of the model"),
+            "output": ("", "directory to create"),
         },
     )
     given = command.parse(arguments)
     if given is None:
         return
     run_dir, output = _required(command, "run_dir"), _required(command, "output")
-    tensorflow_import.quiet_tensorflow()
+    quiet_tensorflow()
     from tl_keras.runs.export import export_run
 
     record = export_run(run_dir, command.value("format"), output, data_dir=given.get("data_dir", ""))
@@ -157,10 +158,10 @@ def export(arguments: Sequence[str]) -> None:
 
 
 def report(arguments: Sequence[str]) -> None:
-    """Write the reports of all experiments anew from the results of their runs, and join them in one."""
+    """Write the reports of all experiments again from the results of their runs, and one that joins them."""
     command = CommandFlags(
         f"tl-keras report --runs_dir=DIR\n\n{report.__doc__}",
-        extra={"runs_dir": ("runs", "directory of an experiment, or of several")},
+        extra={"runs_dir": ("runs", "directory of one experiment or of several")},
     )
     if command.parse(arguments) is None:
         return
@@ -170,7 +171,7 @@ def report(arguments: Sequence[str]) -> None:
 
 
 def sheet(arguments: Sequence[str]) -> None:
-    """Draw what an augmentation does to training images, as the model will see them, epoch by epoch."""
+    """Draw training images after augmentation, as the model sees them, for the first epochs."""
     settings = ("dataset", "data_dir", "label", "on_corrupt", "augmentation", "crop_fraction", "backbone", "image_size", "seed")
     command = CommandFlags(
         f"tl-keras sheet --dataset=NAME --augmentation=NAME --output=FILE.png\n\n{sheet.__doc__}",
@@ -182,17 +183,18 @@ def sheet(arguments: Sequence[str]) -> None:
         return
     config = RunConfig().replace(**{name: given[name] for name in settings if name in given})
     output = _required(command, "output")
-    from tl_keras.runs.setup import load_source, plan
+    from tl_keras.runs.resolve import load_source, resolve
 
-    image_size = plan(config).image_size
+    geometry = resolve(config).geometry
+    quiet_tensorflow()
     source = load_source(config.data)
     from tl_keras.data.augmentation_sheet import write_sheet
 
-    print(write_sheet(source, config.data, output, image_size=image_size, seed=config.seed))
+    print(write_sheet(source, config.data, output, geometry=geometry, seed=config.seed))
 
 
 def lr_find(arguments: Sequence[str]) -> None:
-    """Find a learning rate for a configuration: raise it step by step on training images and see where the loss falls."""
+    """Find a learning rate: raise it step by step on training images, and see where the loss falls."""
     command = CommandFlags(
         f"tl-keras lr_find --output=DIR --flags of train\n\n{lr_find.__doc__}",
         settings=list(SETTINGS),
@@ -203,21 +205,22 @@ def lr_find(arguments: Sequence[str]) -> None:
         return
     config = RunConfig().replace(**{name: value for name, value in given.items() if name in SETTINGS})
     output = _required(command, "output")
-    from tl_keras.runs.setup import plan, require
+    from tl_keras.runs.resolve import check_available, resolve
 
-    plan(config)
-    require(config)
-    from tl_keras.runs import lr_find as finder
+    resolved = resolve(config)
+    quiet_tensorflow()
+    check_available(resolved)
+    from tl_keras.runs.lr_find import run_lr_find, suggestions, write_lr_curve
 
-    curve = finder.find(config)
-    for file in finder.write(curve, output):
+    curve = run_lr_find(resolved)
+    for file in write_lr_curve(curve, output):
         print(file)
-    for name, rate in finder.suggestions(curve).items():
-        print(f"--learning_rate={rate:.1e}   {name}")
+    for name, learning_rate in suggestions(curve).items():
+        print(f"--learning_rate={learning_rate:.1e}   {name}")
 
 
 def list_tables(arguments: Sequence[str]) -> None:
-    """List what the flags accept: datasets, backbones, strategies, augmentations, experiments."""
+    """List the values that flags accept: datasets, backbones, strategies, augmentations, experiments."""
     from tl_keras.cli.list_tables import TABLES
 
     if {"--help", "-h"} & set(arguments):
@@ -232,7 +235,7 @@ def list_tables(arguments: Sequence[str]) -> None:
 
 
 def weights(arguments: Sequence[str]) -> None:
-    """List, fetch, verify, convert and inspect files of pre-trained weights."""
+    """List, download, verify, convert and inspect files of pre-trained weights."""
     from tl_keras.cli.weights import weights as run_weights
 
     run_weights(arguments)
@@ -256,4 +259,4 @@ VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
 }
 
 USAGE = "tl-keras VERB --flags\n\n" + "\n".join(f"  {name:<10}{verb.__doc__}" for name, verb in VERBS.items())
-USAGE += "\n\n`tl-keras VERB --help` lists the flags of a verb; `python -m experiments.part_a --help` those of an experiment."
+USAGE += "\n\n`tl-keras VERB --help` lists the flags of a verb, `python -m experiments.part_a --help` those of an experiment."

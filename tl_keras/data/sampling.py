@@ -1,4 +1,4 @@
-"""Which examples an epoch has, and in which order: (seed, epoch) alone decide. NumPy alone."""
+"""Order of the training examples in each epoch, a function of (seed, epoch) only. NumPy only."""
 
 from dataclasses import dataclass
 
@@ -10,54 +10,77 @@ NATURAL, BALANCED = "natural", "balanced"
 
 
 def epoch_size(examples: Examples, sampling: str = NATURAL) -> int:
-    """How many examples an epoch has: each once, or, `balanced`, of each class that occurs as many as of the largest."""
+    """Return the number of examples in an epoch. With `balanced` sampling every class counts as many examples as the largest."""
     counts = examples.class_counts
     return len(counts) * max(counts.values()) if sampling == BALANCED else len(examples)
 
 
 def epoch_order(examples: Examples, sampling: str, *, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    """The positions of the examples of an epoch, shuffled, and which copy of its example each is, from 0: both int64 (epoch_size,).
+    """Return the shuffled positions of an epoch's examples and the number of each copy, from 0; both int64 (epoch_size,).
 
-    `balanced` has all of a class as many whole times as the size of the largest class allows, and of the rest a random choice, another
-    in each epoch.
+    `balanced` repeats every class up to the size of the largest. The remainder after whole repeats is drawn at random, anew
+    each epoch.
     """
     random = np.random.default_rng((seed, epoch))
     if sampling == NATURAL:
         return random.permutation(len(examples)), np.zeros(len(examples), np.int64)
     largest = max(examples.class_counts.values())
     members = [random.permutation(np.flatnonzero(examples.labels == label)) for label in examples.class_counts]
-    positions = np.concatenate([np.resize(positions, largest) for positions in members])
-    copies = np.concatenate([np.arange(largest) // len(positions) for positions in members])
+    positions = np.concatenate([np.resize(class_positions, largest) for class_positions in members])
+    copies = np.concatenate([np.arange(largest) // len(class_positions) for class_positions in members])
     order = random.permutation(len(positions))
     return positions[order], copies[order]
 
 
 @dataclass(frozen=True)
-class Epoch:
-    """What an epoch shows, in order; int64 (n,) each.
+class EpochOrder:
+    """The examples of one epoch, in order; int64 (n,) each.
 
     Attributes:
-        order: positions of the examples.
-        names: what with the view decides how an image is augmented: where it lies in its source, and which copy of it this is.
-        views: the epoch, or, of a fixed number of views, which of them.
+        positions: positions of the examples in their split.
+        augmentation_ids: index in the source plus `num_images` times the copy number. Together with the view it seeds the
+            augmentation.
+        views: the epoch, or the number of the view if their number is limited.
     """
 
-    order: np.ndarray
-    names: np.ndarray
+    positions: np.ndarray
+    augmentation_ids: np.ndarray
     views: np.ndarray
 
 
-def training_epoch(examples: Examples, sampling: str, *, seed: int, epoch: int, replicas: int = 1, num_views: int = 0) -> Epoch:
-    """Epoch `epoch`, from 0, trimmed to a multiple of `replicas`.
+@dataclass(frozen=True)
+class TrainingOrder:
+    """The order of the training examples over all epochs. The input pipeline and the feature cache read the same one.
 
-    With `num_views`, the first epochs show the views one after the other, so that a run of no more epochs is one without that limit.
-    After that every image goes on through its views in turn, each round from another one that (seed, round, image) decide.
+    Attributes:
+        sampling: `natural` (each example once per epoch) or `balanced`.
+        num_views: number of augmented views per image; 0: a new view in every epoch.
+        replicas: epochs are trimmed to a multiple of it.
     """
-    order, copies = epoch_order(examples, sampling, seed=seed, epoch=epoch)
-    order, copies = (part[: len(order) - len(order) % replicas] for part in (order, copies))
-    indices, num_images = examples.indices[order], len(examples.images)
-    if not num_views:
-        return Epoch(order, indices + num_images * copies, np.full(len(order), epoch))
-    turn = epoch // num_views
-    starts = np.random.default_rng((seed, turn)).integers(num_views, size=num_images) * (turn > 0)
-    return Epoch(order, indices, (epoch + copies + starts[indices]) % num_views)
+
+    examples: Examples
+    seed: int
+    sampling: str = NATURAL
+    num_views: int = 0
+    replicas: int = 1
+
+    @property
+    def num_examples(self) -> int:
+        """Examples in an epoch."""
+        size = epoch_size(self.examples, self.sampling)
+        return size - size % self.replicas
+
+    def epoch(self, epoch: int) -> EpochOrder:
+        """Return the order of `epoch`, from 0.
+
+        With `num_views`, epoch k < num_views uses view k, so a run of at most `num_views` epochs is identical to one without
+        the limit. Later epochs cycle through the views. Each image starts a cycle at a view drawn from (seed, cycle, image).
+        """
+        positions, copies = epoch_order(self.examples, self.sampling, seed=self.seed, epoch=epoch)
+        positions, copies = positions[: self.num_examples], copies[: self.num_examples]
+        indices, num_images = self.examples.indices[positions], len(self.examples.images)
+        if not self.num_views:
+            return EpochOrder(positions, indices + num_images * copies, np.full(len(positions), epoch))
+        cycle = epoch // self.num_views
+        starts = np.random.default_rng((self.seed, cycle)).integers(self.num_views, size=num_images) * (cycle > 0)
+        return EpochOrder(positions, indices, (epoch + copies + starts[indices]) % self.num_views)

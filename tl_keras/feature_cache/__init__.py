@@ -1,10 +1,10 @@
-"""What frozen layers compute is computed once: `feature_cache.FeatureCache`, and what it is made of.
+"""The feature cache: the output of the frozen prefix of a model is computed once per image, and only the suffix is trained.
 
-plan            of the places to cut a network at, which one, and where the rows go: pure
-planner         the places that each phase of a run has
-networks        the two halves of a network; the first one folded, compiled and named by its content
-segments        rows, and the files they lie in
-store           rows by key and number, in memory and in files, within a budget
-reader          batches of rows in place of batches of images
-feature_cache   the four together, for the phases of a run
+split_point     chooses the layer after which a model is split, and the storage of its features; no model, no data
+planner         the possible split points of each phase of a run
+split_model     the two halves of a model; the prefix folded, compiled and hashed
+shards          blocks of features in memory or in files with a checksum
+store           features by key and id, in memory and on disk, within a budget
+reader          batches of features in place of batches of images
+feature_cache   all of this for the phases of a run
 """

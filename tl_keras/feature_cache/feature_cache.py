@@ -1,100 +1,131 @@
-"""The freeze-boundary cache: what frozen layers make of an image is computed once, and the rest of the network trained on it.
+"""Trains on cached features: the frozen prefix of the model is computed once per image, and only the suffix is trained.
 
-For each phase the network is cut in two (`networks`) behind the frozen stages whose output is the same in every epoch, where what
-has to be kept fits (`planner`). The rows at the cut are computed once for each image (`reader`) and kept under a key that names
-everything they depend on (`store`), so that epochs, phases and other runs find them. Which examples a batch has, and in which
-order, is as without a cache.
+Each phase's model is split after its frozen prefix, at the layer that saves the most computation within the budget. Features
+are stored under a key that names everything they depend on, so epochs, phases and other runs find them. The examples of a batch
+and their order are the same as without the cache.
 """
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from tl_keras import data
 from tl_keras.config import RunConfig
 from tl_keras.data.examples import Examples
-from tl_keras.feature_cache import split_model, split_point, store
-from tl_keras.feature_cache.planner import NumImages, Planner, described
-from tl_keras.feature_cache.reader import Reader
-from tl_keras.runs.setup import Prepared, crop_fraction
+from tl_keras.data.geometry import Geometry
+from tl_keras.data.sampling import TrainingOrder
+from tl_keras.feature_cache.planner import NumImages, Planner, describe_split
+from tl_keras.feature_cache.reader import FeatureReader
+from tl_keras.feature_cache.split_model import SplitModel, split_model
+from tl_keras.feature_cache.split_point import SplitChoice
+from tl_keras.feature_cache.store import cache_directory, shared_store
 from tl_keras.strategies import Phase
+from tl_keras.strategies.freezing import Stages
+from tl_keras.training.runtime import Runtime
 from tl_keras.training.trainer import Batches, SplitInputs
 
 
-class FeatureCache:
-    """Cuts the network of one run.
+class CacheableRun(Protocol):
+    """What the cache reads of a run; `runs.setup.RunSetup` has it."""
 
-    Args:
-        verbose: 0 silent; else a line for each phase.
+    @property
+    def model(self) -> keras.Model: ...
+    @property
+    def stages(self) -> Stages: ...
+    @property
+    def phases(self) -> Sequence[Phase]: ...
+    @property
+    def source(self) -> data.DatasetSource: ...
+    @property
+    def splits(self) -> data.Splits: ...
+    @property
+    def order(self) -> TrainingOrder: ...
+    @property
+    def geometry(self) -> Geometry: ...
+    @property
+    def runtime(self) -> Runtime: ...
+
+
+@dataclass(frozen=True)
+class TestInputs:
+    """The model and batches that score the test split.
+
+    Attributes:
+        model: the suffix, or None for the whole model.
+        batches: batches (inputs of the model, labels, weights).
+        record: cache record of the test split in the result.
     """
 
-    def __init__(self, config: RunConfig, ready: Prepared, *, verbose: int = 0):
-        self._config, self._verbose = config, verbose
-        self._model, self._phases, self._splits = ready.model, ready.plan.phases, ready.splits
-        self._source, self._runtime, self._enlarge = ready.source, ready.machine, ready.enlarge
-        self._planner = Planner(config, ready.model, ready.stages, ready.plan.phases, NumImages.of(ready.splits))
-        self._geometry = {
-            "image_size": ready.plan.image_size,
-            "crop_fraction": crop_fraction(config.data, ready.source),
-            "batch_size": config.train.batch_size,
-        }
-        self._store = store.store_at(store.directory(config.runtime.cache_dir))
+    model: keras.Model | None
+    batches: tf.data.Dataset
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+class FeatureCache:
+    """Splits the model of one run.
+
+    Args:
+        verbose: 0 silent; else one line per phase.
+    """
+
+    def __init__(self, config: RunConfig, run: CacheableRun, *, verbose: int = 0):
+        self._config, self._run, self._verbose = config, run, verbose
+        self._planner = Planner(config, run.model, run.stages, run.phases, NumImages.of(run.splits))
+        self._store = shared_store(cache_directory(config.runtime.cache_dir))
 
     def split_phase(self, phase: Phase, epoch: int, batches: Batches) -> SplitInputs:
-        """What `phase` trains from `epoch` on: the network behind the cut, on the rows of the images in `batches`; or all of it."""
-        self._store.release()
+        """Return the model and batches that `phase` trains from `epoch` on.
+
+        That is the suffix on cached features, or the whole model on images if nothing can be cached.
+        """
+        self._store.unpin_all()
         choice, reason = self._planner.choose(phase)
         if choice is None:
-            self._say(f"cache     {phase.name}: nothing is kept, {reason}\n")
+            self._print(f"cache     {phase.name}: not cached: {reason}\n")
             return SplitInputs(None, batches, {"split_point": "", "reason": reason})
-        halves, reader = self._cut(choice)
-        train, validation = self._splits.train, self._splits.validation
-        self._say(f"cache     {phase.name}: {described(choice)}; ")
-        reader.prepare(train, validation, epoch)
-        narrowed = Batches(
-            reader.training(train, batches.training),
+        split, reader = self._split(choice)
+        validation = self._run.splits.validation
+        self._print(f"cache     {phase.name}: {describe_split(choice)}; ")
+        reader.prepare(validation, epoch)
+        feature_batches = Batches(
+            reader.training(batches.training),
             batches.num_train,
             reader.evaluation(validation, batches.validation) if validation else None,
         )
-        self._say("{features_computed:,} rows computed in {seconds:.1f} s, {features_reused:,} reused\n".format(**reader.record))
-        return SplitInputs(halves.suffix, narrowed, reader.record)
+        self._print("{features_computed:,} features computed in {seconds:.1f} s, {features_reused:,} reused\n".format(**reader.record))
+        return SplitInputs(split.suffix, feature_batches, reader.record)
 
-    def test(self, batches: tf.data.Dataset) -> tuple[keras.Model | None, tf.data.Dataset, Mapping[str, Any]]:
-        """What scores the test split with the weights that the network has now, through the cut of the last phase where it has one.
+    def test_inputs(self, batches: tf.data.Dataset, model: keras.Model) -> TestInputs:
+        """Return the model and batches that score the test split with the current weights of `model`.
 
-        Returns:
-            The network behind the cut, or None for the whole; batches (its input, labels, weights); what the result says of the cache.
+        The split of the last phase is used if it has one and `model` is the model of the run, not one with merged adapters.
         """
-        self._store.release()
-        choice, reason = self._planner.choose(self._phases[-1])
+        if model is not self._run.model:
+            return TestInputs(None, batches)
+        self._store.unpin_all()
+        choice, reason = self._planner.choose(self._run.phases[-1])
         if choice is None:
-            return None, batches, {"split_point": "", "reason": reason}
-        halves, reader = self._cut(choice)
-        return halves.suffix, reader.evaluation(self._splits.test, batches), reader.record
+            return TestInputs(None, batches, {"split_point": "", "reason": reason})
+        split, reader = self._split(choice)
+        return TestInputs(split.suffix, reader.evaluation(self._run.splits.test, batches), reader.record)
 
-    def features(self, examples: Examples) -> np.ndarray | None:
-        """What the head makes its logits of, (n, channels), for what trains on all of it at once; None where it does not fit."""
+    def head_inputs(self, examples: Examples) -> tuple[np.ndarray | None, Mapping[str, Any]]:
+        """Return the head's input features, (n, channels), and their cache record; None if they exceed the budget."""
         choice = self._planner.choose_features(len(examples))
-        rows = choice and self._cut(choice)[1].hold(examples.images, examples.indices, augmented=False)
-        return rows.take(examples.indices) if rows else None
+        if choice is None:
+            return None, {}
+        _, reader = self._split(choice)
+        features = reader.get_features(examples.images, examples.indices, augmented=False)
+        return (features.take(examples.indices) if features else None), reader.record
 
-    def _cut(self, choice: split_point.Choice) -> tuple[split_model.Halves, Reader]:
-        halves = split_model.cut(self._model, self._config.model.backbone, choice.cut.name)
-        reader = Reader(
-            halves.prefix,
-            choice,
-            self._config,
-            self._source,
-            self._geometry,
-            self._enlarge,
-            self._runtime,
-            self._store,
-            self._planner.limits,
-        )
-        return halves, reader
+    def _split(self, choice: SplitChoice) -> tuple[SplitModel, FeatureReader]:
+        split = split_model(self._run.model, self._config.model.backbone, choice.split_point.name)
+        return split, FeatureReader(split.prefix, choice, self._config, self._run, self._store, self._planner.budget)
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         if self._verbose:
             print(text, end="", flush=True)

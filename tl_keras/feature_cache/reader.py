@@ -1,10 +1,10 @@
-"""Reads a run's images through a cut: the batches that the trainer would get of images, of kept rows."""
+"""Replaces batches of images by batches of cached features, computing those that are missing."""
 
 import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Protocol
 
 import keras
 import numpy as np
@@ -12,164 +12,159 @@ import tensorflow as tf
 
 from tl_keras import data
 from tl_keras.config import RunConfig
-from tl_keras.data import pipeline, sampling
+from tl_keras.data import pipeline
 from tl_keras.data.augmentation import NONE
-from tl_keras.data.examples import Examples, Images
+from tl_keras.data.examples import Examples, ImageStore
+from tl_keras.data.geometry import Geometry
+from tl_keras.data.sampling import TrainingOrder
 from tl_keras.feature_cache import split_model
-from tl_keras.feature_cache.shards import Rows, RowType
-from tl_keras.feature_cache.split_point import Budget, Choice
+from tl_keras.feature_cache.shards import Features, FeatureSpec
+from tl_keras.feature_cache.split_point import Budget, SplitChoice
 from tl_keras.feature_cache.store import Store
 from tl_keras.training.runtime import Runtime, versions
 
-FORMAT = 1  # of what a key stands for: to be raised when rows come to mean something else
+FORMAT = 1  # Bump when the meaning of a feature changes.
 
 
-class Reader:
-    """The rows that `prefix` makes of the images of a run.
+class ReadableRun(Protocol):
+    """What the reader needs of a run."""
 
-    Args:
-        geometry: image_size, crop_fraction and batch_size, as the pipeline takes them.
-        enlarge: what the device does to images before `prefix`; None: the pipeline does it.
+    @property
+    def source(self) -> data.DatasetSource: ...
+    @property
+    def order(self) -> TrainingOrder: ...
+    @property
+    def geometry(self) -> Geometry: ...
+    @property
+    def runtime(self) -> Runtime: ...
+
+
+class FeatureReader:
+    """The features that `prefix` computes from the images of a run.
+
+    Feature ids: the index of the image in its source; for augmented training images, plus `num_images` times the view.
 
     Attributes:
-        record: what the result says of it; counts and seconds grow while it reads.
+        record: the cache record in the result; counts and seconds grow while it reads.
     """
 
-    def __init__(
-        self,
-        prefix: keras.Model,
-        choice: Choice,
-        config: RunConfig,
-        source: data.Source,
-        geometry: dict[str, Any],
-        enlarge: Callable[[tf.Tensor], tf.Tensor] | None,
-        runtime: Runtime,
-        store: Store,
-        limits: Budget,
-    ):
-        self._prefix, self._choice, self._config, self._source = prefix, choice, config, source
-        self._geometry, self._enlarge, self._runtime, self._store, self._limits = geometry, enlarge, runtime, store, limits
-        self._kind = RowType(choice.cut.shape, prefix.output.dtype)
-        self._fingerprint = split_model.fingerprint(prefix)
-        self._run_prefix: Callable[[tf.Tensor], tf.Tensor] | None = None
-        self._asked: dict[str, np.ndarray] = {}  # the rows that this reader was asked for, by key
-        self.record = {
-            "split_point": choice.cut.name,
-            "storage": choice.place,
-            "bytes_per_row": choice.cut.num_bytes,
-            "saved_multiply_adds": choice.cut.multiply_adds,
+    def __init__(self, prefix: keras.Model, choice: SplitChoice, config: RunConfig, run: ReadableRun, store: Store, budget: Budget):
+        self._prefix, self._choice, self._config, self._run, self._store, self._budget = prefix, choice, config, run, store, budget
+        split_point = choice.split_point
+        self._spec = FeatureSpec(split_point.shape, prefix.output.dtype)
+        self._prefix_hash = split_model.content_hash(prefix)
+        self._compiled_prefix: Callable[[tf.Tensor], tf.Tensor] | None = None
+        self._requested: dict[str, np.ndarray] = {}  # key -> ids that were requested so far
+        self.record: dict[str, Any] = {
+            "split_point": split_point.name,
+            "storage": choice.storage,
+            "bytes_per_feature": split_point.num_bytes,
+            "saved_macs": split_point.macs,
             "features_computed": 0,
             "features_reused": 0,
             "seconds": 0.0,
         }
 
-    def training(self, examples: Examples, images: Callable[[int], tf.data.Dataset]) -> Callable[[int], tf.data.Dataset]:
-        """Epoch -> batches (rows, targets), with the examples of those of `images` in the same order."""
-        num_classes = len(self._source.class_names)
+    def training(self, image_batches: Callable[[int], tf.data.Dataset]) -> Callable[[int], tf.data.Dataset]:
+        """Return epoch -> batches (features, targets), with the examples and the order of `image_batches`."""
+        num_classes, images = len(self._run.source.class_names), self._run.order.examples.images
 
         def batches(epoch: int) -> tf.data.Dataset:
-            ids, labels = self._epoch(examples, epoch)
-            rows = self.hold(examples.images, ids, augmented=True)
-            if rows is None:
-                return images(epoch).map(lambda pixels, targets: (self._through(pixels), targets))
-            read = pipeline.row_batches(rows.take, ids, (labels,), self._like(), self._geometry["batch_size"])
-            return read.map(lambda rows, labels: (rows, tf.one_hot(labels, num_classes)))
+            ids, labels = self._epoch(epoch)
+            features = self.get_features(images, ids, augmented=True)
+            if features is None:
+                return image_batches(epoch).map(lambda images, targets: (self._apply_prefix(images), targets))
+            cached = self._feature_batches(features, ids, (labels,))
+            return cached.map(lambda features, labels: (features, tf.one_hot(labels, num_classes)))
 
         return batches
 
-    def evaluation(self, examples: Examples, images: tf.data.Dataset) -> tf.data.Dataset:
-        """Batches (rows, labels, weights), with the examples of those of `images` in the same order."""
-        rows = self.hold(examples.images, examples.indices, augmented=False)
-        if rows is None:
-            return images.map(lambda pixels, *rest: (self._through(pixels), *rest))
-        order, weights = pipeline.padded_order(len(examples), self._runtime.replicas)
-        rest = (examples.labels[order].astype(np.int32), weights)
-        return pipeline.row_batches(rows.take, examples.indices[order], rest, self._like(), self._geometry["batch_size"])
+    def evaluation(self, examples: Examples, image_batches: tf.data.Dataset) -> tf.data.Dataset:
+        """Return batches (features, labels, weights), with the examples and the order of `image_batches`."""
+        features = self.get_features(examples.images, examples.indices, augmented=False)
+        if features is None:
+            return image_batches.map(lambda images, *others: (self._apply_prefix(images), *others))
+        positions, weights = pipeline.padded_positions(len(examples), self._run.runtime.replicas)
+        return self._feature_batches(features, examples.indices[positions], (examples.labels[positions].astype(np.int32), weights))
 
-    def prepare(self, training: Examples, validation: Examples | None, epoch: int) -> None:
-        """Compute what `epoch` and the validation after it read, in one pass over the images that they share."""
-        ids, _ = self._epoch(training, epoch)
-        if validation and validation.images is training.images and not self._is_augmented(True):
+    def _feature_batches(self, features: Features, ids: np.ndarray, others: tuple[np.ndarray, ...]) -> tf.data.Dataset:
+        spec = tf.TensorSpec(self._spec.shape, self._spec.dtype)
+        return pipeline.feature_batches(features.take, ids, others, spec, self._config.train.batch_size)
+
+    def prepare(self, validation: Examples | None, epoch: int) -> None:
+        """Compute what `epoch` and its validation need, in one pass if both read the same images."""
+        ids, _ = self._epoch(epoch)
+        images = self._run.order.examples.images
+        if validation and validation.images is images and not self._is_augmented(True):
             ids = np.concatenate([ids, validation.indices])
-        self.hold(training.images, ids, augmented=True)
+        self.get_features(images, ids, augmented=True)
 
-    def hold(self, images: Images, ids: np.ndarray, *, augmented: bool) -> Rows | None:
-        """The rows `ids` of `images`, computed where they are missing; None where there is no room for them."""
+    def get_features(self, images: ImageStore, ids: np.ndarray, *, augmented: bool) -> Features | None:
+        """Return the features `ids` of `images`, computing those that are missing, or None if they exceed the budget."""
         started = time.perf_counter()
         augmented = self._is_augmented(augmented)
         key = self._key(images, augmented)
-        rows, num_computed = self._store.hold(
+        features, num_computed = self._store.get_or_compute(
             key,
             ids,
-            self._kind,
-            self._choice.place,
-            self._limits,
+            self._spec,
+            self._choice.storage,
+            self._budget,
             lambda missing: self._compute(images, missing, augmented),
         )
-        new = np.setdiff1d(ids, self._asked.get(key, ()))
-        self._asked[key] = np.append(self._asked.get(key, ids[:0]), new)
+        new = np.setdiff1d(ids, self._requested.get(key, ()))
+        self._requested[key] = np.append(self._requested.get(key, ids[:0]), new)
         self.record["features_computed"] += num_computed
-        self.record["features_reused"] += len(new) - num_computed if rows else 0
+        self.record["features_reused"] += len(new) - num_computed if features else 0
         self.record["seconds"] += time.perf_counter() - started if num_computed else 0.0
-        return rows
+        return features
 
-    def _is_augmented(self, wanted: bool) -> bool:
-        return wanted and self._config.data.augmentation != NONE
+    def _is_augmented(self, for_training: bool) -> bool:
+        return for_training and self._config.data.augmentation != NONE
 
-    def _epoch(self, examples: Examples, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of the rows of an epoch, and labels int32, in order."""
-        config = self._config
-        shown = sampling.training_epoch(
-            examples,
-            config.data.sampling,
-            seed=config.seed,
-            epoch=epoch,
-            replicas=self._runtime.replicas,
-            num_views=config.data.cache_views,
-        )
-        ids = examples.indices[shown.order]
+    def _epoch(self, epoch: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the feature ids of an epoch and its labels, int32, in order."""
+        examples, order = self._run.order.examples, self._run.order.epoch(epoch)
+        ids = examples.indices[order.positions]
         if self._is_augmented(True):
-            ids = ids + len(examples.images) * shown.views
-        return ids, examples.labels[shown.order].astype(np.int32)
+            ids = ids + len(examples.images) * order.views
+        return ids, examples.labels[order.positions].astype(np.int32)
 
-    def _compute(self, images: Images, ids: np.ndarray, augmented: bool) -> Iterator[np.ndarray]:
+    def _compute(self, images: ImageStore, ids: np.ndarray, augmented: bool) -> Iterator[np.ndarray]:
         views, indices = np.divmod(ids, len(images))
         batches = pipeline.view_batches(
             Examples(images, indices, np.zeros_like(indices)),
             views,
+            self._run.geometry,
             augmentation=self._config.data.augmentation if augmented else NONE,
+            batch_size=self._config.train.batch_size * self._batches_per_call,
             seed=self._config.seed,
-            resized=self._enlarge is None,
-            **self._geometry | {"batch_size": self._geometry["batch_size"] * self._batches_at_once},
         )
-        for (pixels,) in batches:
-            yield self._through(pixels).numpy()
+        for (image_batch,) in batches:
+            yield self._apply_prefix(image_batch).numpy()
 
     @property
-    def _batches_at_once(self) -> int:
-        """How many training batches of float32 go into the prefix at once: as many as have its memory, where rounding may differ anyway."""
+    def _batches_per_call(self) -> int:
+        """Number of training batches per call of the prefix: 2 in 16-bit precision, where results are not bit-identical anyway, else 1."""
         return 4 // tf.as_dtype(self._prefix.compute_dtype).size
 
-    def _through(self, pixels: tf.Tensor) -> tf.Tensor:
-        if self._run_prefix is None:
-            self._run_prefix = split_model.compiled(self._prefix, self._runtime, self._enlarge)
-        return self._run_prefix(pixels)
+    def _apply_prefix(self, images: tf.Tensor) -> tf.Tensor:
+        if self._compiled_prefix is None:
+            self._compiled_prefix = split_model.compile_prefix(self._prefix, self._run.runtime, self._run.geometry.device_resize())
+        return self._compiled_prefix(images)
 
-    def _like(self) -> tf.TensorSpec:
-        return tf.TensorSpec(self._kind.shape, self._kind.dtype)
-
-    def _key(self, images: Images, augmented: bool) -> str:
-        """SHA-256 of everything that a row depends on but its number."""
-        source, data_config = self._source, self._config.data
+    def _key(self, images: ImageStore, augmented: bool) -> str:
+        """Return the SHA-256 of everything that a feature depends on beside its id."""
+        source, config, geometry, runtime = self._run.source, self._config, self._run.geometry, self._run.runtime
         split = next(name for name in ("train", "validation", "test") if getattr(getattr(source, name), "images", None) is images)
-        facts = {
+        dependencies = {
             "format": FORMAT,
-            "prefix": self._fingerprint,
+            "prefix": self._prefix_hash,
             "data": [source.fingerprint, split],
-            "geometry": [self._geometry["image_size"], self._geometry["crop_fraction"]],
-            "view": [data_config.augmentation, self._config.seed] if augmented else NONE,
-            "dtype": self._kind.dtype,
-            "device": [self._runtime.device, self._runtime.precision, self._runtime.xla],
+            "geometry": [geometry.image_size, geometry.crop_fraction],
+            "view": [config.data.augmentation, config.seed] if augmented else NONE,
+            "dtype": self._spec.dtype,
+            "device": [runtime.device, runtime.precision, runtime.xla],
             "versions": versions(),
         }
-        return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(dependencies, sort_keys=True).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Segments: some rows of one key, computed together, in memory or in a file with a checksum. No TensorFlow."""
+"""Shards: blocks of features of one key, computed together, in memory or in a file with a checksum. No TensorFlow."""
 
 import hashlib
 import json
@@ -11,12 +11,12 @@ import ml_dtypes
 import numpy as np
 
 BLOCK_BYTES = 1 << 24
-STORED_AS = {"bfloat16": "uint16"}  # .npy files do not know it
+STORED_AS = {"bfloat16": "uint16"}  # The .npy format has no bfloat16.
 
 
 @dataclass(frozen=True)
-class RowType:
-    """What a row is: its shape and the name of its dtype, e.g. ((512,), "bfloat16")."""
+class FeatureSpec:
+    """Shape and dtype name of the features of one image, e.g. ((512,), "bfloat16")."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -31,80 +31,83 @@ class RowType:
 
 
 @dataclass(frozen=True, eq=False)
-class Segment:
-    """Rows (n, ...) of the numbers `ids`, int64 (n,), ascending; `path` of the file that they lie in, if any."""
+class Shard:
+    """Features (n, ...) with the ids int64 (n,), ascending; `path` of their file, or None in memory."""
 
     ids: np.ndarray
-    rows: np.ndarray
+    features: np.ndarray
     path: Path | None = None
 
 
 @dataclass(frozen=True)
-class Rows:
-    """The rows of a key that a user of the store holds."""
+class Features:
+    """The features of one key, in any number of shards."""
 
-    kind: RowType
-    segments: Sequence[Segment]
+    spec: FeatureSpec
+    shards: Sequence[Shard]
 
     def take(self, ids: np.ndarray) -> np.ndarray:
-        """The rows `ids` (n,) in that order: (n, *shape), a copy.
+        """Return a copy of the features `ids` (n,), in that order: (n, *shape).
 
         Raises:
-            KeyError: a row is not held.
+            KeyError: A feature is not in any shard.
         """
-        taken = np.empty((len(ids), *self.kind.shape), self.kind.numpy_dtype)
+        taken = np.empty((len(ids), *self.spec.shape), self.spec.numpy_dtype)
         found = np.zeros(len(ids), bool)
-        for segment in self.segments:
-            places = np.searchsorted(segment.ids, ids).clip(max=len(segment.ids) - 1)
-            here = segment.ids[places] == ids
-            taken[here] = segment.rows[places[here]]
-            found |= here
+        for shard in self.shards:
+            positions = np.searchsorted(shard.ids, ids).clip(max=len(shard.ids) - 1)
+            in_shard = shard.ids[positions] == ids
+            taken[in_shard] = shard.features[positions[in_shard]]
+            found |= in_shard
         if not found.all():
-            raise KeyError(f"rows {np.asarray(ids)[~found][:5]} are not held")
+            raise KeyError(f"features {np.asarray(ids)[~found][:5]} are not stored")
         return taken
 
 
-def _digest(header: dict[str, Any]) -> Any:
-    """A SHA-256 that has taken in all of a header but the checksum."""
+def _header_hash(header: dict[str, Any]) -> Any:
+    """Return a SHA-256 object that has hashed a header without its checksum."""
     content = {name: value for name, value in header.items() if name != "checksum"}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode())
 
 
-def write_rows(path: Path, header: dict[str, Any], kind: RowType, pieces: Iterable[np.ndarray]) -> str:
-    """Write an .npy file piece by piece; the checksum. Not through a memory map, where a full disk would end the process."""
-    digest, stored = _digest(header), np.dtype(STORED_AS.get(kind.dtype, kind.dtype))
-    shape = (len(header["ids"]), *kind.shape)
+def write_features(path: Path, header: dict[str, Any], spec: FeatureSpec, blocks: Iterable[np.ndarray]) -> str:
+    """Write an .npy file block by block and return its checksum.
+
+    A memory map is not used, since a full disk would kill the process.
+    """
+    digest, stored = _header_hash(header), np.dtype(STORED_AS.get(spec.dtype, spec.dtype))
+    shape = (len(header["ids"]), *spec.shape)
     with open(path, "wb") as file:
         np.lib.format.write_array_header_1_0(file, {"descr": stored.str, "fortran_order": False, "shape": shape})
-        for piece in pieces:
-            content = np.ascontiguousarray(piece, kind.numpy_dtype).view(stored).data
+        for block in blocks:
+            content = np.ascontiguousarray(block, spec.numpy_dtype).view(stored).data
             file.write(content)
             digest.update(content)
     return digest.hexdigest()
 
 
-def map_rows(path: Path, kind: RowType) -> np.ndarray:
-    """The rows of a file, (n, *shape), memory-mapped."""
-    return np.load(path, mmap_mode="r", allow_pickle=False).view(kind.numpy_dtype)
+def map_features(path: Path, spec: FeatureSpec) -> np.ndarray:
+    """Return the features of a file, (n, *shape), memory-mapped."""
+    return np.load(path, mmap_mode="r", allow_pickle=False).view(spec.numpy_dtype)
 
 
-def checked(path: Path, header: Any, key: str, kind: RowType) -> Segment | None:
-    """The segment of a file; None where it is not what its header says, or not of this key and kind."""
-    expected = {"key": key, "dtype": kind.dtype, "shape": list(kind.shape)}
+def open_verified(path: Path, header: Any, key: str, spec: FeatureSpec) -> Shard | None:
+    """Return the shard in a file, or None if it does not match its header, `key` and `spec`."""
+    expected = {"key": key, "dtype": spec.dtype, "shape": list(spec.shape)}
     try:
         if any(header[name] != value for name, value in expected.items()):
             return None
-        ids, rows = np.array(header["ids"], np.int64), map_rows(path, kind)
-        digest = _digest(header)
-        for block in _blocks(rows):
+        ids, features = np.array(header["ids"], np.int64), map_features(path, spec)
+        digest = _header_hash(header)
+        for block in _blocks(features):
             digest.update(block)
-        whole = rows.shape == (len(ids), *kind.shape) and digest.hexdigest() == header["checksum"]
+        is_intact = features.shape == (len(ids), *spec.shape) and digest.hexdigest() == header["checksum"]
     except (OSError, ValueError, TypeError, KeyError, EOFError):
         return None
-    return Segment(ids, rows, path) if whole else None
+    return Shard(ids, features, path) if is_intact else None
 
 
-def _blocks(rows: np.ndarray) -> Iterator[bytes]:
-    size = max(1, BLOCK_BYTES // max(1, rows[:1].nbytes))
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size].tobytes()
+def _blocks(features: np.ndarray) -> Iterator[bytes]:
+    size = max(1, BLOCK_BYTES // max(1, features[:1].nbytes))
+    for start in range(0, len(features), size):
+        yield features[start : start + size].tobytes()

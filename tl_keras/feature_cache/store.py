@@ -1,8 +1,8 @@
-"""Rows of features that were computed once, by key and number: in memory within a budget, beyond it in memory-mapped files.
+"""Stores computed features by key and id: in memory within a budget, beyond it in memory-mapped files.
 
-A segment is some rows of one key, computed together. In a file it is `KEY/NAME.npy`, the rows, and `KEY/NAME.json`, its header, both
-written under a temporary name and renamed, the header last. Before a process uses a file it compares the checksum, which
-covers both; what does not agree is removed and computed again. No TensorFlow.
+A shard holds features of one key that were computed together. On disk it is `KEY/NAME.npy`, the features, and `KEY/NAME.json`, its
+header. Both are written under a temporary name and renamed, the header last. A process compares the checksum, which covers both,
+before it uses a file; a file that does not match is deleted and its features are computed again. No TensorFlow.
 """
 
 import gc
@@ -16,160 +16,166 @@ from pathlib import Path
 import numpy as np
 
 from tl_keras.errors import UserError
-from tl_keras.feature_cache.shards import Rows, RowType, Segment, checked, map_rows, write_rows
+from tl_keras.feature_cache.shards import Features, FeatureSpec, Shard, map_features, open_verified, write_features
 from tl_keras.feature_cache.split_point import DISK, Budget
 from tl_keras.utils.files import atomic_write, read_json, write_json
 
-Compute = Callable[[np.ndarray], Iterable[np.ndarray]]
+ComputeFn = Callable[[np.ndarray], Iterable[np.ndarray]]
 
 
 class Store:
-    """What is kept, over all runs of a process and, in files under `directory`, over all processes.
+    """Features of all runs of a process and, in files under `directory`, of all processes.
 
     Attributes:
-        discarded: files found damaged or stale so far, and removed.
+        num_corrupt: number of files found corrupt or stale so far, and deleted.
     """
 
     def __init__(self, directory: Path):
-        self.directory, self.discarded = directory, 0
-        self._segments: dict[str, list[Segment]] = {}  # in the order of use, the latest last
-        self._read: set[Path] = set()
-        self._in_use: set[str] = set()
+        self.directory, self.num_corrupt = directory, 0
+        self._shards: dict[str, list[Shard]] = {}  # in order of use, the most recently used key last
+        self._opened: set[Path] = set()
+        self._pinned: set[str] = set()
 
     @property
     def memory_bytes(self) -> int:
-        """What the rows in memory take."""
-        return sum(segment.rows.nbytes for segments in self._segments.values() for segment in segments if segment.path is None)
+        """Size of the features in memory."""
+        return sum(shard.features.nbytes for shards in self._shards.values() for shard in shards if shard.path is None)
 
-    def release(self) -> None:
-        """Let go of all rows: each may be dropped where another key needs its room."""
-        self._in_use.clear()
+    def unpin_all(self) -> None:
+        """Allow all features to be evicted when another key needs their memory."""
+        self._pinned.clear()
 
-    def hold(self, key: str, ids: np.ndarray, kind: RowType, place: str, limits: Budget, compute: Compute) -> tuple[Rows | None, int]:
-        """The rows `ids` of `key`, and how many of them had to be computed; None where there is no room beside what is in use.
+    def get_or_compute(
+        self, key: str, ids: np.ndarray, spec: FeatureSpec, storage: str, budget: Budget, compute: ComputeFn
+    ) -> tuple[Features | None, int]:
+        """Return the features `ids` of `key` and the number that had to be computed. The key is pinned.
 
         Args:
-            place: `memory` or `disk`, where new rows go.
-            compute: numbers, ascending -> their rows, in that order, in pieces (m, *shape).
+            storage: `memory` or `disk`, for new features.
+            compute: ids, ascending -> their features, in that order, in blocks (m, *shape).
+
+        Returns:
+            (features, number computed), or (None, 0) if the features do not fit beside those that are pinned.
         """
-        if limits.disk:
-            self._open_files(key, kind)
-        self._use(key)
+        if budget.disk:
+            self._open_files(key, spec)
+        self._pin(key)
         missing = self._missing(key, ids)
-        if len(missing) and place != DISK and not self._make_room(len(missing) * kind.num_bytes, limits.memory):
-            # What is held of this key for others takes the room.
+        if len(missing) and storage != DISK and not self._evict(len(missing) * spec.num_bytes, budget.memory):
+            # Other features of this key, computed for another split or run, may take the memory.
             self._drop(key)
             missing = self._missing(key, ids)
-            if not self._make_room(len(missing) * kind.num_bytes, limits.memory):
+            if not self._evict(len(missing) * spec.num_bytes, budget.memory):
                 return None, 0
         if len(missing):
-            write = self._to_disk if place == DISK else self._to_memory
-            segment = write(key, missing, kind, compute(missing), limits)
-            if segment is None:
+            write = self._to_disk if storage == DISK else self._to_memory
+            shard = write(key, missing, spec, compute(missing), budget)
+            if shard is None:
                 return None, 0
-            self._segments[key].append(segment)
-        return Rows(kind, tuple(self._segments[key])), len(missing)
+            self._shards[key].append(shard)
+        return Features(spec, tuple(self._shards[key])), len(missing)
 
-    def _use(self, key: str) -> None:
-        self._segments[key] = self._segments.pop(key, [])
-        self._in_use.add(key)
+    def _pin(self, key: str) -> None:
+        """Protect `key` from eviction, and make it the most recently used."""
+        self._shards[key] = self._shards.pop(key, [])
+        self._pinned.add(key)
 
     def _missing(self, key: str, ids: np.ndarray) -> np.ndarray:
-        held = [segment.ids for segment in self._segments[key]]
-        return np.setdiff1d(ids, np.concatenate(held)) if held else np.unique(ids)
+        stored = [shard.ids for shard in self._shards[key]]
+        return np.setdiff1d(ids, np.concatenate(stored)) if stored else np.unique(ids)
 
-    def _make_room(self, num_bytes: int, limit: int) -> bool:
-        """Drop rows in memory that are not in use, the longest unused first, until `num_bytes` more fit; whether they do."""
-        for key in [key for key in self._segments if key not in self._in_use]:
+    def _evict(self, num_bytes: int, limit: int) -> bool:
+        """Evict unpinned features, least recently used first, until `num_bytes` fit. Returns True if they do."""
+        for key in [key for key in self._shards if key not in self._pinned]:
             if self.memory_bytes + num_bytes <= limit:
                 break
             self._drop(key)
         return self.memory_bytes + num_bytes <= limit
 
     def _drop(self, key: str) -> None:
-        self._segments[key] = [segment for segment in self._segments[key] if segment.path]
-        gc.collect()  # the pipelines that read from the rows are cycles of references
+        self._shards[key] = [shard for shard in self._shards[key] if shard.path]
+        gc.collect()  # Pipelines that read the features are reference cycles.
 
-    def _to_memory(self, key: str, ids: np.ndarray, kind: RowType, pieces: Iterable[np.ndarray], limits: Budget) -> Segment:
-        rows = np.empty((len(ids), *kind.shape), kind.numpy_dtype)
+    def _to_memory(self, key: str, ids: np.ndarray, spec: FeatureSpec, blocks: Iterable[np.ndarray], budget: Budget) -> Shard:
+        features = np.empty((len(ids), *spec.shape), spec.numpy_dtype)
         start = 0
-        for piece in pieces:
-            rows[start : start + len(piece)] = piece
-            start += len(piece)
+        for block in blocks:
+            features[start : start + len(block)] = block
+            start += len(block)
         if start != len(ids):
-            raise ValueError(f"{start} rows were computed in place of {len(ids)}")
-        return Segment(ids, rows)
+            raise ValueError(f"{start} features were computed instead of {len(ids)}")
+        return Shard(ids, features)
 
-    def _to_disk(self, key: str, ids: np.ndarray, kind: RowType, pieces: Iterable[np.ndarray], limits: Budget) -> Segment | None:
-        if not self._make_room_on_disk(len(ids) * kind.num_bytes, limits.disk):
+    def _to_disk(self, key: str, ids: np.ndarray, spec: FeatureSpec, blocks: Iterable[np.ndarray], budget: Budget) -> Shard | None:
+        if not self._evict_from_disk(len(ids) * spec.num_bytes, budget.disk):
             return None
         path = self.directory / key / f"{uuid.uuid4().hex}.npy"
-        header = {"key": key, "dtype": kind.dtype, "shape": list(kind.shape), "ids": ids.tolist()}
+        header = {"key": key, "dtype": spec.dtype, "shape": list(spec.shape), "ids": ids.tolist()}
         try:
             with atomic_write(path) as temporary:
-                digest = write_rows(temporary, header, kind, pieces)
-            write_json(path.with_suffix(".json"), header | {"checksum": digest})
-        except UserError:  # the disk is full: a run can do without
+                checksum = write_features(temporary, header, spec, blocks)
+            write_json(path.with_suffix(".json"), header | {"checksum": checksum})
+        except UserError:  # The disk is full: the run continues without these features.
             path.unlink(missing_ok=True)
             return None
-        self._read.add(path)
-        return Segment(ids, map_rows(path, kind), path)
+        self._opened.add(path)
+        return Shard(ids, map_features(path, spec), path)
 
-    def _make_room_on_disk(self, num_bytes: int, limit: int) -> bool:
-        """Remove files of keys that are not in use, the longest unused first, until `num_bytes` more fit; whether they do."""
-        sizes = {path: sum(file.stat().st_size for file in _files(path)) for path in self._key_directories()}
-        room = min(limit - sum(sizes.values()), _free_bytes(self.directory))
-        for path in [path for path in sizes if path.name not in self._in_use]:
-            if num_bytes <= room:
+    def _evict_from_disk(self, num_bytes: int, limit: int) -> bool:
+        """Delete files of unpinned keys, least recently used first, until `num_bytes` fit. Returns True if they do."""
+        sizes = {path: sum(file.stat().st_size for file in _shard_files(path)) for path in self._key_directories()}
+        available = min(limit - sum(sizes.values()), _free_bytes(self.directory))
+        for path in [path for path in sizes if path.name not in self._pinned]:
+            if num_bytes <= available:
                 break
-            self._segments[path.name] = [segment for segment in self._segments.get(path.name, []) if segment.path is None]
-            for file in _files(path):
+            self._shards[path.name] = [shard for shard in self._shards.get(path.name, []) if shard.path is None]
+            for file in _shard_files(path):
                 file.unlink(missing_ok=True)
-            room += sizes[path]
-        return num_bytes <= room
+            available += sizes[path]
+        return num_bytes <= available
 
     def _key_directories(self) -> list[Path]:
-        """The directories of keys, the longest unused first."""
+        """Return the directories of all keys, least recently used first."""
         return sorted((path for path in self.directory.glob("?" * 64) if path.is_dir()), key=lambda path: path.stat().st_mtime)
 
-    def _open_files(self, key: str, kind: RowType) -> None:
-        """Take in the files of `key` that this process has not read yet."""
+    def _open_files(self, key: str, spec: FeatureSpec) -> None:
+        """Open the files of `key` that this process has not opened yet."""
         directory = self.directory / key
         if not directory.is_dir():
             return
         os.utime(directory)
-        for path in sorted(set(directory.glob("*.npy")) - self._read):
+        for path in sorted(set(directory.glob("*.npy")) - self._opened):
             header = read_json(path.with_suffix(".json"))
             if header is None and not path.with_suffix(".json").exists():
-                continue  # another process is about to write it
-            self._read.add(path)
-            segment = checked(path, header, key, kind)
-            if segment:
-                self._segments.setdefault(key, []).append(segment)
+                continue  # Another process is about to write the header.
+            self._opened.add(path)
+            shard = open_verified(path, header, key, spec)
+            if shard:
+                self._shards.setdefault(key, []).append(shard)
                 continue
-            self.discarded += 1
+            self.num_corrupt += 1
             for file in (path, path.with_suffix(".json")):
                 file.unlink(missing_ok=True)
 
 
 @lru_cache
-def store_at(directory: Path) -> Store:
-    """The store of this process with files under `directory`."""
+def shared_store(directory: Path) -> Store:
+    """Return the one store of this process with files under `directory`."""
     return Store(directory)
 
 
-def directory(name: str) -> Path:
-    """The directory that `--cache_dir=name` names; by default `tl_keras/features` in the user's cache directory."""
+def cache_directory(cache_dir: str) -> Path:
+    """Return the directory of the setting `cache_dir`; by default `tl_keras/features` in the user's cache directory."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "tl_keras" / "features"
-    return Path(name or default).expanduser().absolute()
+    return Path(cache_dir or default).expanduser().absolute()
 
 
-def _files(directory: Path) -> list[Path]:
-    """What the store has written there, whole or not."""
+def _shard_files(directory: Path) -> list[Path]:
+    """Return the files of the store in the directory of a key, partial ones included."""
     return [path for path in directory.iterdir() if path.suffix in (".npy", ".json")]
 
 
 def _free_bytes(directory: Path) -> int:
-    """Half of what is free on the disk that `directory` lies on, or will."""
+    """Return half of the free space on the disk of `directory`, which need not exist yet."""
     existing = next(path for path in (directory, *directory.absolute().parents) if path.exists())
     return shutil.disk_usage(existing).free // 2

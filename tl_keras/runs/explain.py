@@ -1,4 +1,4 @@
-"""What a run would train and what it would cost, said before anything runs: needs neither data nor weights, and takes seconds."""
+"""Describes what a run would train, and at what cost, before it starts. Needs neither data nor weights, and takes seconds."""
 
 import math
 from collections.abc import Mapping
@@ -9,93 +9,79 @@ from tl_keras import data
 from tl_keras.config import RunConfig
 from tl_keras.data import tfds
 from tl_keras.errors import DamagedError, MissingError
-from tl_keras.runs.setup import Plan, adapt, build, check_strategy, load_source, plan, start
+from tl_keras.runs.resolve import ResolvedRun, check_strategy, load_source, resolve
+from tl_keras.runs.setup import add_adapters, build_model, build_runtime
 from tl_keras.strategies import ALL_WEIGHTS, Phase
-from tl_keras.utils import tensorflow_import
+from tl_keras.utils.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
     from tl_keras.backbones.macs import StageCost
     from tl_keras.feature_cache.planner import NumImages, Planner
     from tl_keras.strategies.freezing import Stages
 
-ASSUMED_CLASSES, PER_IMAGES = 10, 1000  # where the data set is not at hand
-# Share of a matrix multiplication's speed that training reaches. On two CPU cores: AlexNet 0.9, ResNet18 0.7, in bfloat16 half of
-# that; MobileNet 0.2 to 0.3.
-EFFICIENCY, DEPTHWISE_EFFICIENCY = 0.5, 0.2
-# Passes over a stage in units of its forward pass: frozen before all that is trained; passing gradients on; computing its own as well.
-FORWARD, PASSED_ON, TRAINED = 1, 2, 3
-TIMES = (("hours", 3600), ("minutes", 60), ("seconds", 1))
+ASSUMED_CLASSES, ASSUMED_IMAGES = 10, 1000  # if the data set is not available
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What is known of a run before it starts.
+class RunEstimate:
+    """Sizes and costs of a run that has not started.
 
     Attributes:
-        num_images: of an epoch; PER_IMAGES where `data_note` says that it is not known.
-        planner: of the cache.
-        rate: multiply-adds a second that training is expected to do.
+        costs: stage -> cost of its forward pass for one image.
+        num_parameters: parameters of the model without adapters.
+        num_images: training images in an epoch; `ASSUMED_IMAGES` if unknown.
+        data_note: what is assumed about the data set, if it is not available.
+        planner: chooses the split of the feature cache.
     """
 
-    config: RunConfig
-    planned: Plan
+    resolved: ResolvedRun
     stages: "Stages"
     costs: "Mapping[str, StageCost]"
     num_parameters: int
     num_images: int
     data_note: str
     planner: "Planner"
-    rate: float
-    rate_note: str
 
 
 def explain(config: RunConfig) -> str:
-    """Each phase of the run that `config` names: what is trained, at which rate, how much it costs, what is cached.
+    """Return a description of each phase of a run: what is trained, at which learning rate, its cost, and what is cached.
 
     Raises:
-        ConfigError: the run is impossible, e.g. there is nothing of the kind to train; the message lists what there is.
+        ConfigError: The run is impossible, e.g. the model has no weights of the group to train; the message lists what it has.
     """
-    facts = _gather(config)
-    phases = facts.planned.phases
-    parts = [_head(facts), *(_phase(facts, number, phase) for number, phase in enumerate(phases, start=1))]
-    if len(phases) > 1:
-        parts.append(f"in all     {_duration(sum(_seconds(facts, phase) for phase in phases))}")
-    return "\n".join([*parts, *_notes(facts)])
+    import_tensorflow()
+    from tl_keras.training.runtime import preserve_global_state
+
+    with preserve_global_state():
+        estimate = _estimate(resolve(config))
+        phases = [_phase_lines(estimate, number, phase) for number, phase in enumerate(estimate.resolved.phases, start=1)]
+        return "\n".join([_summary(estimate), *phases, *_notes(estimate)])
 
 
-def _gather(config: RunConfig) -> Facts:
-    planned = plan(config)
-    check_strategy(config)
-    tensorflow_import.import_tensorflow()
+def _estimate(resolved: ResolvedRun) -> RunEstimate:
     from tl_keras import backbones
     from tl_keras.backbones import macs
     from tl_keras.feature_cache.planner import Planner
 
-    num_classes, num_epoch, num_images, data_note = _data_facts(config)
-    machine = start(config, planned)
-    plain = build(config, planned, num_classes)
-    model = adapt(plain, config)
-    measured = macs.measured_rate(machine.precision.removeprefix("mixed_"))
-    stages = backbones.stage_layers(model, planned.backbone.name)
-    efficiency = DEPTHWISE_EFFICIENCY if planned.backbone.depthwise else EFFICIENCY
-    matrices = f"a matrix multiplication in {machine.precision} on {machine.device}"
-    return Facts(
-        config,
-        planned,
-        stages,
-        macs.stage_costs(model, planned.backbone.name),
-        plain.count_params(),
-        num_epoch,
-        data_note,
-        Planner(config, model, stages, planned.phases, num_images),
-        measured * efficiency,
-        f"{_short(measured)} multiply-adds a second of {matrices}, times {efficiency:g}",
+    build_runtime(resolved)
+    check_strategy(resolved)
+    num_classes, num_epoch, num_images, data_note = _data_facts(resolved.config)
+    plain = build_model(resolved, num_classes)
+    model = add_adapters(plain, resolved)
+    stages = backbones.stage_layers(model, resolved.backbone.name)
+    return RunEstimate(
+        resolved=resolved,
+        stages=stages,
+        costs=macs.count_macs(model, resolved.backbone.name),
+        num_parameters=plain.count_params(),
+        num_images=num_epoch,
+        data_note=data_note,
+        planner=Planner(resolved.config, model, stages, resolved.phases, num_images),
     )
 
 
 def _data_facts(config: RunConfig) -> "tuple[int, int, NumImages, str]":
-    """Number of classes, of images in an epoch and in each split, and what is assumed where the data set is not at hand; nothing is
-    fetched."""
+    """Return the number of classes, of images in an epoch and in each split, and what is assumed. Nothing is downloaded."""
     from tl_keras.feature_cache.planner import NumImages
 
     try:
@@ -103,93 +89,68 @@ def _data_facts(config: RunConfig) -> "tuple[int, int, NumImages, str]":
             raise MissingError("not prepared")
         source = load_source(config.data)
     except (MissingError, DamagedError):
-        note = f"{config.data.dataset} is not at hand: {ASSUMED_CLASSES} classes assumed, and figures are for {PER_IMAGES:,} images"
-        return ASSUMED_CLASSES, PER_IMAGES, NumImages(PER_IMAGES, 0, 0), note
+        note = f"{config.data.dataset} is not available: {ASSUMED_CLASSES} classes and {ASSUMED_IMAGES:,} training images are assumed"
+        return ASSUMED_CLASSES, ASSUMED_IMAGES, NumImages(ASSUMED_IMAGES, 0, 0), note
     splits = data.make_splits(source, config.data, config.seed)
     return len(source.class_names), data.epoch_size(splits.train, config.data.sampling), NumImages.of(splits), ""
 
 
-def _head(facts: Facts) -> str:
-    config, cost = facts.config, sum(cost.multiply_adds for cost in facts.costs.values())
-    network = f"{config.model.backbone}, {facts.planned.image_size} px, {facts.num_parameters:,} parameters, {_short(cost)} multiply-adds"
-    images = facts.data_note or f"{facts.num_images:,} training images of {config.data.dataset}"
-    return f"model      {network}\ndata       {images}\nstrategy   {config.train.strategy}"
+def _summary(estimate: RunEstimate) -> str:
+    config, image_size = estimate.resolved.config, estimate.resolved.geometry.image_size
+    macs = sum(cost.macs for cost in estimate.costs.values())
+    model = f"{config.model.backbone}, {image_size} px, {estimate.num_parameters:,} parameters, {_si_number(macs)} MACs"
+    images = estimate.data_note or f"{estimate.num_images:,} training images of {config.data.dataset}"
+    return f"model      {model}\ndata       {images}\nstrategy   {config.train.strategy}"
 
 
-def _phase(facts: Facts, number: int, phase: Phase) -> str:
-    trained = _trained_parameters(facts, phase)
+def _phase_lines(estimate: RunEstimate, number: int, phase: Phase) -> str:
+    trained = _trained_parameters(estimate, phase)
     total = sum(trained.values())
-    share = f"{total:,} of {facts.num_parameters:,} parameters ({100 * total / facts.num_parameters:.2f} %)"
-    heading = f"phase {number} of {len(facts.planned.phases)}: {phase.name}, {_epochs(phase.epochs)}, trains {share}"
-    rows = [("stage", "trained", "rate", "parameters", "multiply-adds")]
-    rows += [_row(facts, phase, stage, count) for stage, count in trained.items()]
+    parameters = f"{total:,} of {estimate.num_parameters:,} parameters ({100 * total / estimate.num_parameters:.2f} %)"
+    epochs = f"{phase.epochs} epoch{'s' if phase.epochs > 1 else ''}"
+    heading = f"phase {number} of {len(estimate.resolved.phases)}: {phase.name}, {epochs}, trains {parameters}"
+    rows = [("stage", "trained", "learning rate", "parameters", "MACs")]
+    rows += [_stage_cells(estimate, phase, stage, count) for stage, count in trained.items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join(["", heading, *lines, f"  cache    {_cache(facts, phase)}", f"  time     {_duration(_seconds(facts, phase))}"])
+    return "\n".join(["", heading, *lines, f"  cache    {_cache_note(estimate, phase)}"])
 
 
-def _epochs(number: int) -> str:
-    return f"{number} epoch{'s' if number > 1 else ''}"
-
-
-def _trained_parameters(facts: Facts, phase: Phase) -> dict[str, int]:
-    """Stage -> number of its parameters that `phase` trains."""
+def _trained_parameters(estimate: RunEstimate, phase: Phase) -> dict[str, int]:
+    """Return stage -> number of its parameters that `phase` trains."""
     from tl_keras.strategies import freezing
 
     return {
         stage: sum(math.prod(variable.shape) for variable in freezing.trained_variables({stage: layers}, phase))
-        for stage, layers in facts.stages.items()
+        for stage, layers in estimate.stages.items()
     }
 
 
-def _row(facts: Facts, phase: Phase, stage: str, num_trained: int) -> tuple[str, ...]:
+def _stage_cells(estimate: RunEstimate, phase: Phase, stage: str, num_trained: int) -> tuple[str, ...]:
     from tl_keras.strategies import freezing
 
-    rate = facts.config.train.learning_rate * phase.rate_scale.get(stage, 1.0)
-    mode = "training" if freezing.is_live(stage, phase) else "inference"
-    kind = phase.trainable.get(stage, "")
-    trained = kind if kind == ALL_WEIGHTS else f"{kind}, rest in {mode} mode" if num_trained else f"nothing, in {mode} mode"
-    return stage, trained, f"{rate:.3g}" if num_trained else "-", f"{num_trained:,}", _short(facts.costs[stage].multiply_adds)
+    learning_rate = estimate.resolved.config.train.learning_rate * phase.lr_multipliers.get(stage, 1.0)
+    mode = "training" if freezing.runs_in_training_mode(stage, phase) else "inference"
+    group = phase.trainable.get(stage, "")
+    trained = group if group == ALL_WEIGHTS else f"{group}, rest in {mode} mode" if num_trained else f"nothing, in {mode} mode"
+    macs = _si_number(estimate.costs[stage].macs)
+    return stage, trained, f"{learning_rate:.3g}" if num_trained else "-", f"{num_trained:,}", macs
 
 
-def _cache(facts: Facts, phase: Phase) -> str:
-    from tl_keras.feature_cache.planner import described
+def _cache_note(estimate: RunEstimate, phase: Phase) -> str:
+    from tl_keras.feature_cache.planner import describe_split
 
-    choice, reason = facts.planner.choose(phase)
-    return described(choice) if choice else f"nothing is kept, {reason}"
-
-
-def _seconds(facts: Facts, phase: Phase) -> float:
-    """Forward and backward passes of the training images of all epochs of `phase`, at the expected rate; what is kept is computed once."""
-    from tl_keras.strategies import freezing
-
-    prefix, total = len(freezing.constant_stages(facts.stages, phase)), 0
-    for index, (stage, cost) in enumerate(facts.costs.items()):
-        passes = TRAINED if phase.trainable.get(stage) == ALL_WEIGHTS else PASSED_ON
-        total += cost.multiply_adds * (FORWARD if index < prefix else passes)
-    choice, _ = facts.planner.choose(phase)
-    saved = choice.cut.multiply_adds * (phase.epochs - min(phase.epochs, facts.planner.num_views)) if choice else 0
-    return (total * phase.epochs - saved) * facts.num_images / facts.rate
+    choice, reason = estimate.planner.choose(phase)
+    return describe_split(choice) if choice else f"not cached: {reason}"
 
 
-def _notes(facts: Facts) -> list[str]:
-    uncounted = sorted({name for cost in facts.costs.values() for name in cost.uncounted})
-    unit = f" for each {PER_IMAGES:,} training images" if facts.data_note else ""
-    return [
-        "",
-        f"Times are estimates{unit}, training alone, without reading images, validation and test: {facts.rate_note}.",
-        *([f"Counted as 0, as no formula is known: {', '.join(uncounted)}."] if uncounted else []),
-    ]
+def _notes(estimate: RunEstimate) -> list[str]:
+    uncounted = sorted({name for cost in estimate.costs.values() for name in cost.uncounted_layers})
+    return ["", f"Layers without a formula for MACs, counted as 0: {', '.join(uncounted)}."] if uncounted else []
 
 
-def _duration(seconds: float) -> str:
-    unit, length = next((row for row in TIMES if seconds >= 2 * row[1]), TIMES[-1])
-    digits = 0 if seconds >= 10 * length else 1
-    return f"about {seconds / length:.{digits}f} {unit}"
-
-
-def _short(number: float) -> str:
-    """A number with three digits and its decimal prefix, e.g. `1.81 G`."""
+def _si_number(number: float) -> str:
+    """Return a number with three digits and its SI prefix, e.g. `1.81 G`."""
     for prefix, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.3g} {prefix}"

@@ -1,7 +1,7 @@
-"""A trained model fit for reuse: uint8 RGB images of any size in, probabilities out, in a format that needs no tl_keras.
+"""Exports a trained model for reuse without tl_keras: uint8 RGB images of any size in, probabilities out.
 
-Every export is reloaded in a fresh process that cannot import tl_keras, and compared on test images with the model of the
-run behind the pipeline it was trained with, before it is called done.
+Every export is reloaded in a fresh process that cannot import tl_keras. Its probabilities on test images are compared with those
+of the trained model behind its input pipeline before the export is moved to its directory.
 """
 
 import json
@@ -20,10 +20,11 @@ import numpy as np
 from tl_keras import data
 from tl_keras.config import RunConfig
 from tl_keras.data import pipeline
+from tl_keras.data.geometry import Geometry
 from tl_keras.errors import ConfigError, UserError, unknown
 from tl_keras.results import run_directory
+from tl_keras.runs.resolve import load_source
 from tl_keras.runs.run import load_model
-from tl_keras.runs.setup import load_source
 from tl_keras.utils import files
 
 TOLERANCE = 1e-4  # in probability; float32 on the same device
@@ -31,7 +32,7 @@ NUM_IMAGES = 32
 
 
 class ExportError(UserError):
-    """An exported model does not compute what the trained one computes."""
+    """The outputs of an exported model differ from those of the trained one."""
 
 
 def _save_keras(model: keras.Model, directory: Path) -> Path:
@@ -46,8 +47,8 @@ def _save_saved_model(model: keras.Model, directory: Path) -> Path:
     return path
 
 
-# format -> (writer, statements that make `model`, a function from a uint8 batch to probabilities, in a process without tl_keras).
-# The loaded SavedModel keeps a name of its own: its functions do not outlive it.
+# format -> (writer, statements that define `model`, a function from a uint8 batch to probabilities, in a process without tl_keras).
+# The loaded SavedModel needs a name of its own, since its functions do not outlive it.
 FORMATS: Mapping[str, tuple[Callable[[keras.Model, Path], Path], str]] = MappingProxyType(
     {
         "keras": (_save_keras, "model = keras.models.load_model(path)"),
@@ -55,7 +56,7 @@ FORMATS: Mapping[str, tuple[Callable[[keras.Model, Path], Path], str]] = Mapping
     }
 )
 
-CHECK = """
+RELOAD_SCRIPT = """
 import sys
 sys.modules["tl_keras"] = None
 import numpy as np, keras, tensorflow as tf
@@ -68,27 +69,27 @@ np.save(output_path, np.stack(outputs))
 
 
 def export(model: keras.Model, *, image_size: int, crop_fraction: float) -> keras.Model:
-    """The serving model of a classifier.
+    """Return the serving model of a classifier.
 
     Args:
         model: float32 RGB (b, image_size, image_size, 3) in 0..255 -> logits (b, classes).
-        image_size: side of its input in pixels.
-        crop_fraction: share of the shorter side that the centre crop keeps.
+        image_size: side of its input, in pixels.
+        crop_fraction: fraction of the shorter side that the centre crop keeps.
 
     Returns:
         A model of stock Keras layers in float32: uint8 RGB (b, height, width, 3) of any size -> probabilities (b, classes).
     """
     inputs = keras.Input((None, None, 3), dtype="uint8", name="image")
     resized = inputs
-    for layer in pipeline.resize_layers(image_size, crop_fraction):
+    for layer in Geometry(image_size, crop_fraction).resize_layers():
         resized = layer(resized)
-    # Keras's preprocessing layers leave a training mode behind them that would switch dropout on in whatever follows.
+    # Without training=False, Keras's preprocessing layers would switch on dropout in the layers behind them.
     logits = _in_float32(model)(resized, training=False)
     return keras.Model(inputs, keras.layers.Softmax(dtype="float32", name="probabilities")(logits), name="classifier")
 
 
 def _in_float32(model: keras.Model) -> keras.Model:
-    """The same model computing in float32 whatever precision it was trained in; its variables are float32 already."""
+    """Return the model with float32 computation, whatever precision it was trained in; its variables are float32 already."""
     config = json.loads(json.dumps(model.get_config()).replace('"mixed_bfloat16"', '"float32"').replace('"mixed_float16"', '"float32"'))
     copy = keras.Model.from_config(config)
     copy.set_weights(model.get_weights())
@@ -100,14 +101,14 @@ def export_run(run_dir: Path, format: str, output: Path, *, data_dir: str = "") 
 
     Args:
         format: a key of `FORMATS`.
-        data_dir: where the run's data set lies, if not where TFDS keeps it.
+        data_dir: directory of the prepared TFDS data sets, if it is not TFDS's own.
 
     Returns:
-        `labels.json`: the model's file, class names, input and output, and how far it was from the trained model.
+        The content of `labels.json`: model file, class names, input, output, and the largest difference from the trained model.
 
     Raises:
-        ConfigError: the run is not finished, or `output` is not empty.
-        ExportError: the reloaded model differs from the trained one by more than 1e-4 in probability; nothing is left.
+        ConfigError: The run is not finished, or `output` is not empty.
+        ExportError: The reloaded model differs from the trained one by more than 1e-4 in probability. Nothing is written.
     """
     if format not in FORMATS:
         raise unknown("export format", format, FORMATS)
@@ -115,27 +116,30 @@ def export_run(run_dir: Path, format: str, output: Path, *, data_dir: str = "") 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError("expected a directory that is new or empty.", setting="output", value=output)
     model = load_model(run_dir)
-    settings = {"image_size": result["model"]["image_size"], "crop_fraction": result["model"]["crop_fraction"]}
+    geometry = Geometry(result["model"]["image_size"], result["model"]["crop_fraction"])
     examples = _test_examples(result, data_dir)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as temporary:
-        made = Path(temporary) / "made"
-        made.mkdir()
-        path = FORMATS[format][0](export(model, **settings), made)
-        difference = _difference(path, format, examples, _probabilities(_in_float32(model), examples, settings))
+        staging_dir = Path(temporary) / "export"
+        staging_dir.mkdir()
+        serving_model = export(model, image_size=geometry.image_size, crop_fraction=geometry.crop_fraction)
+        path = FORMATS[format][0](serving_model, staging_dir)
+        expected = _probabilities(_in_float32(model), examples, geometry)
+        difference = _max_difference_after_reload(path, format, examples, expected)
         if not difference <= TOLERANCE:
             raise ExportError(
                 f"The exported {format} model differs from the trained one by {difference:.2g} in probability on {len(examples)} test "
                 f"images; at most {TOLERANCE:g} was expected. Nothing was written to {output}. Try another `format`."
             )
         record = _labels(path, result, len(examples), difference)
-        files.write_json(made / "labels.json", record)
-        shutil.move(made, output) if not output.exists() else _fill(made, output)
+        files.write_json(staging_dir / "labels.json", record)
+        _move_contents(staging_dir, output)
     return record
 
 
-def _fill(made: Path, output: Path) -> None:
-    for path in made.iterdir():
+def _move_contents(staging_dir: Path, output: Path) -> None:
+    output.mkdir(exist_ok=True)
+    for path in staging_dir.iterdir():
         shutil.move(path, output / path.name)
 
 
@@ -147,22 +151,22 @@ def _test_examples(result: Mapping[str, Any], data_dir: str) -> data.Examples:
             f"The data set {source.name} is not the one of the run: its fingerprint differs. Point `data_dir` at the run's data."
         )
     test = data.make_splits(source, config.data, config.seed).test
-    return test.take(np.linspace(0, len(test) - 1, min(NUM_IMAGES, len(test))).astype(int))
+    return test.subset(np.linspace(0, len(test) - 1, min(NUM_IMAGES, len(test))).astype(int))
 
 
-def _probabilities(model: keras.Model, examples: data.Examples, settings: Mapping[str, Any]) -> np.ndarray:
-    """Probabilities float32 (n, classes) behind the pipeline that the run used."""
-    batches = pipeline.evaluation_batches(examples, batch_size=len(examples), **settings)
+def _probabilities(model: keras.Model, examples: data.Examples, geometry: Geometry) -> np.ndarray:
+    """Return probabilities float32 (n, classes) of images from the input pipeline of the run."""
+    batches = pipeline.evaluation_batches(examples, geometry, batch_size=len(examples))
     logits = np.concatenate([model(images, training=False).numpy() for images, _, _ in batches])
     return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
 
 
-def _difference(path: Path, format: str, examples: data.Examples, expected: np.ndarray) -> float:
-    """The largest difference in probability between `expected` and the export, loaded in a fresh process without tl_keras."""
+def _max_difference_after_reload(path: Path, format: str, examples: data.Examples, expected: np.ndarray) -> float:
+    """Return the largest difference between `expected` and the probabilities of the export in a fresh process without tl_keras."""
     with tempfile.TemporaryDirectory() as temporary:
         images, outputs = Path(temporary) / "images.npz", Path(temporary) / "outputs.npy"
         np.savez(images, **{f"{index:03d}": examples.image(index) for index in range(len(examples))})
-        command = [sys.executable, "-c", CHECK.format(load=FORMATS[format][1]), str(path), str(images), str(outputs)]
+        command = [sys.executable, "-c", RELOAD_SCRIPT.format(load=FORMATS[format][1]), str(path), str(images), str(outputs)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:
             raise ExportError(f"The exported {format} model cannot be loaded in a fresh process:\n{done.stderr.strip()[-2000:]}")

@@ -3,7 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ from tl_keras.results import run_directory
 from tl_keras.results.predictions import write_confident_errors, write_predictions
 from tl_keras.results.run_directory import RunDirectory
 from tl_keras.runs.resolve import ResolvedRun, load_source, resolve
-from tl_keras.runs.setup import RunSetup, build_runtime, build_setup
+from tl_keras.runs.setup import RunSetup, build_runtime, build_setup, make_trainer
 
 if TYPE_CHECKING:
     import keras
@@ -125,21 +125,15 @@ class TrainingOutcome:
 def _train(
     setup: RunSetup, cache: "FeatureCache", run_dir: RunDirectory, callbacks: "Sequence[keras.callbacks.Callback]", verbose: int
 ) -> TrainingOutcome:
-    from tl_keras.training.trainer import Trainer
-
-    trainer = Trainer(
-        setup.model,
-        setup.stages,
-        setup.phases,
-        setup.resolved.config.train,
-        setup.runtime,
+    trainer = make_trainer(setup)
+    progress = trainer.fit(
+        setup.batches,
         run_dir.checkpoint,
-        loss=setup.loss,
-        on_epoch=lambda progress: run_dir.write_history(progress.history),
+        callbacks,
         split_phase=cache.split_phase,
-        forward=setup.with_resize(setup.model),
+        on_epoch=lambda progress: run_dir.write_history(progress.history),
+        verbose=verbose,
     )
-    progress = trainer.fit(setup.batches, callbacks, verbose=verbose)
     return TrainingOutcome(progress, trainer.selected_epoch(), trainer.predict)
 
 
@@ -153,7 +147,7 @@ def _train_grid(
     run_dir.write_history(progress.history)
     if verbose:
         grid = progress.phases[0]["grid"]
-        best = ", ".join(f"{name} {grid['winner'][name]:g}" for name in grid["varied"])
+        best = ", ".join(f"{name} {grid['best_head'][name]:g}" for name in grid["varied"])
         accuracy = 100 * progress.best["accuracy"]
         print(f"grid      {grid['heads']} heads; best on validation: {best}, {accuracy:.2f} %. All: {run_dir.path / FILE}", flush=True)
     return TrainingOutcome(progress, selected_epoch)
@@ -179,7 +173,7 @@ def _model_record(setup: RunSetup, model: "keras.Model") -> dict[str, Any]:
         "crop_fraction": setup.geometry.crop_fraction,
         "normalization": setup.resolved.normalization,
         "weights": config.weights,
-        "loading_info": setup.loading_info,
+        "loading_info": asdict(setup.loading_info) if setup.loading_info else {},
     }
 
 
@@ -246,9 +240,7 @@ def evaluate_run(run_dir: Path, data_settings: dict[str, Any]) -> dict[str, Any]
         with runtime.scope():
             model = load_model(run_dir)
         test = data.make_splits(source, config.data, config.seed).test
-        batches = pipeline.evaluation_batches(
-            test, resolved.geometry, batch_size=config.train.batch_size, replicas=runtime.replicas
-        )
+        batches = pipeline.evaluation_batches(test, resolved.geometry, batch_size=config.train.batch_size, replicas=runtime.replicas)
         return evaluation.compute_metrics(*evaluation.predict_logits(evaluation.make_predict(model, runtime), runtime, batches))
 
 
@@ -262,5 +254,7 @@ def load_model(run_dir: Path) -> "keras.Model":
 
     path = run_dir / run_directory.MODEL
     if not path.exists():
-        raise ConfigError(f"{run_dir} has no {run_directory.MODEL}, since it ran with `save_model=false`. Run it again with `save_model=true`.")
+        raise ConfigError(
+            f"{run_dir} has no {run_directory.MODEL}, since it ran with `save_model=false`. Run it again with `save_model=true`."
+        )
     return keras.models.load_model(path, compile=False)

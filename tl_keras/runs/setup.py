@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tl_keras.strategies.freezing import Stages
     from tl_keras.training.losses import Loss
     from tl_keras.training.runtime import Runtime
-    from tl_keras.training.trainer import Batches
+    from tl_keras.training.trainer import Batches, Trainer
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class RunSetup:
         geometry: crop and resize, with the size of the source images if they have one size.
         runtime: the runtime in effect; the model's variables are created in its scope.
         model, stages: the classifier with its weights and adapters, and the layers of each stage.
-        loading_info: what was loaded from the weights file; empty for new weights.
+        loading_info: what was loaded from the weights file; None for new weights.
         order: order of the training examples in each epoch.
         batches: training and validation batches.
         test: batches of the test split.
@@ -44,7 +44,7 @@ class RunSetup:
     runtime: "Runtime"
     model: "keras.Model"
     stages: "Stages"
-    loading_info: dict[str, Any]
+    loading_info: weights.LoadingInfo | None
     order: TrainingOrder
     batches: "Batches"
     test: "tf.data.Dataset"
@@ -120,6 +120,21 @@ def build_setup(resolved: ResolvedRun) -> RunSetup:
     )
 
 
+def make_trainer(setup: RunSetup) -> "Trainer":
+    """Return the trainer of a run."""
+    from tl_keras.training.trainer import Trainer
+
+    return Trainer(
+        setup.model,
+        setup.stages,
+        setup.phases,
+        setup.resolved.config.train,
+        setup.runtime,
+        loss=setup.loss,
+        forward=setup.with_resize(setup.model),
+    )
+
+
 def build_runtime(resolved: ResolvedRun) -> "Runtime":
     """Set up the device strategy, the precision and the seeds. Call before TensorFlow's first operation.
 
@@ -129,9 +144,7 @@ def build_runtime(resolved: ResolvedRun) -> "Runtime":
     from tl_keras.training import runtime
 
     config = resolved.config
-    return runtime.make_runtime(
-        config.runtime, seed=config.seed, batch_size=config.train.batch_size, depthwise=resolved.backbone.depthwise
-    )
+    return runtime.make_runtime(config.runtime, seed=config.seed, batch_size=config.train.batch_size, depthwise=resolved.backbone.depthwise)
 
 
 def _common_size(source: data.DatasetSource) -> tuple[int, int] | None:
@@ -140,12 +153,12 @@ def _common_size(source: data.DatasetSource) -> tuple[int, int] | None:
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def _build_model(resolved: ResolvedRun, num_classes: int, runtime: "Runtime") -> tuple["keras.Model", dict[str, Any]]:
+def _build_model(resolved: ResolvedRun, num_classes: int, runtime: "Runtime") -> tuple["keras.Model", weights.LoadingInfo | None]:
     """Return the classifier with loaded weights and adapters, and what was loaded."""
     weights_path = locate_weights(resolved.config)
     with runtime.scope():
         model = build_model(resolved, num_classes)
-        loading_info = weights.load_weights(model, resolved.backbone.name, weights_path) if weights_path else {}
+        loading_info = weights.load_weights(model, resolved.backbone.name, weights_path) if weights_path else None
         return add_adapters(model, resolved), loading_info
 
 
@@ -169,4 +182,4 @@ def add_adapters(model: "keras.Model", resolved: ResolvedRun) -> "keras.Model":
     strategy = resolved.strategy
     if not isinstance(strategy, strategies.Lora):
         return model
-    return lora.insert_strategy(model, backbones.stage_layers(model, resolved.backbone.name), strategy, seed=resolved.config.seed)
+    return lora.add_lora_for_strategy(model, backbones.stage_layers(model, resolved.backbone.name), strategy, seed=resolved.config.seed)

@@ -1,0 +1,123 @@
+"""Resolves a configuration: every name looked up, every default filled in, before data, weights or a model are loaded."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tl_keras import backbones, data, strategies, weights
+from tl_keras.config import DataConfig, ModelConfig, RunConfig
+from tl_keras.data.geometry import Geometry
+from tl_keras.errors import MissingError
+from tl_keras.strategies import Phase, Strategy, grid
+from tl_keras.utils.tensorflow_import import import_tensorflow
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclass(frozen=True)
+class ResolvedRun:
+    """Settings of a run in effect.
+
+    Attributes:
+        distribution: device strategy, `none` or `mirrored`. It is decided before everything else, since tf.distribute must be
+            set up before TensorFlow's first operation; `build_setup` does so.
+        geometry: crop and resize of the data set and the backbone, without the size of the source images.
+        normalization: input normalization of the model, never `weights`.
+        strategy, phases: the fine-tuning strategy, and what it trains in which order.
+    """
+
+    config: RunConfig
+    distribution: str
+    backbone: backbones.Backbone
+    geometry: Geometry
+    normalization: str
+    strategy: Strategy
+    phases: tuple[Phase, ...]
+
+
+def resolve(config: RunConfig) -> ResolvedRun:
+    """Check every name and number of `config` against the tables. Fast; loads no TensorFlow, no data and no weights.
+
+    Raises:
+        ConfigError: A name is unknown or a combination is impossible; the message lists what is possible.
+    """
+    backbone = backbones.get_backbone(config.model.backbone)
+    image_size = backbones.resolve_image_size(
+        backbone, image_size=config.model.image_size, stem=config.model.stem, normalization=config.model.normalization
+    )
+    dataset = data.find_dataset(config.data)
+    data.get_augmentation(config.data.augmentation)
+    data.parse_keep(config.data.keep)
+    if config.train.grid:
+        grid.parse(config.train.grid, config)
+    strategies.check_weight_groups(backbone, config.train)
+    return ResolvedRun(
+        config=config,
+        distribution=config.runtime.distribution,
+        backbone=backbone,
+        geometry=Geometry(image_size, config.data.crop_fraction or dataset.crop_fraction),
+        normalization=_normalization(config.model, backbone),
+        strategy=strategies.parse(config.train.strategy),
+        phases=strategies.build_phases([name for name, _ in backbone.stages], config.train),
+    )
+
+
+def _normalization(config: ModelConfig, backbone: backbones.Backbone) -> str:
+    """Return the normalization in effect; weights variants of one backbone may need different ones."""
+    return weights.normalization_of(backbone.name, config.weights) if config.normalization == "weights" else config.normalization
+
+
+def check_available(resolved: ResolvedRun) -> None:
+    """Check that the strategy fits the model, and that data and weights are available, before any run starts.
+
+    Raises:
+        ConfigError: LoRA names layers that the model does not have, or the data cannot be split as asked.
+        MissingError, DamagedError: The message lists everything that is missing or damaged, and how to get it.
+    """
+    check_strategy(resolved)
+    config, missing = resolved.config, []
+    for check in (lambda: locate_weights(config), lambda: data.make_splits(load_source(config.data), config.data, config.seed)):
+        try:
+            check()
+        except MissingError as error:
+            missing.append(str(error))
+    if missing:
+        raise MissingError("\n".join(missing))
+
+
+def check_strategy(resolved: ResolvedRun) -> None:
+    """Raise ConfigError if the model does not have the layers that LoRA adapts.
+
+    A model is built to find out, which takes seconds. `resolve` has checked all other strategies.
+    """
+    if not isinstance(resolved.strategy, strategies.Lora):
+        return
+    import_tensorflow()
+    from tl_keras.strategies import lora
+
+    stages = backbones.stage_layers(_template(resolved.config.model), resolved.backbone.name)
+    lora.match_layers(stages, resolved.strategy.targets)
+
+
+@lru_cache(maxsize=1)
+def _template(config: ModelConfig) -> "keras.Model":
+    """Return a model with the layers that `config` asks for; the rows of an experiment share it."""
+    return backbones.build_classifier(config.backbone, 2, image_size=config.image_size, stem=config.stem)
+
+
+def locate_weights(config: RunConfig) -> Path | None:
+    """Return the verified weights file of `config`, or None for new weights."""
+    return weights.find_weights_file(config.model.backbone, config.model.weights, config.model.weights_dir)
+
+
+def load_source(config: DataConfig) -> data.DatasetSource:
+    """Return the data set of `config`; the runs of an experiment read it once."""
+    import_tensorflow()
+    return _load_source(config.dataset, config.data_dir, config.label, config.on_corrupt)
+
+
+@lru_cache(maxsize=1)
+def _load_source(dataset: str, data_dir: str, label: str, on_corrupt: str) -> data.DatasetSource:
+    return data.load_source(DataConfig(dataset=dataset, data_dir=data_dir, label=label, on_corrupt=on_corrupt))
