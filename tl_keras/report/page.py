@@ -10,6 +10,7 @@ from tl_keras.report.experiment_results import ExperimentResults, Run
 from tl_keras.report.sections import best_row_blocks, comparison_blocks
 from tl_keras.report.tables import COLUMNS, FURTHER_COLUMNS, make_table, results_csv, table_caption
 from tl_keras.report.text import EMPTY_CELL, device_name, format_duration, join_unique, row_label, to_one_line
+from tl_keras.results.metrics import NUM_BINS
 from tl_keras.utils.files import write_text
 
 PAGE, WEB_PAGE, RUNS_TABLE = "report.md", "report.html", "results.csv"
@@ -89,7 +90,7 @@ def _how_to_read(results: ExperimentResults) -> list[str]:
         "A validation split, if there is one, is held out of the training split. No choice during training depends on the test split.",
         "Published values are those of the source report. It gives neither seeds nor intervals.",
         "Balanced accuracy: mean recall over the classes.",
-        "Calibration error: expected calibration error with 15 bins of confidence (Guo et al. 2017).",
+        f"Calibration error: expected calibration error with {NUM_BINS} bins of confidence (Guo et al. 2017).",
         "Times depend on the hardware, which differs from the source report's. Therefore no difference is given.",
     ]
     if results.caveat:
