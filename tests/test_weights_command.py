@@ -167,6 +167,11 @@ SAVE = {
 }
 
 
+def test_every_format_is_inspected():
+    """The formats of torch are tested in test_torch_file.py."""
+    assert set(SAVE) | {".pth", ".pt"} == set(FORMATS)
+
+
 def test_inspect_reads_a_stream_by_torch(capsys):
     """The file has the older container, a stream of pickles, as torchvision's VGG16 does."""
     assert run("inspect", ROOT / "tests" / "fixtures" / "stream.pth") == 0

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import h5py
 import ml_dtypes
@@ -64,7 +64,7 @@ def list_tensors(path: Path) -> list[TensorInfo]:
         DamagedError: The file is truncated, corrupt, or not of the format of its suffix.
     """
     with _errors_named(path):
-        tensors = []
+        tensors: list[TensorInfo] = []
         for tensor in _format_of(path).list_tensors(path):
             if len(tensors) == MAX_TENSORS:
                 raise ValueError(f"it holds more than {MAX_TENSORS:,} tensors")
@@ -221,7 +221,7 @@ def _weights_datasets(store: h5py.File, model: "keras.Model") -> dict[str, h5py.
     return datasets
 
 
-def _list_hdf5(file: Path | BinaryIO) -> Iterator[TensorInfo]:
+def _list_hdf5(file: Path | IO[bytes]) -> Iterator[TensorInfo]:
     with h5py.File(file) as store:
         for path, dataset in _datasets(store).items():
             layer = dataset.parent.attrs.get("name")  # Keras 3 sets it on the group of a layer's variables

@@ -81,7 +81,7 @@ def _current_name(name: str) -> str:
 
 def _pop_ignored(tensors: dict[str, np.ndarray], name_map: NameMap) -> dict[str, str]:
     """Remove the tensors that the map ignores; return pattern -> their number and the reason."""
-    unexpected = {}
+    unexpected: dict[str, str] = {}
     for patterns, reason in name_map.ignored:
         matching = {pattern: fnmatch.filter(tensors, pattern) for pattern in patterns}
         if matching[patterns[0]]:

@@ -70,11 +70,11 @@ def transfer(entry: WeightsFile, file: BinaryIO, policy: RetryPolicy, progress: 
                 validator = _validator(response)
                 return _append(response, file, entry, policy.timeout, progress)
         except CONNECTION_ERRORS as error:
-            last = error
             _prepare_retry(error, file)
+            if attempt + 1 == policy.attempts:
+                raise
         finally:
             file.flush()
-    raise last
 
 
 def _prepare_retry(error: Exception, file: BinaryIO) -> None:

@@ -84,14 +84,14 @@ def _damaged(path: Path, reason: object) -> DamagedError:
 
 def _tensors(path: Path, contents: Contents) -> dict[str, StridedTensor]:
     """Return the tensors of the state dict, those of Parameters included."""
-    tensors = {name: _tensor_of(value) for name, value in _state_dict(contents.root).items()}
-    tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    candidates = ((name, _tensor_of(value)) for name, value in _state_dict(contents.root).items())
+    tensors = {name: tensor for name, tensor in candidates if tensor is not None}
     if not tensors or not all(isinstance(name, str) for name in tensors):
         raise _damaged(path, f"it holds no dict of tensors by name, at its root or under {', '.join(WRAPPERS)}")
     return tensors
 
 
-def _state_dict(root: Any) -> dict:
+def _state_dict(root: Any) -> dict[Any, Any]:
     if not isinstance(root, dict):
         return {}
     return next((root[name] for name in WRAPPERS if isinstance(root.get(name), dict)), root)
@@ -102,7 +102,7 @@ def _tensor_of(value: Any) -> StridedTensor | None:
     return tensor if isinstance(tensor, StridedTensor) else None
 
 
-def _other_names(root: dict, tensors: dict[str, StridedTensor]) -> tuple[str, ...]:
+def _other_names(root: dict[Any, Any], tensors: dict[str, StridedTensor]) -> tuple[str, ...]:
     state_dict = _state_dict(root)
     beside = [] if state_dict is root else [name for name in root if root[name] is not state_dict]
     return tuple(str(name) for name in (*beside, *(name for name in state_dict if name not in tensors)))

@@ -61,8 +61,8 @@ def read_container(path: Path, data: memoryview) -> Contents:
 class _BoundedFile(io.FileIO):
     """A file that refuses reads larger than the limit for a central directory."""
 
-    def read(self, size: int = -1) -> bytes:
-        if size > MAX_DIRECTORY_BYTES:
+    def read(self, size: int | None = -1) -> bytes:
+        if size is not None and size > MAX_DIRECTORY_BYTES:
             raise InvalidTorchFile(f"its list of entries claims {size:,} bytes, and {MAX_DIRECTORY_BYTES:,} is the limit")
         return super().read(size)
 

@@ -158,7 +158,7 @@ def storage_dtype(storage_class: Any) -> str:
     return STORAGE_CLASSES[storage_class]
 
 
-def set_items(target: dict, pairs: Iterable[tuple[Any, Any]]) -> dict:
+def set_items(target: dict[Any, Any], pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
     """Set items of a dict, each key once. Keys must be texts or small integers: others can be made to hash slowly or to collide."""
     for key, value in pairs:
         if not isinstance(key, str) and not (isinstance(key, int) and abs(key) < MAX_KEY):
@@ -169,7 +169,7 @@ def set_items(target: dict, pairs: Iterable[tuple[Any, Any]]) -> dict:
     return target
 
 
-def _ordered_dict(items: Any = (), *_: Any) -> dict:
+def _ordered_dict(items: Any = (), *_: Any) -> dict[Any, Any]:
     if not isinstance(items, list | tuple) or not all(isinstance(item, list | tuple) and len(item) == 2 for item in items):
         raise InvalidTorchFile("an OrderedDict is not made of pairs")
     return set_items({}, items)

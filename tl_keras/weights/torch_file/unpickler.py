@@ -7,7 +7,7 @@ Source: Python's `pickletools`, which decodes the opcodes.
 import pickletools
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import IO, Any, cast
 
 from tl_keras.weights.torch_file.tensors import (
     ALLOWED,
@@ -91,7 +91,7 @@ class Unpickler:
         self._marked: list[list[Any]] = []
         self._memo: dict[int, Any] = {}
         try:
-            for opcode, argument, _ in pickletools.genops(reader):
+            for opcode, argument, _ in pickletools.genops(cast(IO[bytes], reader)):
                 self._count_steps(1 + (len(argument) // BYTES_PER_STEP if isinstance(argument, str) else 0))
                 if opcode.name not in OPCODE_HANDLERS:
                     raise InvalidTorchFile(f"its pickle has the opcode {opcode.name}, which torch does not write")
