@@ -9,7 +9,12 @@ from absl import flags
 from tl_keras.config import SETTINGS
 from tl_keras.errors import ConfigError, unknown
 
-FLAG_TYPES = {str: flags.DEFINE_string, int: flags.DEFINE_integer, float: flags.DEFINE_float, bool: flags.DEFINE_boolean}
+FLAG_TYPES: Mapping[type, Callable[..., Any]] = {
+    str: flags.DEFINE_string,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    bool: flags.DEFINE_boolean,
+}
 
 
 def as_flags(message: str) -> str:
@@ -69,7 +74,7 @@ class CommandFlags:
         if choices := setting.metadata["choices"]:
             flags.DEFINE_enum(name, default, choices, setting.metadata["help"], flag_values=self._values)
         else:
-            FLAG_TYPES[setting.type](name, default, setting.metadata["help"], flag_values=self._values)
+            FLAG_TYPES[type(setting.default)](name, default, setting.metadata["help"], flag_values=self._values)
 
     def parse(self, arguments: Sequence[str]) -> dict[str, Any] | None:
         """Return the flags given in `arguments`, without defaults. Print the help and return None if they ask for it.

@@ -88,7 +88,8 @@ def with_resize(resize: ResizeFn | None, model: Callable[..., Any]) -> Callable[
 @lru_cache(maxsize=8)
 def _resize_fn(geometry: Geometry, size: tuple[int | None, int | None]) -> ResizeFn:
     """Return a function that applies the layers to images of `size`. It is built once, not once per epoch."""
-    enlarges = None not in size and geometry._enlarges(size)
+    height, width = size
+    enlarges = height is not None and width is not None and geometry._enlarges((height, width))
     layers = geometry.resize_layers(antialias=not enlarges)
 
     def resize(images: "tf.Tensor") -> "tf.Tensor":

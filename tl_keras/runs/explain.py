@@ -109,7 +109,7 @@ def _phase_lines(estimate: RunEstimate, number: int, phase: Phase) -> str:
     parameters = f"{total:,} of {estimate.num_parameters:,} parameters ({100 * total / estimate.num_parameters:.2f} %)"
     epochs = f"{phase.epochs} epoch{'s' if phase.epochs > 1 else ''}"
     heading = f"phase {number} of {len(estimate.resolved.phases)}: {phase.name}, {epochs}, trains {parameters}"
-    rows = [("stage", "trained", "learning rate", "parameters", "MACs")]
+    rows: list[tuple[str, ...]] = [("stage", "trained", "learning rate", "parameters", "MACs")]
     rows += [_stage_cells(estimate, phase, stage, count) for stage, count in trained.items()]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]

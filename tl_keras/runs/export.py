@@ -165,7 +165,7 @@ def _max_difference_after_reload(path: Path, format: str, examples: data.Example
     """Return the largest difference between `expected` and the probabilities of the export in a fresh process without tl_keras."""
     with tempfile.TemporaryDirectory() as temporary:
         images, outputs = Path(temporary) / "images.npz", Path(temporary) / "outputs.npy"
-        np.savez(images, **{f"{index:03d}": examples.image(index) for index in range(len(examples))})
+        files.write_npz(images, {f"{index:03d}": examples.image(index) for index in range(len(examples))})
         command = [sys.executable, "-c", RELOAD_SCRIPT.format(load=FORMATS[format][1]), str(path), str(images), str(outputs)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
@@ -35,7 +35,7 @@ def search(setup: RunSetup, cache: FeatureCache, directory: Path) -> tuple[Progr
     heads = parse(config.train.grid, config)
     before = freezing.weight_hashes(setup.stages)
     train, cache_record = _head_inputs(cache, setup.splits.train)
-    validation, _ = _head_inputs(cache, setup.splits.validation)
+    validation, _ = _head_inputs(cache, cast(Examples, setup.splits.validation))  # `parse` refuses a grid without validation
     result = train_heads(
         train,
         validation,

@@ -65,7 +65,7 @@ def range_test(step: Callable[[float, Any], float], batches: Iterable[Any]) -> L
         TrainingError: The loss was not finite within the first two steps.
     """
     steps: list[tuple[float, float, float]] = []
-    average, lowest = 0.0, math.inf
+    average, lowest, loss, learning_rate = 0.0, math.inf, math.nan, math.nan
     for number, (learning_rate, batch) in enumerate(zip(learning_rates(), batches, strict=False), start=1):
         loss = step(learning_rate, batch)
         average = SMOOTHING * average + (1 - SMOOTHING) * loss
