@@ -1,4 +1,4 @@
-"""What a run's test split comes to, and the images it was surest of and wrong about."""
+"""Evaluation of the test split, and its most confident errors."""
 
 import json
 

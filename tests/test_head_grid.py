@@ -196,7 +196,7 @@ def test_the_grammar():
         ("l2=0.1:inf:3", "low:high:count"),
         ("l2=nan", "finite"),
         ("learning_rate=0:1:3", "above 0"),
-        ("label_smoothing=1", "share in"),
+        ("label_smoothing=1", "fraction in"),
         ("seed=0:4:5", "seed=0|1|2"),
         ("seed=-1", "2^31"),
         ("learning_rate=1e-5:1:100,l2=0:1:6", "at most 512 heads, not 600"),

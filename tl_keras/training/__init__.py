@@ -1,1 +1,1 @@
-"""The training loop and what it is made of: steps, optimizers, schedules, losses, checkpoints and evaluation."""
+"""The training loop and its parts: steps, optimizers, schedules, losses, checkpoints and evaluation."""

@@ -12,7 +12,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from tl_keras.backbones import HEAD
 from tl_keras.config import TrainConfig
+from tl_keras.strategies import Phase, freezing
+from tl_keras.training.optimizers import has_weight_decay
 
 LEARNED_LOSS_FRACTION = 0.8  # a training loss below this fraction of log(classes) shows that the model learns
 GUESSING_LOSS_FACTOR = 1.2  # a validation loss above this multiple of log(classes) is worse than guessing
@@ -46,9 +49,12 @@ class CollapseDetector(keras.callbacks.Callback):
         """Continue an interrupted run that had saved `state` and trained the epochs of `history`."""
         self.state, self._history = dict(state), list(history)
 
-    def begin_phase(self, kernels: Sequence[keras.Variable]) -> None:
-        """Start a phase that trains the pre-trained `kernels`. Skip the call if its first epoch is over already."""
-        self._kernels, self._initial_values = kernels, _values(kernels)
+    def begin_phase(self, stages: freezing.Stages, phase: Phase) -> None:
+        """Start `phase`, of whose kernels all but those of the new head are pre-trained. Skip the call once its first epoch is over."""
+        head = {variable.path for layer in stages[HEAD] for variable in layer.weights}
+        trained = freezing.trained_variables(stages, phase)
+        self._kernels = [variable for variable in trained if has_weight_decay(variable) and variable.path not in head]
+        self._initial_values = _values(self._kernels)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
         self._history.append(logs or {})

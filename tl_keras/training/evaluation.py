@@ -1,4 +1,4 @@
-"""Scoring: logits of every example exactly once, what they say, and where the model was surest and wrong."""
+"""Evaluates a model: logits of every example exactly once, metrics, and the most confident errors."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -13,8 +13,7 @@ from tl_keras.training.runtime import Runtime
 
 
 def make_predict(model: Callable[..., Any], runtime: Runtime) -> Callable[[Any], Any]:
-    """A compiled function from a (distributed) batch of images to the float32 logits of `model(images, training=False)`, on every
-    replica."""
+    """Return a compiled function: a (distributed) batch of images -> float32 logits of `model(images, training=False)` per replica."""
 
     @tf.function(jit_compile=runtime.xla or None, reduce_retracing=True, autograph=False)
     def forward(images: Any) -> Any:
@@ -28,12 +27,14 @@ def make_predict(model: Callable[..., Any], runtime: Runtime) -> Callable[[Any],
 
 
 def predict_logits(predict: Callable[[Any], Any], runtime: Runtime, batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Logits float32 (n, classes) and labels int (n,) of all examples in `batches`, without the padding.
+    """Return logits float32 (n, classes) and labels int (n,) of all examples in `batches`, without the padding.
 
     Args:
-        batches: elements (images, labels, weights); an example of weight 0 is padding for the replicas and is left out.
+        batches: elements (images, labels, weights). An example of weight 0 is padding for the replicas.
     """
-    logits, labels, weights = [], [], []
+    logits: list[np.ndarray] = []
+    labels: list[np.ndarray] = []
+    weights: list[np.ndarray] = []
     for images, batch_labels, batch_weights in runtime.strategy.experimental_distribute_dataset(batches):
         logits += _local_results(runtime, predict(images))
         labels += _local_results(runtime, batch_labels)
@@ -47,7 +48,7 @@ def _local_results(runtime: Runtime, value: Any) -> Iterable[np.ndarray]:
 
 
 def compute_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """What `result.json` holds of a test split, as `results.TEST_KEYS` lists it. The confusion matrix is left to `predictions.npz`.
+    """Return the metrics of a split in `result.json`; `results.run_directory.TEST_KEYS` lists them.
 
     Args:
         logits: float (n, classes).
@@ -69,24 +70,24 @@ def compute_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
 
 
 def most_confident_errors(
-    logits: np.ndarray, labels: np.ndarray, batches_at: Callable[[np.ndarray], tf.data.Dataset], num: int = MAX_ERRORS
+    logits: np.ndarray, labels: np.ndarray, batches_at: Callable[[np.ndarray], tf.data.Dataset], max_errors: int = MAX_ERRORS
 ) -> ConfidentErrors:
-    """The `num` wrong answers of highest confidence, the surest first; fewer where there are fewer.
+    """Return the `max_errors` wrong predictions of highest confidence, in descending order, or all if there are fewer.
 
     Args:
-        logits, labels: of all test examples, (n, classes) and (n,).
-        batches_at: positions (k,) in the test split -> evaluation batches of these examples, as the model saw them.
+        logits, labels: of all test examples, float (n, classes) and int (n,).
+        batches_at: indices (k,) in the test split -> evaluation batches of these examples, as the model saw them.
     """
     predicted = logits.argmax(axis=1)
     confidences = np.exp(log_softmax(logits).max(axis=1))
     wrong = np.flatnonzero(predicted != labels)
-    positions = wrong[np.argsort(-confidences[wrong], kind="stable")[:num]]
-    images = _thumbnails(batches_at(positions)) if len(positions) else np.zeros((0, 1, 1, 3), np.uint8)
-    return ConfidentErrors(images, labels[positions], predicted[positions], confidences[positions].astype(np.float32), positions)
+    indices = wrong[np.argsort(-confidences[wrong], kind="stable")[:max_errors]]
+    images = _thumbnails(batches_at(indices)) if len(indices) else np.zeros((0, 1, 1, 3), np.uint8)
+    return ConfidentErrors(images, labels[indices], predicted[indices], confidences[indices].astype(np.float32), indices)
 
 
 def _thumbnails(batches: tf.data.Dataset) -> np.ndarray:
-    """The images of evaluation batches without their padding, uint8, at most `MAX_THUMBNAIL` pixels high and wide."""
+    """Return the images of evaluation batches without padding, uint8, at most `MAX_THUMBNAIL` pixels high and wide."""
     images = np.concatenate([batch.numpy()[weights.numpy() > 0] for batch, _, weights in batches])
     if max(images.shape[1:3]) > MAX_THUMBNAIL:
         images = tf.image.resize(images, (MAX_THUMBNAIL, MAX_THUMBNAIL), method="area", preserve_aspect_ratio=True).numpy()

@@ -1,11 +1,11 @@
-"""Training losses: cross-entropy from logits and targets that may be mixtures, smoothed, weighted by class, or focal.
+"""Training losses: cross-entropy of logits and class probabilities, optionally smoothed, weighted by class, or focal.
 
-All are one formula, per example and in float32 whatever the model computes in:
+All follow one formula, per example and in float32 for every precision of the model:
 
     loss = - sum over classes of  w_c  t_c  (1 - p_c)^gamma  log p_c,      t = (1 - s) target + s / classes
 
-with s of label smoothing (Szegedy et al. 2016), gamma of the focal loss (Lin et al. 2017; 0 for cross-entropy) and class
-weights w. It is torch.nn.CrossEntropyLoss on probabilities as targets, which also puts the weights on the smoothed targets.
+Here s is the label smoothing (Szegedy et al. 2016), gamma the exponent of the focal loss (Lin et al. 2017; 0 for cross-entropy)
+and w the class weights. With gamma 0 it is torch.nn.CrossEntropyLoss for probabilities, which also weights smoothed targets.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,20 +17,20 @@ from keras import ops
 from tl_keras.config import TrainConfig
 
 Loss = Callable[[Any, Any], Any]
-SMALLEST = 1e-7  # below it 1 - p counts as this, whose powers below 1 have a gradient; float32 is no finer near 1
+EPSILON = 1e-7  # lower bound of 1 - p, as its powers below 1 have no finite gradient at 0; float32 resolves no less near 1
 
 
 def build_loss(config: TrainConfig, class_counts: Mapping[int, int], num_classes: int) -> Loss:
-    """The loss that `config` names.
+    """Return the loss that `config` names.
 
     Args:
-        class_counts: label -> training examples, of the labels that occur.
-        num_classes: width of targets and logits.
+        class_counts: label -> number of training examples, for the labels that occur.
+        num_classes: size of the last axis of targets and logits.
 
     Returns:
-        A function (targets (b, classes), logits (b, classes)) -> loss of each example, float32 (b,). An objective divides their
-        sum by the number of examples. So does PyTorch's mean over targets that are probabilities; over targets that are labels
-        it divides by the sum of the batch's weights instead, and a batch counts as much whatever classes it has.
+        A function (targets (b, classes), logits (b, classes)) -> loss of each example, float32 (b,). The trainer divides their sum
+        by the number of examples, as PyTorch does for targets that are probabilities. For targets that are labels, PyTorch
+        divides by the sum of the class weights of the batch.
     """
     gamma = config.focal_gamma if config.loss == "focal" else 0.0
     smoothing = config.label_smoothing
@@ -41,7 +41,7 @@ def build_loss(config: TrainConfig, class_counts: Mapping[int, int], num_classes
         log_p = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
         terms = targets * log_p
         if gamma:
-            terms = terms * ops.power(ops.maximum(-ops.expm1(log_p), SMALLEST), gamma)
+            terms = terms * ops.power(ops.maximum(-ops.expm1(log_p), EPSILON), gamma)
         if weights is not None:
             terms = terms * weights
         return -ops.sum(terms, axis=-1)
@@ -50,9 +50,10 @@ def build_loss(config: TrainConfig, class_counts: Mapping[int, int], num_classes
 
 
 def balanced_weights(class_counts: Mapping[int, int], num_classes: int) -> np.ndarray:
-    """Weights float32 (classes,) under which each class that occurs has the same total weight, and examples weigh 1 on average.
+    """Return class weights, float32 (classes,), that give every class the same total weight and examples a mean weight of 1.
 
-    The weight of class c is n / (classes that occur x n_c). A class without examples has 1; only label smoothing meets it.
+    The weight of class c is n / (k n_c) with k the number of classes that occur. A class without examples has weight 1, which
+    only label smoothing uses.
     """
     weights = np.ones(num_classes, np.float32)
     num_examples = sum(class_counts.values())

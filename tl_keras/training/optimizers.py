@@ -1,9 +1,9 @@
-"""Optimizers with PyTorch's arithmetic, a rate scale per variable, decay where it is wanted, and clipping of the whole gradient.
+"""Optimizers with PyTorch's arithmetic, a learning-rate multiplier per variable, and clipping of the whole gradient.
 
-Keras's own differ from the reports' in ways that move figures: its SGD keeps the learning rate inside the momentum buffer,
-its Adam adds epsilon before the bias correction, counts one step for all variables, and its `weight_decay` is always
-decoupled. Here `l2` is added to the gradient (torch.optim.SGD's and Adam's weight_decay) and `weight_decay` is decoupled
-(AdamW's), and an optimizer is built once on every variable that any phase trains, so moments survive an unfreeze.
+Keras's own optimizers change results: SGD keeps the learning rate inside the momentum buffer, Adam adds epsilon before the bias
+correction and counts one step for all variables, and `weight_decay` is always decoupled. Here `l2` is added to the gradient, as
+the weight_decay of torch.optim.SGD and Adam, and `weight_decay` is decoupled, as in AdamW. An optimizer is built once on the
+variables of all phases, so its moments survive an unfreeze.
 """
 
 import math
@@ -15,17 +15,21 @@ from keras import ops
 
 from tl_keras.config import TrainConfig
 
-# Biases, the weights of norms, and ViT's class token and position embedding: what timm and DeiT leave without decay.
+# Biases, normalization parameters, and ViT's class token and position embedding: timm and DeiT do not decay these.
 NO_WEIGHT_DECAY = frozenset({"bias", "beta", "gamma", "class_token", "pos_embedding"})
 CLIP_EPSILON = 1e-6  # of torch.nn.utils.clip_grad_norm_
 
 
 class _TorchOptimizer(keras.optimizers.Optimizer):
-    """What SGD and Adam share: clipping, decay, L2 and the rate of each variable; subclasses give the compute_update of the step.
+    """Base class of SGD and Adam: clipping, decay, L2 and the learning rate of each variable. Subclasses compute the update.
 
     Args:
-        decay_biases: whether `l2` and `decoupled_decay` act on the variables of `NO_WEIGHT_DECAY` too.
+        weight_decay: decoupled decay. Keras's attribute of this name stays unset, since Keras would apply the decay again.
+        decay_biases: True if `l2` and `weight_decay` also act on the variables of `NO_WEIGHT_DECAY`.
         clip_norm: the gradients of one `apply`, summed over the replicas, are scaled down to this L2 norm; 0 for no limit.
+
+    Attributes:
+        lr_multipliers: factor on the learning rate of each variable, in the order of `build`.
     """
 
     def __init__(
@@ -33,20 +37,20 @@ class _TorchOptimizer(keras.optimizers.Optimizer):
         learning_rate: float,
         *,
         l2: float = 0.0,
-        decoupled_decay: float = 0.0,
+        weight_decay: float = 0.0,
         decay_biases: bool = True,
         clip_norm: float = 0.0,
         name: str = "optimizer",
     ):
         super().__init__(learning_rate=learning_rate, name=name)
         self.l2 = l2
-        self.decoupled_decay = decoupled_decay
+        self.decoupled_decay = weight_decay
         self.decay_biases = decay_biases
         self.clip_norm = clip_norm
         self.lr_multipliers: Sequence[float] = ()
 
     def build(self, variables: Sequence[keras.Variable]) -> None:
-        """Make the slots for `variables`, all with a rate scale of 1."""
+        """Create the slots of `variables`, with learning-rate multipliers of 1."""
         if self.built:
             return
         super().build(list(variables))
@@ -54,7 +58,7 @@ class _TorchOptimizer(keras.optimizers.Optimizer):
         self._decays = [self.decay_biases or has_weight_decay(variable) for variable in variables]
 
     def _all_reduce_sum_gradients(self, pairs: Any) -> Any:
-        # Keras's own clipping comes before this hook, when each replica has its own gradient.
+        # Keras clips before this hook, when each replica has its own gradient.
         pairs = super()._all_reduce_sum_gradients(pairs)
         if not self.clip_norm:
             return pairs
@@ -63,24 +67,24 @@ class _TorchOptimizer(keras.optimizers.Optimizer):
         return [(gradient * ops.cast(factor, gradient.dtype), variable) for gradient, variable in pairs]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        # The TensorFlow backend passes a raw tf.Variable without a path: the index is the only key that holds.
+        # The TensorFlow backend passes a raw tf.Variable without a path: the index is the only usable key.
         index = self._get_variable_index(variable)
-        rate = ops.cast(learning_rate, variable.dtype) * self.lr_multipliers[index]
+        learning_rate = ops.cast(learning_rate, variable.dtype) * self.lr_multipliers[index]
         gradient = ops.cast(gradient, variable.dtype)
         decays = self._decays[index]
         if self.decoupled_decay and decays:
-            self.assign_sub(variable, variable * (rate * self.decoupled_decay))
+            self.assign_sub(variable, variable * (learning_rate * self.decoupled_decay))
         if self.l2 and decays:
             gradient = gradient + self.l2 * variable
-        self.assign_sub(variable, rate * self.compute_update(index, gradient))
+        self.assign_sub(variable, learning_rate * self.compute_update(index, gradient))
 
     def compute_update(self, index: int, gradient: Any) -> Any:
-        """The step of variable `index` before the rate, and the update of its slots."""
+        """Return the update of variable `index` before the learning rate, and update its slots."""
         raise NotImplementedError
 
 
 class SGD(_TorchOptimizer):
-    """torch.optim.SGD: `v = momentum * v + g`, step `v`, or `g + momentum * v` with Nesterov."""
+    """torch.optim.SGD: `v = momentum * v + g`, update `v`, or `g + momentum * v` with Nesterov."""
 
     def __init__(self, learning_rate: float, *, momentum: float = 0.0, nesterov: bool = False, **settings: Any):
         super().__init__(learning_rate, name="sgd", **settings)
@@ -104,8 +108,8 @@ class SGD(_TorchOptimizer):
 class Adam(_TorchOptimizer):
     """torch.optim.Adam (Kingma and Ba 2015), or AdamW (Loshchilov and Hutter 2019) with decoupled decay.
 
-    The bias correction counts the steps of each variable by itself, as PyTorch does: one that is unfrozen late starts
-    with its own first step instead of a step three times too large.
+    The bias correction counts the steps of each variable separately, as in PyTorch. With one count, the first step of a variable
+    that is unfrozen late would be three times too large.
     """
 
     BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8
@@ -129,20 +133,20 @@ class Adam(_TorchOptimizer):
 
 
 def _one_minus_power(beta: float, step: Any) -> Any:
-    """1 - beta^step; in float32 the plain difference is off by one in 10^4 at the first steps."""
+    """Return 1 - beta^step. In float32 the plain difference has a relative error of 1e-4 in the first steps."""
     return -ops.expm1(step * math.log(beta))
 
 
 def has_weight_decay(variable: keras.Variable) -> bool:
-    """Whether `variable` is a kernel, which decay is meant for: not one of `NO_WEIGHT_DECAY`, and not a vector or a scalar."""
+    """Return True if `variable` is a kernel: at least a matrix, and not in `NO_WEIGHT_DECAY`."""
     return len(variable.shape) > 1 and NO_WEIGHT_DECAY.isdisjoint(variable.path.split("/"))
 
 
 def build_optimizer(config: TrainConfig) -> _TorchOptimizer:
-    """The optimizer that `config` names, not yet built on variables."""
-    settings = {
+    """Return the optimizer that `config` names, not yet built on variables."""
+    settings: dict[str, Any] = {
         "l2": config.l2,
-        "decoupled_decay": config.weight_decay,
+        "weight_decay": config.weight_decay,
         "decay_biases": config.decay_biases,
         "clip_norm": config.clip_norm,
     }

@@ -1,42 +1,45 @@
-"""Learning-rate schedules: the rate as a factor on its peak, a function of how many updates of the run are done."""
+"""Learning-rate schedules: a factor on the peak learning rate, as a function of the number of updates done."""
 
 import math
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-PLATEAU_PATIENCE = 5  # epochs without a lower validation loss; ReduceLROnPlateau as report E sets it
+PLATEAU_PATIENCE = 5  # epochs without a lower validation loss; ReduceLROnPlateau as in source report E
 PLATEAU_FACTOR = 0.1
 STEP_FACTOR = 0.1  # after each third of the run
-ONE_CYCLE_RISE = 0.3  # share of the run; these three are the defaults of torch's OneCycleLR
+ONE_CYCLE_RISE = 0.3  # fraction of the run; these three are the defaults of torch's OneCycleLR
 ONE_CYCLE_START = 1 / 25
 ONE_CYCLE_END = ONE_CYCLE_START / 1e4
 
 
 class Schedule:
-    """The learning rate as a factor on the peak rate.
+    """The factor on the peak learning rate over a run.
 
-    `constant`, `step`, `cosine` and `plateau` rise linearly over the warm-up; then `cosine` falls smoothly to 0 at the last update,
-    `step` multiplies by 0.1 after each third of what is left, `plateau` by 0.1 when the watched loss has not fallen for 5 epochs
-    (the only one with a state to resume). `one_cycle` (Smith and Topin 2018; torch's OneCycleLR) rises from 1/25 and falls to
-    1/250,000 along cosines; it has its own rise, which takes the warm-up, or 30 % of the run without one. Momentum stays as it is.
+    All but `one_cycle` rise linearly over the warm-up. Then `cosine` falls to 0 at the last update, and `step` multiplies by 0.1
+    after each third of the remaining run. `plateau` multiplies by 0.1 when the validation loss has not fallen for 5 epochs, and is
+    the only one with a state to resume. `one_cycle` (Smith and Topin 2018; torch's OneCycleLR) rises from 1/25 and falls to
+    1/250,000 along cosines. Its rise takes the warm-up, or 30 % of the run without one, and momentum stays constant.
 
-    A step is an update of the weights: with gradients accumulated over k batches, k batches.
+    A step is an update of the weights, which takes several batches if gradients are accumulated.
+
+    Attributes:
+        state: the JSON-able state of `plateau`.
     """
 
     def __init__(self, name: str, *, steps_per_epoch: int, epochs: int, warmup_epochs: float = 0.0):
-        self._shape = SCHEDULES[name]
-        self._watches = name == "plateau"
+        self._schedule = SCHEDULES[name]
+        self._uses_loss = name == "plateau"
         self._warmup_steps = round(warmup_epochs * steps_per_epoch)
         self._num_steps = steps_per_epoch * epochs
         self.state: dict[str, float] = {"best": math.inf, "num_bad_epochs": 0, "factor": 1.0}
 
     def factor(self, step: int) -> float:
-        """The factor for `step`, counted from 0 over the whole run."""
-        return self._shape(step, self._warmup_steps, self._num_steps) * self.state["factor"]
+        """Return the factor for `step`, counted from 0 over the whole run."""
+        return self._schedule(step, self._warmup_steps, self._num_steps) * self.state["factor"]
 
     def on_validation_loss(self, loss: float) -> None:
-        """Tell the schedule the loss that `plateau` watches, once an epoch."""
-        if not self._watches:
+        """Update the state of `plateau` with the loss of an epoch. Call once per epoch."""
+        if not self._uses_loss:
             return
         if loss < self.state["best"]:
             self.state.update(best=loss, num_bad_epochs=0)
@@ -46,18 +49,18 @@ class Schedule:
             self.state.update(num_bad_epochs=0, factor=self.state["factor"] * PLATEAU_FACTOR)
 
 
-ScheduleFn = Callable[[int, int, int], float]
+ScheduleFn = Callable[[int, int, int], float]  # (step, warmup_steps, num_steps) -> factor
 
 
 def _with_warmup(decay: Callable[[float], float]) -> ScheduleFn:
-    """The linear warm-up, then `decay` of the share of the rest that is done."""
+    """Return a linear warm-up followed by `decay`, a function of the fraction of the remaining run that is done."""
 
-    def shape(step: int, warmup_steps: int, num_steps: int) -> float:
+    def schedule(step: int, warmup_steps: int, num_steps: int) -> float:
         if step < warmup_steps:
             return (step + 1) / (warmup_steps + 1)
         return decay((step - warmup_steps) / max(1, num_steps - warmup_steps))
 
-    return shape
+    return schedule
 
 
 def _cosine(progress: float) -> float:

@@ -15,7 +15,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from tl_keras.backbones import HEAD
 from tl_keras.config import TrainConfig
 from tl_keras.errors import DamagedError
 from tl_keras.strategies import Phase, freezing
@@ -25,7 +24,7 @@ from tl_keras.training.ema import ExponentialMovingAverage
 from tl_keras.training.epoch_meter import EpochMeter
 from tl_keras.training.evaluation import compute_metrics, make_predict, predict_logits
 from tl_keras.training.losses import Loss
-from tl_keras.training.optimizers import build_optimizer, has_weight_decay
+from tl_keras.training.optimizers import build_optimizer
 from tl_keras.training.runtime import Runtime
 from tl_keras.training.schedules import Schedule
 from tl_keras.training.train_step import Batch, Forward, TrainStep, enumerate_batches, make_train_step
@@ -176,11 +175,10 @@ class Trainer:
         return self.progress
 
     def _make_callback_list(self, callbacks: Sequence[keras.callbacks.Callback], verbose: int) -> keras.callbacks.CallbackList:
-        params = {"verbose": verbose, "epochs": self.config.epochs, "steps": self._steps_per_epoch}
-        callback_list = keras.callbacks.CallbackList(list(callbacks), add_progbar=verbose > 0, model=self.model, **params)
+        callback_list = keras.callbacks.CallbackList(list(callbacks), add_progbar=verbose > 0)
         callback_list.callbacks.append(self._collapse)  # last, so that its warning follows the progress bar
-        self._collapse.set_model(self.model)
-        self._collapse.set_params(params)
+        callback_list.set_model(self.model)
+        callback_list.set_params({"verbose": verbose, "epochs": self.config.epochs, "steps": self._steps_per_epoch})
         return callback_list
 
     def _resume(self) -> None:
@@ -199,7 +197,7 @@ class Trainer:
         self._require_frozen_weights()
 
     def _require_frozen_weights(self) -> None:
-        """Raise DamagedError if the frozen weights, which a checkpoint omits, are not those of the interrupted run."""
+        """Raise DamagedError unless the frozen weights, which a checkpoint omits, are those of the interrupted run."""
         current, stored = freezing.weight_hashes(self.stages), self.progress.before_phase
         if changed := sorted(path for path in self._frozen_paths if current[path] != stored.get(path)):
             raise DamagedError(
@@ -235,7 +233,7 @@ class Trainer:
     def _run_phase(self, phase: Phase, epochs: range, batches: Batches, callbacks: keras.callbacks.CallbackList) -> None:
         self.progress.before_phase = self.progress.before_phase or freezing.weight_hashes(self.stages)
         if self.progress.epoch == epochs.start:
-            self._collapse.begin_phase(self._pretrained_kernels(phase))
+            self._collapse.begin_phase(self.stages, phase)
         started, inputs = time.perf_counter(), SplitInputs(None, batches)
         if self._split_phase and self.progress.epoch < epochs.stop and not self.progress.stopped:
             inputs = self._split_phase(phase, max(epochs.start, self.progress.epoch), batches)
@@ -248,12 +246,6 @@ class Trainer:
                     self._end_epoch({"epoch": epoch + 1, "phase": phase.name, **logs})
         self.progress.phases.append(self._phase_record(phase, epochs, inputs.record, split_seconds))
         self.progress.before_phase, self.progress.collapse = {}, self._collapse.state
-
-    def _pretrained_kernels(self, phase: Phase) -> list[keras.Variable]:
-        """Return the kernels that `phase` trains, without those of the head, which is new."""
-        head = {variable.path for layer in self.stages[HEAD] for variable in layer.weights}
-        variables = freezing.trained_variables(self.stages, phase)
-        return [variable for variable in variables if has_weight_decay(variable) and variable.path not in head]
 
     def _phase_record(self, phase: Phase, epochs: range, cache: dict[str, Any], split_seconds: float) -> dict[str, Any]:
         """Return the entry of a finished phase in `result.json`, after verifying which weights changed."""
@@ -288,15 +280,11 @@ class Trainer:
 
     def take_step(self, step: TrainStep, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the summed loss and the number of correct predictions of a batch, on the device."""
-        return step(*batch.data, tf.constant(batch.update_size, tf.float32), batch.is_last_batch)
+        images, targets = batch.data
+        return step(images, targets, tf.constant(batch.update_size, tf.float32), batch.is_last_batch)
 
     def _run_epoch(
-        self,
-        epoch: int,
-        step: TrainStep,
-        predict: Callable[[Any], Any],
-        batches: Batches,
-        callbacks: keras.callbacks.CallbackList,
+        self, epoch: int, step: TrainStep, predict: Callable[[Any], Any], batches: Batches, callbacks: keras.callbacks.CallbackList
     ) -> dict[str, Any]:
         """Train and validate one epoch, from 0. Return its row of the history without `epoch` and `phase`."""
         callbacks.on_epoch_begin(epoch)
