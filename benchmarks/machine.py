@@ -1,4 +1,4 @@
-"""What the benchmark runs on, and how much of what it can do a row reaches."""
+"""The processor that the benchmark runs on, and the fraction of its peak that a row reaches."""
 
 import importlib
 from collections.abc import Mapping

@@ -34,7 +34,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Side:
-    """What was measured of one side of a row.
+    """Measurements of one side of a row.
 
     Attributes:
         seconds, accuracies: of each round; an accuracy is None where it is not measured.
@@ -62,7 +62,7 @@ class Measured:
     peak_share: Mapping[str, float] = field(default_factory=dict)
 
     def ratio(self, other: str) -> Spread:
-        """How many times faster ours is than `other`, over the rounds."""
+        """Return the time of `other` divided by ours, over the rounds."""
         pairs = zip(self.sides[other].seconds, self.sides[OURS].seconds, strict=True)
         return Spread.of([theirs / ours for theirs, ours in pairs])
 
@@ -116,7 +116,7 @@ class _Memory:
 
 @contextmanager
 def _memory() -> Iterator[_Memory]:
-    """How much the resident memory of this process grows in the block, at most: sampled, as its maximum covers all that ran before."""
+    """Measure the largest growth of resident memory in the block. It is sampled: the maximum of a process covers all that ran before."""
     gc.collect()
     _give_back_free_memory()
     memory, started, done = _Memory(), _resident(), threading.Event()

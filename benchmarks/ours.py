@@ -55,7 +55,7 @@ def _machine(work: Work) -> runtime.Runtime:
 
 
 def precision(work: Work) -> str:
-    """What `--precision=auto` comes to here."""
+    """Return the precision that `auto` resolves to on this device."""
     return _machine(work).precision
 
 
@@ -136,7 +136,7 @@ def loop(work: Work, arrays: Arrays) -> Iterator[Once]:
 
 @contextmanager
 def train_on_batch(work: Work, arrays: Arrays) -> Iterator[Once]:
-    """What `loop` is held against: Keras's own step on the same network, batch and precision."""
+    """Prepare the work that `loop` is compared with: Keras's own step on the same network, batch and precision."""
     machine = _machine(work)
     with plain_keras.train_on_batch(work, arrays, machine.precision, machine.xla) as job:
         yield job
@@ -183,7 +183,5 @@ def multiply_adds(backbone: str, image_size: int) -> tuple[int, int]:
     first stage need none, which leaves out a little too much where it has several layers.
     """
     keras.config.set_dtype_policy("float32")
-    costs = [
-        cost.macs for cost in count_macs(backbones.build_classifier(backbone, CLASSES, image_size=image_size), backbone).values()
-    ]
+    costs = [cost.macs for cost in count_macs(backbones.build_classifier(backbone, CLASSES, image_size=image_size), backbone).values()]
     return sum(costs), 3 * sum(costs) - costs[0]

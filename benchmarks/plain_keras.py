@@ -1,4 +1,4 @@
-"""What a user would write in Keras after its guide "Transfer learning and fine-tuning": compile, fit, evaluate, in float32.
+"""Plain Keras, after its guide "Transfer learning and fine-tuning": compile, fit, evaluate, in float32.
 
 The network is ours (`build_classifier`), so both compute the same: what differs is everything around it. Frozen layers have
 `trainable = False`, which Keras also takes to mean that their batch norm uses its running statistics.

@@ -1,4 +1,4 @@
-"""What a user would write in PyTorch: torchvision's AlexNet and ResNet18, and the training loop of the reports' scripts, in float32.
+"""Plain PyTorch: torchvision's AlexNet and ResNet18, and the training loop of the source reports' scripts, in float32.
 
 Names of modules are torchvision's. Frozen weights have `requires_grad=False`, so PyTorch itself computes no gradients that nobody
 needs; the network is in train mode as a whole, as `model.train()` leaves it. Threads are as many as torch takes by default.
@@ -140,7 +140,7 @@ def _train(network: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterab
 
 
 def _test(network: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> int:
-    """How many of all images are right."""
+    """Return the number of images that are classified correctly."""
     network.eval()
     with torch.no_grad():
         return sum(int((network(images).argmax(1) == labels).sum()) for images, labels in batches)

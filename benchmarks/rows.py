@@ -17,7 +17,7 @@ PLAIN_TORCH_HAS = ("alexnet", "resnet18")
 
 @dataclass(frozen=True)
 class Kind:
-    """What rows of a kind have in common.
+    """The common part of all rows of a kind.
 
     Attributes:
         title: with the fields of `Work`.
@@ -71,7 +71,7 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True)
 class Size:
-    """How much of a row's work a profile does; see `Work`."""
+    """The size of a row's work in one profile; see `Work`."""
 
     rounds: int
     num_train: int = 0
@@ -121,13 +121,13 @@ class Row:
 
     @property
     def title(self) -> str:
-        """What is measured, with its sizes."""
+        """The measured work, with its sizes."""
         title = f"{self.work.backbone}: {self.kind.title.format(**vars(self.work))}"
         return f"{title}{self.scaled}"
 
     @property
     def scaled(self) -> str:
-        """What the plain sides really ran, where that is less than the row says."""
+        """The work that the plain sides really ran, if it is less than the row says."""
         measured = self.work.measured() if self.work.measured_epochs and self.kind is KINDS["whole"] else self.work.epochs
         return f" (plain sides: measured {measured} of {self.work.epochs} epochs, scaled)" if measured < self.work.epochs else ""
 

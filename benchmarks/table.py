@@ -106,7 +106,7 @@ MEANING = (
 
 
 def notes(report: Report) -> list[str]:
-    """What stands under the table: what the figures mean, where they are from, and what was not run."""
+    """Return the notes under the table: the meaning of the numbers, their origin, and the rows that were not run."""
     machine = report.machine
     peaks = [f"{library} {dtype} {2e-9 * rate:,.0f}" for library, rates in machine["peaks"].items() for dtype, rate in rates.items()]
     whole = [f"{side} {seconds:.1f} s" for side, seconds in machine["import_seconds"].items()]

@@ -1,4 +1,4 @@
-"""What a row of the benchmark does, the same for every side; and clocks. No TensorFlow and no torch here."""
+"""The work of a row of the benchmark, the same for every side; and clocks. No TensorFlow and no torch here."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -42,12 +42,12 @@ class Work:
     measured_epochs: int = 0
 
     def phases(self) -> tuple[Phase, ...]:
-        """What is trained, and for how many epochs: the same plan for every side."""
+        """Return the trained stages and the epochs of each phase, the same for every side."""
         stages = [name for name, _ in BACKBONES[self.backbone].stages]
         return strategies.build_phases(stages, TrainConfig(strategy=self.strategy, epochs=self.epochs))
 
     def measured(self) -> int:
-        """How many of all epochs a plain side runs."""
+        """Return the number of epochs that a plain side runs, of all of them."""
         return sum(self._measured(phase.epochs) for phase in self.phases())
 
     def _measured(self, epochs: int) -> int:
@@ -56,7 +56,7 @@ class Work:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What doing a job once gave: the seconds it took, and the accuracy on the test images where it is measured."""
+    """The result of a job that was done once: its seconds, and the accuracy on the test images if it is measured."""
 
     seconds: float
     accuracy: float | None = None

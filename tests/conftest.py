@@ -77,9 +77,9 @@ def finished_run(tiny_config: Any, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.fixture
 def shared() -> Path:
-    """Real data sets and real weights, in a directory beside the checkout. Tests that take it skip where it is absent."""
+    """Real data sets, real weights and the source reports, beside the checkout. Tests that take it skip where it is absent."""
     if not SHARED.is_dir():
-        pytest.skip("needs real data sets or weights, in shared/ beside the checkout")
+        pytest.skip("needs real data sets, real weights or the source reports, in shared/ beside the checkout")
     return SHARED
 
 

@@ -1,4 +1,4 @@
-"""What counts as a collapse and what does not, and that the trainer says and records it."""
+"""Collapse detection: its limits, and the trainer's warning and record."""
 
 import numpy as np
 import pytest

@@ -47,7 +47,7 @@ def test_every_loss_is_tested():
 
 
 def test_closed_forms():
-    """Of uniform logits cross-entropy is log(classes), with smoothing too; focal takes (1 - 1/classes)^gamma of it."""
+    """Uniform logits have the cross-entropy log(classes), with smoothing too; the focal loss is (1 - 1/classes)^gamma of it."""
     uniform, target = np.zeros((1, 4), np.float32), np.eye(4, dtype="float32")[:1]
     for settings, value in (
         ({}, math.log(4)),

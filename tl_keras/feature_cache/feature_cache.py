@@ -30,7 +30,7 @@ from tl_keras.training.trainer import Batches, SplitInputs
 
 
 class CacheableRun(Protocol):
-    """What the cache reads of a run; `runs.setup.RunSetup` has it."""
+    """The parts of a run that the cache reads; `runs.setup.RunSetup` has them."""
 
     @property
     def model(self) -> keras.Model: ...

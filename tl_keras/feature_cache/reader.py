@@ -27,7 +27,7 @@ FORMAT = 1  # Bump when the meaning of a feature changes.
 
 
 class ReadableRun(Protocol):
-    """What the reader needs of a run."""
+    """The parts of a run that the reader needs."""
 
     @property
     def source(self) -> data.DatasetSource: ...

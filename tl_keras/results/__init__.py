@@ -1,1 +1,1 @@
-"""What a run leaves behind: its directory, predictions and metrics. NumPy only."""
+"""Results of a run: its directory, predictions and metrics. NumPy and SciPy only."""
