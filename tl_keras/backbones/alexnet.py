@@ -1,4 +1,4 @@
-"""AlexNet as torchvision has it: "One weird trick for parallelizing convolutional neural networks" (Krizhevsky 2014).
+"""AlexNet as in torchvision: "One weird trick for parallelizing convolutional neural networks" (Krizhevsky 2014).
 
 It has no local response normalisation and no groups. Dropout comes before fc6 and before fc7. The smallest input is 63 pixels.
 """

@@ -1,4 +1,4 @@
-"""ViT-B/16 as torchvision has it (Dosovitskiy et al. 2020, "An Image is Worth 16x16 Words"): pre-norm, exact GELU, class token.
+"""ViT-B/16 as in torchvision (Dosovitskiy et al. 2020, "An Image is Worth 16x16 Words"): pre-norm, exact GELU, class token.
 
 Class token and position embedding are kernels of stock layers that are applied to ones, so a saved model loads without this package.
 """

@@ -21,7 +21,7 @@ from tl_keras.strategies.lora_layer import LoRALayer, clone_layer, is_adaptable
 from tl_keras.utils.files import READ_ERRORS, read_npz, write_npz
 
 FILE = "adapters.npz"
-GROUPS: Mapping[str, tuple[str, ...]] = {"attention": ("query", "value")}
+TARGET_GROUPS: Mapping[str, tuple[str, ...]] = {"attention": ("query", "value")}
 
 
 def match_layers(stages: Mapping[str, Sequence[layers.Layer]], targets: Sequence[str]) -> list[str]:
@@ -36,7 +36,9 @@ def match_layers(stages: Mapping[str, Sequence[layers.Layer]], targets: Sequence
     adaptable = {layer.name: stage for stage, part in stages.items() if stage != HEAD for layer in part if is_adaptable(layer)}
     matches: set[str] = set()
     for target in targets:
-        names = {name for name, stage in adaptable.items() if any(_matches(part, name, stage) for part in GROUPS.get(target, (target,)))}
+        names = {
+            name for name, stage in adaptable.items() if any(_matches(part, name, stage) for part in TARGET_GROUPS.get(target, (target,)))
+        }
         if not names:
             parts = sorted({_last_part(name) for name in adaptable})
             raise ConfigError(
@@ -140,7 +142,7 @@ def save(path: Path, model: keras.Model, paths: Collection[str]) -> None:
 
 
 def load(path: Path, model: keras.Model) -> keras.Model:
-    """Return the trained model from the file that `save` wrote, and a plain `model` with the weights before training.
+    """Return the trained model: a plain `model` with the weights before training, and the file from `save` applied to it.
 
         model = tl_keras.backbones.build_classifier("vit_b16", 37)
         tl_keras.weights.load_weights(model, "vit_b16", weights_file)

@@ -333,9 +333,10 @@ def check_weight_groups(backbone: Backbone, config: TrainConfig) -> None:
         required = ATTENTION
     if required and required not in backbone.weight_groups:
         stages = ", ".join(stage for stage, _ in backbone.stages)
-        hint = f" Choose other `targets`: all, stages ({stages}), or ends of layer names." if required == ATTENTION else ""
+        lora_hint = f"Use `strategy=lora:targets=all`, or as targets the stages {stages}, or ends of layer names, joined by +."
+        hint = lora_hint if required == ATTENTION else "Nothing but the head would be trained."
         raise ConfigError(
-            f"{backbone.name} has no {required} weights, so nothing but the head would be trained.{hint}",
+            f"{backbone.name} has no {required} weights. {hint}",
             setting="strategy",
             value=config.strategy,
         )
