@@ -87,7 +87,7 @@ def test_every_setting_is_a_flag_of_train(name):
     "arguments", [("-m", "experiments.part_a", "--help"), ("-m", "tl_keras", "train", "--help"), ("-c", "import tl_keras")]
 )
 def test_start_up_loads_no_tensorflow(arguments):
-    """What makes start-up fast, and cannot be late on a busy machine."""
+    """The imports decide how fast start-up is, and unlike a time they do not depend on how busy the machine is."""
     command = [sys.executable, "-X", "importtime", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
@@ -107,10 +107,10 @@ def test_what_the_user_can_mend_is_one_message(error, code, words, capsys):
     def fail():
         raise error
 
-    assert verbs.guarded(fail) == code
+    assert verbs.run_command(fail) == code
     assert words in capsys.readouterr().err
 
 
 def test_defects_keep_their_traceback():
     with pytest.raises(ZeroDivisionError):
-        verbs.guarded(lambda: 1 / 0)
+        verbs.run_command(lambda: 1 / 0)

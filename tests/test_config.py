@@ -60,7 +60,7 @@ def test_every_setting_but_a_place_changes_the_digest(name):
     choices = SETTINGS[name].metadata["choices"]
     value = choices[-1] if choices and choices[-1] != SETTINGS[name].default else (choices[0] if choices else other)
     changed = RunConfig().replace(**{name: value})
-    assert (changed.digest() == RunConfig().digest()) == SETTINGS[name].metadata["is_local"]
+    assert (changed.config_id() == RunConfig().config_id()) == SETTINGS[name].metadata["is_local"]
 
 
 def test_settings_are_frozen_and_documented():

@@ -109,7 +109,7 @@ def train(arguments: Sequence[str]) -> None:
 def _default_run_dir(config: RunConfig) -> Path:
     dataset = Path(config.data.dataset.replace("folder:", "")).name
     strategy = config.train.strategy.replace(":", "-")
-    return Path("runs") / "train" / f"{dataset}-{config.model.backbone}-{strategy}-seed{config.seed}-{config.digest()}"
+    return Path("runs") / "train" / f"{dataset}-{config.model.backbone}-{strategy}-seed{config.seed}-{config.config_id()}"
 
 
 def evaluate(arguments: Sequence[str]) -> None:

@@ -232,7 +232,7 @@ def _run_dir_name(row: RunSpec, config: RunConfig) -> str:
     """Return the row, the seed, and a digest that separates runs with other settings."""
     letters = "".join(letter if letter.isalnum() else "-" for letter in row.label.lower())
     slug = "-".join(part for part in letters.split("-") if part)
-    return f"{slug}-seed{config.seed}-{config.digest()}"
+    return f"{slug}-seed{config.seed}-{config.config_id()}"
 
 
 def _record(experiment: Experiment, options: ExperimentOptions, rows: Sequence[RunSpec], embedded: bool) -> ExperimentRecord:
