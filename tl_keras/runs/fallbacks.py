@@ -1,4 +1,4 @@
-"""Fallbacks: bundled replacements of missing data and weights, so that experiments also run without a network.
+"""Fallbacks: bundled replacements of missing data and weights, so that experiments also run offline.
 
 Results with fallbacks are marked wherever they are shown.
 """
