@@ -1,4 +1,4 @@
-"""Exports: what they take, what they give, and that one which differs is never called done."""
+"""Exports: the images that they take, their probabilities, and the refusal of one that differs from its run."""
 
 import json
 import subprocess
@@ -57,10 +57,10 @@ def test_a_different_model_is_refused_and_leaves_nothing(run_dir, tmp_path, monk
 
 
 def test_output_must_be_new_and_the_run_finished(run_dir, tmp_path):
-    (tmp_path / "there").mkdir()
-    (tmp_path / "there" / "file").touch()
+    (tmp_path / "used").mkdir()
+    (tmp_path / "used" / "file").touch()
     with pytest.raises(ConfigError, match="new or empty"):
-        export.export_run(run_dir, "keras", tmp_path / "there")
+        export.export_run(run_dir, "keras", tmp_path / "used")
     with pytest.raises(ConfigError, match="holds no run"):
         export.export_run(tmp_path, "keras", tmp_path / "new")
     with pytest.raises(ConfigError, match="Known: keras, saved_model"):

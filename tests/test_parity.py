@@ -33,17 +33,15 @@ def test_every_name_map_is_compared():
     assert {backbone for backbone, *_ in CASES.values()} | {"resnet34"} == set(TORCHVISION.mappings)
 
 
-def test_resnet34_takes_torchvisions_names():
+def test_names_of_torchvision_fill_resnet34():
     model = build_classifier("resnet34", 1000, image_size=32)
     info = assign_published(model, "resnet34", make_tensors(resnet(7, (3, 4, 6, 3))), "torchvision")
     assert info.loaded == len(model.weights)
-    assert (
-        sum(math.prod(shape) for name, shape in resnet(7, (3, 4, 6, 3)).items() if "running" not in name and "num_" not in name)
-        == 21_797_672
-    )
+    trained = [shape for name, shape in resnet(7, (3, 4, 6, 3)).items() if "running" not in name and "num_" not in name]
+    assert sum(math.prod(shape) for shape in trained) == 21_797_672
 
 
-def test_other_head_and_other_stem_are_left_out_and_said():
+def test_another_head_and_another_stem_keep_their_weights_and_are_listed_as_missing():
     model = build_classifier("resnet18", 10, image_size=32, stem="cifar")
     before = np.asarray(model.get_layer("conv1").kernel)
     info = assign_published(model, "resnet18", make_tensors(resnet(7)), "torchvision")
@@ -51,7 +49,7 @@ def test_other_head_and_other_stem_are_left_out_and_said():
     np.testing.assert_array_equal(np.asarray(model.get_layer("conv1").kernel), before)
 
 
-def test_older_names_of_vit_are_known():
+def test_older_names_of_vit_are_accepted():
     model = build_classifier("vit_b16", 10)
     given = make_tensors(vit_b_16())
     older = {name.replace("mlp.0", "mlp.linear_1").replace("mlp.3", "mlp.linear_2"): array for name, array in given.items()}
@@ -61,7 +59,7 @@ def test_older_names_of_vit_are_known():
 
 
 @pytest.mark.parametrize(
-    "change, said",
+    "change, message",
     [
         (lambda given: given.pop("layer2.0.conv1.weight"), "only in the model (1): layer2_0_conv1/kernel"),
         (lambda given: given.update(extra=np.zeros(1)), "only in the file (1): extra"),
@@ -70,15 +68,15 @@ def test_older_names_of_vit_are_known():
     ],
     ids=["missing", "left over", "shape", "rank"],
 )
-def test_tensors_that_do_not_fit_are_named(change, said):
+def test_tensors_that_do_not_fit_are_named(change, message):
     given = {name: np.zeros(shape, "float32") for name, shape in resnet(3).items()}
     change(given)
     model = build_classifier("resnet18", 10, image_size=32, stem="cifar")
     with pytest.raises(ConfigError) as error:
         assign_published(model, "resnet18", given, "torchvision")
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
-def test_backbone_without_counterpart_is_refused():
+def test_a_backbone_that_torchvision_lacks_is_refused():
     with pytest.raises(ConfigError, match="names of torchvision, such as conv1.weight, and it has no mobilenet"):
         assign_published(None, "mobilenet", {"conv1.weight": np.zeros(1)}, "file.pth")

@@ -1,12 +1,17 @@
-"""Whole runs and a whole experiment on the embedded data: exact files, skip on repeat, resume after a kill, and that pre-training helps."""
+"""Whole runs and a whole experiment on the embedded data: exact files, no repeated work, resuming, and the gain of pre-training."""
 
+import contextlib
 import dataclasses
 import json
+import os
+import random
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 
@@ -38,8 +43,8 @@ def test_a_run_leaves_exactly_its_files(finished_run, tiny_config):
 def test_the_metrics_are_those_of_the_predictions_and_of_the_saved_model(finished_run):
     directory, result = finished_run.directory, finished_run.result
     with np.load(directory / "predictions.npz") as predictions:
-        right = predictions["logits"].argmax(axis=1) == predictions["labels"]
-    assert right.mean() == result["metrics"]["test"]["accuracy"] and len(right) == 99
+        correct = predictions["logits"].argmax(axis=1) == predictions["labels"]
+    assert correct.mean() == result["metrics"]["test"]["accuracy"] and len(correct) == 99
     again = evaluate_run(directory, {})
     assert again["accuracy"] == result["metrics"]["test"]["accuracy"]
     assert again["loss"] == pytest.approx(result["metrics"]["test"]["loss"], rel=1e-6)
@@ -49,14 +54,14 @@ def test_the_metrics_are_those_of_the_predictions_and_of_the_saved_model(finishe
 @pytest.mark.parametrize(
     "settings", [{}, pytest.param({"xla": "on"}, marks=pytest.mark.slow), {"strategy": "head", "cache": "memory"}], ids=str
 )
-def test_where_images_are_enlarged_changes_nothing(tiny_config, tmp_path, monkeypatch, settings):
+def test_resizing_on_the_device_gives_the_results_of_the_pipeline(tiny_config, tmp_path, monkeypatch, settings):
     config = tiny_config.replace(**{"epochs": 2, "augmentation": "flip", "cache_views": 2, **settings})
     spec = build_setup(resolve(config)).batches.training(0).element_spec[0]
     assert spec.dtype == "uint8" and spec.shape[1:] == (8, 8, 3)  # digits as they are, for the device to enlarge
     found = []
-    for place in ("device", "pipeline"):
-        run(config, tmp_path / place)
-        with np.load(tmp_path / place / "predictions.npz") as predictions:
+    for resized_by in ("device", "pipeline"):
+        run(config, tmp_path / resized_by)
+        with np.load(tmp_path / resized_by / "predictions.npz") as predictions:
             found.append(predictions["logits"])
         store.shared_store.cache_clear()
         monkeypatch.setattr("tl_keras.data.geometry.Geometry.resizes_on_device", False)
@@ -86,7 +91,7 @@ def test_another_configuration_is_refused_in_the_same_directory(finished_run, ti
         run(tiny_config.replace(learning_rate=0.1), directory)
 
 
-def test_a_damaged_result_is_no_result(finished_run, tmp_path):
+def test_a_run_with_a_damaged_result_is_unfinished(finished_run, tmp_path):
     directory = finished_run.directory
     (tmp_path / "result.json").write_text((directory / "result.json").read_text()[:200])
     (tmp_path / "config.json").write_text((directory / "config.json").read_text())
@@ -120,7 +125,7 @@ run(RunConfig.from_dict(json.loads(sys.argv[1])), Path(sys.argv[2]), callbacks=[
 
 
 def test_a_killed_process_loses_at_most_an_epoch(finished_run, tiny_config, tmp_path):
-    """SIGKILL at the end of the second epoch: no result is there, and the same command ends with the weights of the straight run."""
+    """After SIGKILL in the second epoch there is no result, and the same command ends with the weights of the uninterrupted run."""
     directory, expected = finished_run.directory, finished_run.result
     killed = subprocess.run(
         [sys.executable, "-c", KILLED, json.dumps(tiny_config.to_dict()), str(tmp_path / "killed")], cwd=ROOT, capture_output=True
@@ -147,7 +152,7 @@ def test_the_last_epoch_is_selected_on_request(tiny_config, tmp_path):
     assert result["selection"] == {"rule": "last", "epoch": 2}
 
 
-def test_all_that_is_missing_is_said_at_once(offline, tmp_path):
+def test_one_error_lists_everything_that_is_missing(offline, tmp_path):
     with pytest.raises(MissingError) as caught:
         config = RunConfig().replace(dataset="cifar10", data_dir=str(tmp_path), backbone="resnet50", weights_dir=str(tmp_path))
         check_available(resolve(config))
@@ -155,12 +160,12 @@ def test_all_that_is_missing_is_said_at_once(offline, tmp_path):
 
 
 def quick(experiment):
-    """Part A's embedded version, on the smallest fraction alone."""
+    """Return `experiment` with its smallest fraction alone."""
     return dataclasses.replace(experiment, fractions=(0.1,))
 
 
-def test_part_a_on_what_the_package_carries(offline, tmp_path, capsys):
-    """The whole job where nothing is at hand: marked, exact files, pre-training ahead, and nothing done twice."""
+def test_part_a_runs_on_the_bundled_data_and_weights(offline, tmp_path, capsys):
+    """The whole job without data or a network: marked results, exact files, pre-training ahead, and no repeated work."""
     arguments = ["--on_missing=embedded", f"--data_dir={tmp_path}", f"--runs_dir={tmp_path / 'runs'}"]
     assert experiment.experiment_main(quick(part_a.EXPERIMENT), part_a.__doc__, arguments) == 0
     printed = capsys.readouterr().out
@@ -182,7 +187,7 @@ def test_part_a_on_what_the_package_carries(offline, tmp_path, capsys):
     assert verbs.main(["report", f"--runs_dir={tmp_path / 'runs'}"]) == 0
 
 
-def test_without_leave_nothing_embedded_runs(offline, tmp_path, capsys):
+def test_missing_data_are_an_error_unless_fallbacks_are_allowed(offline, tmp_path, capsys):
     arguments = [f"--data_dir={tmp_path}", f"--runs_dir={tmp_path / 'runs'}"]
     assert experiment.experiment_main(part_a.EXPERIMENT, part_a.__doc__, arguments) == MissingError.exit_code
     message = capsys.readouterr().err
@@ -190,7 +195,7 @@ def test_without_leave_nothing_embedded_runs(offline, tmp_path, capsys):
     assert not (tmp_path / "runs").exists()
 
 
-def test_rows_of_part_a_are_those_of_the_report():
+def test_rows_of_part_a_are_those_of_the_source_report():
     rows = part_a.EXPERIMENT.configure({})
     assert [(row.line, row.train_fraction, row.published["test accuracy"]) for row in rows] == [
         ("pre-trained", 0.1, 82.99), ("from scratch", 0.1, 12.89), ("pre-trained", 0.2, 87.18),
@@ -223,8 +228,25 @@ def test_a_run_may_leave_its_model_out(tiny_config, tmp_path):
         ("efficientnet_b0", "imagenet", "internal"),
     ],
 )
-def test_normalisation_is_that_of_the_weights(backbone, weights, normalization):
+def test_the_weights_decide_the_normalization(backbone, weights, normalization):
     settings = RunConfig().replace(dataset="digits", backbone=backbone, weights=weights)
     assert resolve(settings).normalization == normalization
     if normalization != "internal":
         assert resolve(settings.replace(normalization="cifar10")).normalization == "cifar10"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_run_leaves_global_state_as_it_was(tiny_config, tmp_path, monkeypatch, fails):
+    def fail(*arguments):
+        raise RuntimeError("no predictions")
+
+    if fails:
+        monkeypatch.setattr("tl_keras.runs.run.write_predictions", fail)
+    keras.config.set_dtype_policy("mixed_float16")
+    random.seed(5)
+    np.random.seed(5)
+    before = random.getstate(), np.random.get_state()[1].tolist(), warnings.filters[:], dict(os.environ), os.getcwd()
+    with pytest.raises(RuntimeError, match="no predictions") if fails else contextlib.nullcontext():
+        run(tiny_config.replace(precision="mixed_bfloat16", epochs=1, fraction=0.1), tmp_path / "run")
+    after = random.getstate(), np.random.get_state()[1].tolist(), warnings.filters[:], dict(os.environ), os.getcwd()
+    assert keras.config.dtype_policy().name == "mixed_float16" and after == before
