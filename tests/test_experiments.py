@@ -14,7 +14,7 @@ from tl_keras.backbones import get_backbone, resnet_equivalent_stages
 from tl_keras.cli import experiment
 from tl_keras.errors import ConfigError, MissingError
 from tl_keras.report import load_experiment
-from tl_keras.runs.experiment import PROFILES, SMOKE, ExperimentOptions, resolve_rows
+from tl_keras.runs.experiment import PROFILES, SMOKE, ExperimentOptions, available_rows
 from tl_keras.runs.resolve import resolve
 
 ROOT = Path(__file__).parents[1]
@@ -182,9 +182,9 @@ def test_fallbacks_need_consent_and_are_named(offline, tmp_path):
     experiment = EXPERIMENTS["pets_imbalance"]
     options = ExperimentOptions(tmp_path, TINY, profile=SMOKE, labels=["over-sampling"])
     with pytest.raises(MissingError, match="oxford_iiit_pet"):
-        resolve_rows(experiment, options)
+        available_rows(experiment, options)
     options = ExperimentOptions(tmp_path, TINY, profile=SMOKE, labels=options.labels, on_missing="embedded")
-    rows, embedded = resolve_rows(experiment, options)
+    rows, embedded = available_rows(experiment, options)
     assert not embedded and {row.fallbacks for row in rows} == {("random weights for imagenet", "digits for oxford_iiit_pet")}
     assert {row.config.data.keep for row in rows} == {"even:0.25"}
 

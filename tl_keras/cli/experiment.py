@@ -11,7 +11,8 @@ from tl_keras.cli.flags import CommandFlags, as_flags
 from tl_keras.cli.verbs import ON_MISSING, ON_MISSING_FLAG, parse_choice, report, run_command, verbosity
 from tl_keras.config import SETTINGS
 from tl_keras.errors import ConfigError, UserError
-from tl_keras.runs.experiment import PROFILES, Experiment, ExperimentOptions, explain_experiment, run_experiment
+from tl_keras.runs.experiment import PROFILES, Experiment, ExperimentOptions, explain_experiment, resolve_rows, run_experiment
+from tl_keras.utils.tensorflow_import import quiet_tensorflow
 
 EXPERIMENT_FLAGS = {
     "profile": ("paper", f"<{'|'.join(PROFILES)}>: paper: published settings; quick: half an hour on two cores; smoke: seconds per row"),
@@ -35,9 +36,11 @@ def _run_experiment(experiment: Experiment, usage: str, arguments: Sequence[str]
     if given is None:
         return
     options = _options(command, given, f"experiments.{experiment.name}", arguments)
+    resolve_rows(experiment, options)  # Wrong settings are reported before TensorFlow is imported.
+    quiet_tensorflow()
     if command.value("explain"):
         for description in explain_experiment(experiment, options):
-            print(description, flush=True)
+            print(as_flags(description), flush=True)
         return
     _write_report(run_experiment(experiment, options))
 

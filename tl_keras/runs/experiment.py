@@ -13,6 +13,7 @@ from tl_keras.errors import ConfigError, MissingError, unknown
 from tl_keras.results.experiment_file import EXPERIMENT_FILE, PAPER, ExperimentRecord, RowRecord, write_experiment_file
 from tl_keras.results.run_directory import RunDirectory
 from tl_keras.runs.fallbacks import EMBEDDED_NOTICE, EMBEDDED_SETTINGS, fallbacks_for
+from tl_keras.runs.resolve import ResolvedRun, check_available, resolve
 
 QUICK, SMOKE = "quick", "smoke"
 PROFILES = (PAPER, QUICK, SMOKE)
@@ -163,7 +164,7 @@ def run_experiment(experiment: Experiment, options: ExperimentOptions) -> Path:
     """
     from tl_keras.runs.run import run
 
-    rows, embedded = resolve_rows(experiment, options)
+    rows, embedded = available_rows(experiment, options)
     directory = options.runs_dir / _directory_name(experiment, options.profile, embedded)
     jobs = [(row, row.config.replace(seed=seed)) for row in rows for seed in options.seeds]
     for number, (row, config) in enumerate(jobs, start=1):
@@ -180,12 +181,25 @@ def explain_experiment(experiment: Experiment, options: ExperimentOptions) -> It
     """Yield a description of each row: what it would train, and what that would cost. Nothing is run."""
     from tl_keras.runs.explain import explain
 
-    for row in _select_rows(experiment.configure(options.overrides, options.profile, options.fractions), options.labels):
+    for row in _rows(experiment, options):
         yield f"== {row.label}\n{explain(row.config)}\n"
 
 
-def resolve_rows(experiment: Experiment, options: ExperimentOptions) -> tuple[list[RunSpec], bool]:
-    """Return the rows to run, checked, and whether they are the embedded version of the experiment.
+def resolve_rows(experiment: Experiment, options: ExperimentOptions) -> list[ResolvedRun]:
+    """Return the resolved rows that `options` select. Loads neither TensorFlow nor data.
+
+    Raises:
+        ConfigError: A setting is impossible, or the experiment has no such row.
+    """
+    return [resolve(row.config) for row in _rows(experiment, options)]
+
+
+def _rows(experiment: Experiment, options: ExperimentOptions) -> list[RunSpec]:
+    return _select_rows(experiment.configure(options.overrides, options.profile, options.fractions), options.labels)
+
+
+def available_rows(experiment: Experiment, options: ExperimentOptions) -> tuple[list[RunSpec], bool]:
+    """Return the rows to run, and whether they are the embedded version of the experiment.
 
     With `on_missing=embedded`, fallbacks replace missing data and weights.
 
@@ -193,13 +207,10 @@ def resolve_rows(experiment: Experiment, options: ExperimentOptions) -> tuple[li
         ConfigError: A setting is impossible, or the experiment has no such row.
         MissingError: Data or weights are missing, and `on_missing` is `error`.
     """
-    from tl_keras.runs.resolve import check_available, resolve
-
-    rows = _select_rows(experiment.configure(options.overrides, options.profile, options.fractions), options.labels)
-    resolved = [resolve(row.config) for row in rows]
+    rows = _rows(experiment, options)
     try:
-        for resolved_run in resolved:
-            check_available(resolved_run)
+        for resolved in resolve_rows(experiment, options):
+            check_available(resolved)
     except MissingError as error:
         if options.on_missing == "error":
             raise
