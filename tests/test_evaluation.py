@@ -31,7 +31,7 @@ LOGITS = np.array([[5, 0, 0], [3, 0, 0], [0, 4, 0], [0, 0, 1], [0, 2, 0]], np.fl
 
 
 def split(height, width, num=5):
-    """Examples whose pixels are their places in the split."""
+    """Examples whose pixels are their positions in the split."""
     pixels = np.broadcast_to(np.arange(num, dtype=np.uint8)[:, None, None, None], (num, height, width, 3))
     return make_examples(ImageStore(np.ascontiguousarray(pixels)), np.arange(num) % 3)
 

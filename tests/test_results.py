@@ -25,7 +25,7 @@ def complete_result(config=CONFIG):
 
 
 @pytest.fixture
-def place(tmp_path):
+def run_dir(tmp_path):
     return run_directory.RunDirectory(tmp_path / "run")
 
 
@@ -33,14 +33,14 @@ def full_disk(*arguments, **settings):
     raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_a_finished_run_is_found_by_its_identity(place):
-    place.write_config(CONFIG)
-    assert place.load_if_finished(CONFIG) is None
-    place.write_result(complete_result())
-    assert place.load_if_finished(CONFIG)["schema"] == run_directory.SCHEMA
-    assert place.load_if_finished(CONFIG.replace(data_dir="/elsewhere"))  # where files lie does not matter
-    assert place.load_if_finished(CONFIG.replace(seed=1)) is None
-    assert run_directory.load_result(place.path)["config"] == CONFIG.identity()
+def test_a_finished_run_is_found_by_its_identity(run_dir):
+    run_dir.write_config(CONFIG)
+    assert run_dir.load_if_finished(CONFIG) is None
+    run_dir.write_result(complete_result())
+    assert run_dir.load_if_finished(CONFIG)["schema"] == run_directory.SCHEMA
+    assert run_dir.load_if_finished(CONFIG.replace(data_dir="/elsewhere"))  # paths do not matter
+    assert run_dir.load_if_finished(CONFIG.replace(seed=1)) is None
+    assert run_directory.load_result(run_dir.path)["config"] == CONFIG.identity()
 
 
 @pytest.mark.parametrize(
@@ -48,53 +48,53 @@ def test_a_finished_run_is_found_by_its_identity(place):
     [b"", b'{"schema": 1, "name"', b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"schema": "x"}', b'{"schema": 3}'],
     ids=["empty", "truncated", "list", "null", "not UTF-8", "deep", "no schema", "no keys"],
 )
-def test_a_damaged_result_is_unfinished(place, content):
-    place.write_config(CONFIG)
-    (place.path / run_directory.RESULT).write_bytes(content)
-    assert place.load_if_finished(CONFIG) is None
+def test_a_damaged_result_is_unfinished(run_dir, content):
+    run_dir.write_config(CONFIG)
+    (run_dir.path / run_directory.RESULT).write_bytes(content)
+    assert run_dir.load_if_finished(CONFIG) is None
     with pytest.raises(ConfigError, match="unfinished run: run its command again"):
-        run_directory.load_result(place.path)
+        run_directory.load_result(run_dir.path)
 
 
 @pytest.mark.parametrize("schema", [2, run_directory.SCHEMA + 1])
-def test_a_result_of_another_version_is_refused_with_what_to_do(place, schema):
-    place.write_config(CONFIG)
-    files.write_json(place.path / run_directory.RESULT, {**complete_result(), "schema": schema})
-    for read in (lambda: place.load_if_finished(CONFIG), lambda: run_directory.load_result(place.path)):
+def test_a_result_of_another_version_is_refused_with_what_to_do(run_dir, schema):
+    run_dir.write_config(CONFIG)
+    files.write_json(run_dir.path / run_directory.RESULT, {**complete_result(), "schema": schema})
+    for read in (lambda: run_dir.load_if_finished(CONFIG), lambda: run_directory.load_result(run_dir.path)):
         with pytest.raises(ConfigError, match=rf"has schema {schema}; .* reads schema 3\. Delete the directory and run its command again"):
             read()
 
 
 @pytest.mark.parametrize("key", run_directory.PHASE_KEYS)
-def test_a_result_without_one_of_its_phase_keys_is_unfinished(place, key):
+def test_a_result_without_one_of_its_phase_keys_is_unfinished(run_dir, key):
     result = complete_result()
     del result["phases"][0][key]
-    place.write_result(result)
-    assert place.load_if_finished(CONFIG) is None
+    run_dir.write_result(result)
+    assert run_dir.load_if_finished(CONFIG) is None
 
 
 @pytest.mark.parametrize("name", run_directory.RESULT_KEYS)
-def test_a_result_without_one_of_its_keys_is_unfinished(place, name):
+def test_a_result_without_one_of_its_keys_is_unfinished(run_dir, name):
     result = complete_result()
     del result[name]
-    place.write_result(result)
-    assert place.load_if_finished(CONFIG) is None
+    run_dir.write_result(result)
+    assert run_dir.load_if_finished(CONFIG) is None
 
 
 @pytest.mark.parametrize(("name", "key"), [(name, key) for name, keys in run_directory.RESULT_KEYS.items() for key in keys])
-def test_a_result_without_one_of_its_inner_keys_is_unfinished(place, name, key):
+def test_a_result_without_one_of_its_inner_keys_is_unfinished(run_dir, name, key):
     result = complete_result()
     del result[name][key]
-    place.write_result(result)
-    assert run_directory.try_load_result(place.path) is None
+    run_dir.write_result(result)
+    assert run_directory.try_load_result(run_dir.path) is None
 
 
 @pytest.mark.parametrize("key", run_directory.TEST_KEYS)
-def test_a_result_without_one_of_its_test_metrics_is_unfinished(place, key):
+def test_a_result_without_one_of_its_test_metrics_is_unfinished(run_dir, key):
     result = complete_result()
     del result["metrics"]["test"][key]
-    place.write_result(result)
-    assert run_directory.try_load_result(place.path) is None
+    run_dir.write_result(result)
+    assert run_directory.try_load_result(run_dir.path) is None
 
 
 def test_a_directory_without_a_run_is_named(tmp_path):
@@ -102,43 +102,43 @@ def test_a_directory_without_a_run_is_named(tmp_path):
         run_directory.load_result(tmp_path)
 
 
-def test_config_json_tells_identity_from_what_is_local(place):
-    place.write_config(CONFIG.replace(data_dir="/data"))
-    written = json.loads((place.path / run_directory.CONFIG).read_text())
+def test_config_json_tells_identity_from_what_is_local(run_dir):
+    run_dir.write_config(CONFIG.replace(data_dir="/data"))
+    written = json.loads((run_dir.path / run_directory.CONFIG).read_text())
     local = {"data_dir": "/data", "weights_dir": "", "cache": "auto", "cache_budget": 2000, "cache_dir": ""}
     assert written == {"identity": CONFIG.identity(), "local": local}
 
 
-def test_another_run_in_the_directory_is_an_error_that_lists_the_differences(place):
-    place.write_config(CONFIG)
-    place.write_config(CONFIG.replace(data_dir="/elsewhere"))
+def test_another_run_in_the_directory_is_an_error_that_lists_the_differences(run_dir):
+    run_dir.write_config(CONFIG)
+    run_dir.write_config(CONFIG.replace(data_dir="/elsewhere"))
     with pytest.raises(ConfigError, match=r"learning_rate: 0\.001 there, 0\.01 here, epochs: 3 there, 5 here\..*run_dir"):
-        place.write_config(CONFIG.replace(learning_rate=0.01, epochs=5))
+        run_dir.write_config(CONFIG.replace(learning_rate=0.01, epochs=5))
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"identity": 3}'])
-def test_a_damaged_config_is_written_anew(place, content):
-    place.write_config(CONFIG)
-    (place.path / run_directory.CONFIG).write_text(content)
-    place.write_config(CONFIG)
-    assert json.loads((place.path / run_directory.CONFIG).read_text())["identity"] == CONFIG.identity()
+def test_a_damaged_config_is_written_anew(run_dir, content):
+    run_dir.write_config(CONFIG)
+    (run_dir.path / run_directory.CONFIG).write_text(content)
+    run_dir.write_config(CONFIG)
+    assert json.loads((run_dir.path / run_directory.CONFIG).read_text())["identity"] == CONFIG.identity()
 
 
-def test_history_is_read_back_with_numbers_as_numbers(place):
-    place.write_history(ROWS[:1])
-    place.write_history(ROWS)
-    assert run_directory.read_history(place.path) == ROWS
+def test_history_is_read_back_with_numbers_as_numbers(run_dir):
+    run_dir.write_history(ROWS[:1])
+    run_dir.write_history(ROWS)
+    assert run_directory.read_history(run_dir.path) == ROWS
 
 
 @pytest.mark.parametrize(
     "content", ["", "epoch,loss\n", "step,loss\n1,2\n", "epoch,loss\n1\n", "epoch,loss\n1,2,3\n", 'epoch,loss\n1,"2\n', None]
 )
-def test_a_damaged_history_is_named(place, content):
-    place.write_config(CONFIG)
+def test_a_damaged_history_is_named(run_dir, content):
+    run_dir.write_config(CONFIG)
     if content is not None:
-        (place.path / run_directory.HISTORY).write_text(content)
+        (run_dir.path / run_directory.HISTORY).write_text(content)
     with pytest.raises(DamagedError, match=r"history\.csv cannot be read"):
-        run_directory.read_history(place.path)
+        run_directory.read_history(run_dir.path)
 
 
 @pytest.mark.parametrize("function", ["replace", "fsync"])
@@ -152,12 +152,12 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, fun
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_disk_that_fills_up_while_writing_is_the_same_error(place, monkeypatch):
-    place.write_config(CONFIG)
+def test_a_disk_that_fills_up_while_writing_is_the_same_error(run_dir, monkeypatch):
+    run_dir.write_config(CONFIG)
     monkeypatch.setattr(files.np, "savez_compressed", full_disk)
     with pytest.raises(UserError, match=r"predictions\.npz: No space left"):
-        write_predictions(place.path, np.eye(2), np.arange(2))
-    assert [path.name for path in place.path.iterdir()] == [run_directory.CONFIG]
+        write_predictions(run_dir.path, np.eye(2), np.arange(2))
+    assert [path.name for path in run_dir.path.iterdir()] == [run_directory.CONFIG]
 
 
 def test_an_interrupted_write_leaves_nothing(tmp_path):
@@ -173,16 +173,23 @@ def test_a_directory_that_cannot_be_made_is_named(tmp_path):
         pass
 
 
-def test_the_lock_keeps_a_second_process_out_and_opens_again(place):
-    code = "import sys, pathlib\nfrom tl_keras.results.run_directory import RunDirectory\nwith RunDirectory(pathlib.Path(sys.argv[1])).lock(): print('in')\n"
-    command = [sys.executable, "-c", code, str(place.path)]
-    with place.lock():
+LOCK = """
+import pathlib, sys
+from tl_keras.results.run_directory import RunDirectory
+with RunDirectory(pathlib.Path(sys.argv[1])).lock():
+    print("in")
+"""
+
+
+def test_the_lock_keeps_a_second_process_out_and_opens_again(run_dir):
+    command = [sys.executable, "-c", LOCK, str(run_dir.path)]
+    with run_dir.lock():
         second = subprocess.run(command, capture_output=True, text=True)
     assert second.returncode and "ConfigError: Another process is training in" in second.stderr
     assert subprocess.run(command, capture_output=True, text=True).stdout == "in\n"
-    with pytest.raises(ZeroDivisionError), place.lock():
+    with pytest.raises(ZeroDivisionError), run_dir.lock():
         raise ZeroDivisionError
-    with place.lock():
+    with run_dir.lock():
         pass
 
 

@@ -112,7 +112,7 @@ class RunDirectory:
         if isinstance(identity, dict) and identity != config.identity():
             raise ConfigError(
                 f"{self.path} holds a run with other settings: {_differences(identity, config.identity())}. "
-                "Choose another directory, or delete this one."
+                "Choose another `run_dir`, or delete this one."
             )
         local = {name: value for name, value in config.to_dict().items() if SETTINGS[name].metadata["is_local"]}
         write_json(self.path / CONFIG, {"identity": config.identity(), "local": local})
