@@ -1,16 +1,16 @@
-"""Speed beside what a user would otherwise run: a plain PyTorch script and a plain Keras script, in one process, by turns.
+"""Compares the speed of this package with a plain PyTorch script and a plain Keras script, in one process, in turns.
 
-    work         what all sides do: network, images, phases, sizes
-    arrays       the images they do it on
-    plain_torch  as the reports' scripts have it
-    plain_keras  as the Keras guide has it
-    ours         through tl_keras
-    heads        many heads at once, and one
-    startup      how long a fresh process takes to its first step
-    machine      what it runs on, and its peak
-    measure      turns, medians, spreads, memory
-    rows         the table of rows, their sizes and targets
-    table        for the terminal, and for benchmarks/results/
+    work         the work of all sides: model, images, phases, sizes
+    arrays       the images
+    plain_torch  a script like those of the source reports
+    plain_keras  a script like the Keras guide
+    ours         the same work through tl_keras
+    heads        many heads at once, and one head
+    startup      time of a fresh process to its first step
+    hardware     description of the machine, and its peak throughput
+    measure      rounds, medians, spreads, memory
+    registry     all benchmarks, their sizes and targets
+    table        output to the terminal and to benchmarks/results/
 
 `python -m benchmarks --profile=quick`
 """

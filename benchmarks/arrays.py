@@ -1,4 +1,4 @@
-"""The images of the benchmark, as uint8 arrays in memory: random, or CIFAR-10 where it is at hand."""
+"""The images of the benchmark, as uint8 arrays in memory: random, or of CIFAR-10 if it is available."""
 
 from dataclasses import dataclass
 from uuid import uuid4
@@ -13,7 +13,7 @@ SIZE, CLASSES = 32, 10
 
 @dataclass(frozen=True)
 class Arrays:
-    """Images uint8 (n, 32, 32, 3) and labels int64 (n,) of both splits, and where they are from."""
+    """Images uint8 (n, 32, 32, 3) and labels int64 (n,) of both splits, and their origin."""
 
     train: np.ndarray
     train_labels: np.ndarray
@@ -22,13 +22,13 @@ class Arrays:
     origin: str
 
     def take(self, num_train: int, num_test: int) -> "Arrays":
-        """The first of both splits."""
+        """Return the first images of both splits."""
         return Arrays(
             self.train[:num_train], self.train_labels[:num_train], self.test[:num_test], self.test_labels[:num_test], self.origin
         )  # fmt: skip
 
     def source(self) -> data.DatasetSource:
-        """The same images for tl_keras, with a fingerprint that no other call gives: nothing is found computed before."""
+        """Return the images for tl_keras. Each call has a new fingerprint, so no cached features are found."""
         return data.DatasetSource(
             name="benchmark",
             class_names=tuple("0123456789"),
@@ -40,14 +40,18 @@ class Arrays:
 
 
 def random(num_train: int, num_test: int) -> Arrays:
-    """Noise: how long a network takes does not depend on what it sees."""
+    """Return noise. The speed of a model does not depend on its images."""
     numbers = np.random.default_rng(0)
     parts = [(numbers.integers(0, 256, (n, SIZE, SIZE, 3), np.uint8), np.arange(n) % CLASSES) for n in (num_train, num_test)]
     return Arrays(*parts[0], *parts[1], origin="random")
 
 
 def cifar10(data_dir: str, num_train: int, num_test: int) -> Arrays:
-    """The first images of both splits of CIFAR-10; MissingError where it is not prepared in `data_dir` and cannot be fetched."""
+    """Return the first images of both splits of CIFAR-10.
+
+    Raises:
+        MissingError: CIFAR-10 is not prepared in `data_dir` and cannot be downloaded.
+    """
     source = data.load_source(DataConfig(dataset="cifar10", data_dir=data_dir))
     splits = ((source.train, num_train), (source.test, num_test))
     parts = [(examples.load_batch(np.arange(n)), examples.labels[:n]) for examples, n in splits]

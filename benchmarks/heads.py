@@ -1,4 +1,4 @@
-"""Training heads on features that are there already: a grid of 21, one by the same loop, and one as a run with `--strategy=head` does."""
+"""Trains heads on given features: a grid of 21 heads, one head in the same loop, and one head as in a run of `strategy=head`."""
 
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,8 +19,9 @@ from tl_keras.config import RunConfig
 from tl_keras.data import pipeline
 from tl_keras.strategies import Phase
 from tl_keras.strategies.grid import parse
-from tl_keras.training import losses, runtime
+from tl_keras.training import losses
 from tl_keras.training.head_grid import train_heads
+from tl_keras.training.runtime import make_runtime
 from tl_keras.training.trainer import Batches, Trainer
 
 GRID, ONE = "learning_rate=1e-4:1e-1:7,l2=0:1e-2:3", "learning_rate=1e-2"
@@ -33,7 +34,7 @@ def _settings(work: Work) -> RunConfig:
 
 
 def _splits(work: Work, arrays: Arrays) -> tuple[Split, Split]:
-    """Training and validation: random features float32 (n, f), as wide as those of the backbone, and labels (n,)."""
+    """Return training and validation: random features float32 (n, f), with f of the backbone, and labels (n,)."""
     width = backbones.build_classifier(work.backbone, CLASSES, image_size=work.image_size).get_layer("logits").input.shape[-1]
     numbers = np.random.default_rng(0)
     labels = (arrays.train_labels, arrays.test_labels)
@@ -45,7 +46,7 @@ def _order(work: Work) -> Callable[[int], np.ndarray]:
 
 
 def _after_the_first(history: list[dict[str, Any]]) -> Outcome:
-    """The seconds of all epochs but the first, which compiles."""
+    """Return the seconds of all epochs except the first, which compiles."""
     return Outcome(sum(row["seconds"] for row in history[1:]))
 
 
@@ -63,26 +64,28 @@ def _by_grid(text: str, work: Work, arrays: Arrays) -> Iterator[Once]:
 
 @contextmanager
 def grid(work: Work, arrays: Arrays) -> Iterator[Once]:
-    """21 heads at once."""
+    """Train 21 heads at once."""
     yield from _by_grid(GRID, work, arrays)
 
 
 @contextmanager
 def one(work: Work, arrays: Arrays) -> Iterator[Once]:
-    """One head, by the same loop."""
+    """Train one head in the same loop."""
     yield from _by_grid(ONE, work, arrays)
 
 
 @contextmanager
 def run(work: Work, arrays: Arrays) -> Iterator[Once]:
-    """One head, as the trainer trains it behind a cut."""
+    """Train one head in the trainer, on cached features."""
     config, (training, validation) = _settings(work), _splits(work, arrays)
-    machine = runtime.make_runtime(config.runtime, seed=0, batch_size=work.batch_size, depthwise=False)
+    runtime = make_runtime(config.runtime, seed=0, batch_size=work.batch_size, depthwise=False)
     weights = np.ones(len(validation[1]), np.float32)
     batches = Batches(
-        lambda epoch: _rows(training, _order(work)(epoch), (), work).map(lambda rows, labels: (rows, tf.one_hot(labels, CLASSES))),
+        lambda epoch: _feature_batches(training, _order(work)(epoch), (), work).map(
+            lambda features, labels: (features, tf.one_hot(labels, CLASSES))
+        ),
         work.num_train,
-        _rows(validation, np.arange(len(weights)), (weights,), work),
+        _feature_batches(validation, np.arange(len(weights)), (weights,), work),
     )
 
     def job() -> Outcome:
@@ -91,13 +94,13 @@ def run(work: Work, arrays: Arrays) -> Iterator[Once]:
         phases = (Phase(HEAD, work.epochs, {HEAD: "all"}),)
         loss = losses.build_loss(config.train, {}, CLASSES)
         with tempfile.TemporaryDirectory() as directory:
-            trainer = Trainer(model, {HEAD: model.layers}, phases, config.train, machine, loss=loss)
+            trainer = Trainer(model, {HEAD: model.layers}, phases, config.train, runtime, loss=loss)
             return _after_the_first(trainer.fit(batches, Path(directory)).history)
 
     yield job
 
 
-def _rows(split: Split, order: np.ndarray, rest: tuple[np.ndarray, ...], work: Work) -> tf.data.Dataset:
+def _feature_batches(split: Split, order: np.ndarray, rest: tuple[np.ndarray, ...], work: Work) -> tf.data.Dataset:
     features, labels = split
     spec = tf.TensorSpec(features.shape[1:], features.dtype)
     return pipeline.feature_batches(features.__getitem__, order, (labels[order].astype(np.int32), *rest), spec, work.batch_size)

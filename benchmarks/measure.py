@@ -1,4 +1,4 @@
-"""Runs the sides of a row by turns, and sums up what was measured: medians, spreads, ratios, memory."""
+"""Runs the sides of a benchmark in turns, and summarises them: medians, spreads, ratios, memory."""
 
 import ctypes
 import gc
@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.arrays import Arrays
-from benchmarks.rows import OURS, Row
+from benchmarks.registry import OURS, Benchmark
 from benchmarks.startup import import_seconds
 from benchmarks.work import Job, Outcome
 
@@ -21,20 +21,20 @@ SAMPLING_SECONDS = 0.01
 
 @dataclass(frozen=True)
 class Spread:
-    """Median, least and largest of some figures."""
+    """Median, minimum and maximum of some values."""
 
     median: float
     low: float
     high: float
 
     @classmethod
-    def of(cls, figures: Sequence[float]) -> "Spread":
-        return cls(median(figures), min(figures), max(figures))
+    def of(cls, values: Sequence[float]) -> "Spread":
+        return cls(median(values), min(values), max(values))
 
 
 @dataclass(frozen=True)
 class Side:
-    """Measurements of one side of a row.
+    """Measurements of one side of a benchmark.
 
     Attributes:
         seconds, accuracies: of each round; an accuracy is None where it is not measured.
@@ -48,18 +48,18 @@ class Side:
 
 @dataclass(frozen=True)
 class Measured:
-    """A row that was measured.
+    """A benchmark that was run.
 
     Attributes:
         sides: name -> what was measured.
         skipped: name of a side -> why it was not run.
-        peak_share: name of a side -> share of the matrix-product peak that its median round reaches.
+        peak_fraction: name of a side -> fraction of the matrix-product peak that its median round reaches.
     """
 
-    row: Row
+    benchmark: Benchmark
     sides: Mapping[str, Side]
     skipped: Mapping[str, str]
-    peak_share: Mapping[str, float] = field(default_factory=dict)
+    peak_fraction: Mapping[str, float] = field(default_factory=dict)
 
     def ratio(self, other: str) -> Spread:
         """Return the time of `other` divided by ours, over the rounds."""
@@ -67,44 +67,44 @@ class Measured:
         return Spread.of([theirs / ours for theirs, ours in pairs])
 
     def accuracy(self, side: str) -> Spread | None:
-        """On the test images, in per cent, over the rounds; None where it was not measured."""
+        """Return the accuracy on the test images in percent, over the rounds, or None if it was not measured."""
         known = [100 * accuracy for accuracy in self.sides[side].accuracies if accuracy is not None]
         return Spread.of(known) if known else None
 
-    def figure(self, side: str) -> Spread:
-        """Seconds, or images per second where the row counts those."""
+    def value(self, side: str) -> Spread:
+        """Return the seconds, or the images per second if the benchmark counts images, over the rounds."""
         seconds = self.sides[side].seconds
-        return Spread.of([self.row.num_images / value for value in seconds] if self.row.num_images else seconds)
+        return Spread.of([self.benchmark.num_images / value for value in seconds] if self.benchmark.num_images else seconds)
 
 
-def measure(row: Row, arrays: Arrays) -> Measured:
-    """Prepare and warm up every side that can run, then let each do the row's work once a round, in turns."""
-    arrays, skipped, jobs, growth = arrays.take(row.work.num_train, row.work.num_test), {}, {}, {}
+def measure(benchmark: Benchmark, arrays: Arrays) -> Measured:
+    """Prepare and warm up every side that can run, then run them in turns, once per round."""
+    arrays, skipped, jobs, growth = arrays.take(benchmark.work.num_train, benchmark.work.num_test), {}, {}, {}
     with ExitStack() as stack:
-        for side, path in row.jobs.items():
+        for side, path in benchmark.jobs.items():
             try:
                 with _memory() as growth[side]:
-                    jobs[side] = stack.enter_context(find_job(path)(row.work, arrays))
-                    if row.kind.warm_up:
+                    jobs[side] = stack.enter_context(find_job(path)(benchmark.work, arrays))
+                    if benchmark.benchmark_type.warm_up:
                         jobs[side]()
             except ImportError as error:
                 skipped[side] = f"{error.name} is not importable"
         outcomes: dict[str, list[Outcome]] = {side: [] for side in jobs}
-        for _ in range(row.rounds):
+        for _ in range(benchmark.rounds):
             for side, job in jobs.items():
                 with _memory() as growth_now:
                     outcomes[side].append(job())
                 growth[side] = max(growth[side], growth_now, key=lambda memory: memory.growth)
-    return Measured(row, {side: _side(row, side, outcomes[side], growth[side].growth) for side in jobs}, skipped)
+    return Measured(benchmark, {side: _side(benchmark, side, outcomes[side], growth[side].growth) for side in jobs}, skipped)
 
 
-def _side(row: Row, side: str, outcomes: Sequence[Outcome], num_bytes: int) -> Side:
-    imports = import_seconds(row.jobs[side].partition(":")[0]) if row.whole_command else 0.0
+def _side(benchmark: Benchmark, side: str, outcomes: Sequence[Outcome], num_bytes: int) -> Side:
+    imports = import_seconds(benchmark.jobs[side].partition(":")[0]) if benchmark.whole_command else 0.0
     return Side(tuple(outcome.seconds + imports for outcome in outcomes), num_bytes, tuple(outcome.accuracy for outcome in outcomes))
 
 
 def find_job(path: str) -> Job:
-    """The function `module:name` of this package; ImportError where its library is not there."""
+    """Return the function `module:name` of this package. Raise ImportError if its library is not installed."""
     module, _, name = path.partition(":")
     return getattr(importlib.import_module(f"benchmarks.{module}"), name)
 
@@ -135,7 +135,7 @@ def _memory() -> Iterator[_Memory]:
 
 
 def _resident() -> int:
-    """Bytes of this process in memory, without those that are files' and can be read again; 0 where the system does not say so."""
+    """Return the resident bytes of this process without pages of files, or 0 if the system does not tell."""
     try:
         _, resident, files, *_ = Path("/proc/self/statm").read_text().split()
         return (int(resident) - int(files)) * os.sysconf("SC_PAGE_SIZE")
@@ -144,6 +144,6 @@ def _resident() -> int:
 
 
 def _give_back_free_memory() -> None:
-    """Let the C library return what is free, or the next side would grow into what the last one left."""
+    """Return free memory of the C library to the system, so that the next side does not reuse it unmeasured."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").malloc_trim(0)

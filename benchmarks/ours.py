@@ -25,7 +25,8 @@ from tl_keras.data.sampling import TrainingOrder
 from tl_keras.runs.resolve import resolve
 from tl_keras.runs.run import run
 from tl_keras.runs.setup import build_runtime
-from tl_keras.training import evaluation, losses, runtime
+from tl_keras.training import evaluation, losses
+from tl_keras.training.runtime import Runtime
 from tl_keras.training.train_step import Batch
 from tl_keras.training.trainer import Batches, Trainer
 
@@ -33,7 +34,7 @@ LITTLE_MEMORY = 200  # MB
 
 
 def configure(work: Work) -> RunConfig:
-    """The configuration of `work`: what the plain scripts do, and all else as it is by default."""
+    """Return the configuration of `work`: the settings of the plain scripts, and defaults otherwise."""
     return RunConfig().replace(
         backbone=work.backbone,
         weights="none",
@@ -49,44 +50,44 @@ def configure(work: Work) -> RunConfig:
     )
 
 
-def _machine(work: Work) -> runtime.Runtime:
+def _runtime(work: Work) -> Runtime:
     config = configure(work)
     return build_runtime(resolve(config))
 
 
 def precision(work: Work) -> str:
     """Return the precision that `auto` resolves to on this device."""
-    return _machine(work).precision
+    return _runtime(work).precision
 
 
-def _model(work: Work) -> tuple[keras.Model, runtime.Runtime]:
-    machine = _machine(work)
-    with machine.scope():
-        return backbones.build_classifier(work.backbone, CLASSES, image_size=work.image_size), machine
+def _model(work: Work) -> tuple[keras.Model, Runtime]:
+    runtime = _runtime(work)
+    with runtime.scope():
+        return backbones.build_classifier(work.backbone, CLASSES, image_size=work.image_size), runtime
 
 
 def _run(config: RunConfig, source: data.DatasetSource, callbacks: tuple[keras.callbacks.Callback, ...] = ()) -> dict[str, Any]:
-    """A run on `source`, which is kept from no other: what was loaded from another `data_dir` does not count."""
+    """Run on `source`. A new `data_dir` keeps a source that was loaded before from being used."""
     with tempfile.TemporaryDirectory() as directory, patch("tl_keras.data.load_source", lambda config: source):
         return run(config.replace(data_dir=directory), Path(directory) / "run", callbacks=callbacks)
 
 
 @contextmanager
 def train(work: Work, arrays: Arrays) -> Iterator[Once]:
-    """The whole job as `tl-keras train` does it, up to the files of a finished run."""
+    """Do the whole job as `tl-keras train` does, up to the files of a finished run."""
     yield lambda: whole(configure(work), arrays.source())
 
 
 @contextmanager
 def train_in_little_memory(work: Work, arrays: Arrays) -> Iterator[Once]:
-    """The same with a cache of `LITTLE_MEMORY`, in an empty directory: what does not fit goes to disk."""
+    """Do the whole job with a cache of `LITTLE_MEMORY` MB and an empty cache directory."""
     with tempfile.TemporaryDirectory() as directory:
         config = configure(work).replace(cache_budget=LITTLE_MEMORY, cache_dir=directory)
         yield lambda: whole(config, arrays.source())
 
 
 def whole(config: RunConfig, source: data.DatasetSource) -> Outcome:
-    """A run from its configuration to its files."""
+    """Return the time and accuracy of a run, from its configuration to its files."""
     started = time.perf_counter()
     result = _run(config, source)
     return Outcome(time.perf_counter() - started, result["metrics"]["test"]["accuracy"])
@@ -101,16 +102,16 @@ def _batch(work: Work, arrays: Arrays) -> tuple[tf.Tensor, tf.Tensor]:
     return next(iter(_training_batches(work, arrays.source().train)))
 
 
-def _trainer(work: Work, model: keras.Model, machine: runtime.Runtime) -> Trainer:
+def _trainer(work: Work, model: keras.Model, runtime: Runtime) -> Trainer:
     config = configure(work)
     stages = backbones.stage_layers(model, work.backbone)
     loss = losses.build_loss(config.train, {}, CLASSES)
-    return Trainer(model, stages, resolve(config).phases, config.train, machine, loss=loss)
+    return Trainer(model, stages, resolve(config).phases, config.train, runtime, loss=loss)
 
 
 @contextmanager
 def step(work: Work, arrays: Arrays) -> Iterator[Once]:
-    """Training steps on a prepared batch: the trainer's own, without its loop."""
+    """Train on a prepared batch with the step of the trainer, without its loop."""
     data, size = _batch(work, arrays), work.batch_size
     batch = Batch(index=0, data=data, num_examples=size, update_size=size, update=0, is_last_batch=True)
     trainer = _trainer(work, *_model(work))
@@ -120,15 +121,15 @@ def step(work: Work, arrays: Arrays) -> Iterator[Once]:
 
 @contextmanager
 def loop(work: Work, arrays: Arrays) -> Iterator[Once]:
-    """The second epoch of the training loop over a prepared batch; the first one compiles. Checkpoints are left out."""
-    # Setting the global seed, as starting a runtime does, makes TensorFlow forget what it compiled for any side: once, before.
-    network = _model(work)
+    """Run the training loop over a prepared batch. The second epoch counts, as the first compiles. No checkpoints are written."""
+    # Building a runtime sets the global seed, which makes TensorFlow drop all compiled functions. Do it once, before the job.
+    model_and_runtime = _model(work)
     repeated = tf.data.Dataset.from_tensors(_batch(work, arrays)).repeat(work.steps)
     batches = Batches(lambda epoch: repeated, work.steps * work.batch_size, None)
 
     def job() -> Outcome:
         with tempfile.TemporaryDirectory() as directory, patch("tl_keras.training.checkpoint.save"):
-            progress = _trainer(replace(work, epochs=2), *network).fit(batches, Path(directory))
+            progress = _trainer(replace(work, epochs=2), *model_and_runtime).fit(batches, Path(directory))
         return Outcome(progress.history[-1]["seconds"])
 
     yield job
@@ -136,29 +137,29 @@ def loop(work: Work, arrays: Arrays) -> Iterator[Once]:
 
 @contextmanager
 def train_on_batch(work: Work, arrays: Arrays) -> Iterator[Once]:
-    """Prepare the work that `loop` is compared with: Keras's own step on the same network, batch and precision."""
-    machine = _machine(work)
-    with plain_keras.train_on_batch(work, arrays, machine.precision, machine.xla) as job:
+    """Prepare the work that `loop` is compared with: Keras's own step on the same model, batch and precision."""
+    runtime = _runtime(work)
+    with plain_keras.train_on_batch(work, arrays, runtime.precision, runtime.xla) as job:
         yield job
 
 
 @contextmanager
 def predict(work: Work, arrays: Arrays) -> Iterator[Once]:
-    """Inference on a prepared batch."""
-    model, machine = _model(work)
-    compiled, images = evaluation.make_predict(model, machine), _batch(work, arrays)[0]
+    """Predict a prepared batch."""
+    model, runtime = _model(work)
+    compiled, images = evaluation.make_predict(model, runtime), _batch(work, arrays)[0]
     yield timed(lambda: [compiled(images).numpy() for _ in range(work.steps)])
 
 
 @contextmanager
 def feed(work: Work, arrays: Arrays) -> Iterator[Once]:
-    """The batches of an epoch, and nothing done with them; making the pipeline, which each epoch does, is part of it."""
+    """Read the batches of an epoch. Building the pipeline is part of it, as in every epoch."""
     examples = arrays.source().train
     yield timed(lambda: sum(len(targets) for _, targets in _training_batches(work, examples)))
 
 
 class _FirstStep(keras.callbacks.Callback):
-    """Leaves the run after its first step."""
+    """Ends the run after its first step."""
 
     class Done(Exception):
         pass
@@ -168,7 +169,7 @@ class _FirstStep(keras.callbacks.Callback):
 
 
 def first_step(work: Work, arrays: Arrays) -> None:
-    """From nothing to the end of the first training step."""
+    """Build everything and take the first training step."""
     try:
         _run(configure(work), arrays.source(), (_FirstStep(),))
     except _FirstStep.Done:
@@ -177,7 +178,7 @@ def first_step(work: Work, arrays: Arrays) -> None:
 
 @cache
 def multiply_adds(backbone: str, image_size: int) -> tuple[int, int]:
-    """Multiply-adds of an image's forward pass, and of a training step on it.
+    """Return the multiply-adds of the forward pass of an image, and of a training step on it.
 
     A step is the forward pass, the gradients of all weights and those of all inputs, which cost as much each; but the inputs of the
     first stage need none, which leaves out a little too much where it has several layers.

@@ -23,7 +23,7 @@ def _model(work: Work, precision: str = "float32") -> keras.Model:
 
 
 def _compile(model: keras.Model, work: Work, phase: Phase, jit_compile: bool | str = "auto") -> keras.Model:
-    """Freeze what `phase` does not train, and compile."""
+    """Freeze the stages that `phase` does not train, and compile."""
     for stage, layers in stage_layers(model, work.backbone).items():
         for layer in layers:
             layer.trainable = stage in phase.trainable
@@ -46,7 +46,7 @@ def _dataset(images: np.ndarray, labels: np.ndarray, work: Work, *, shuffle: boo
 
 @contextmanager
 def train(work: Work, arrays: Arrays) -> Iterator[Once]:
-    """The whole job: build, train through all phases, test."""
+    """Do the whole job: build, train all phases, test."""
 
     def job() -> Outcome:
         clock = Clock(work)
@@ -70,14 +70,14 @@ def _repeated_batch(work: Work, arrays: Arrays) -> tf.data.Dataset:
 
 @contextmanager
 def step(work: Work, arrays: Arrays) -> Iterator[Once]:
-    """Training steps on a prepared batch."""
+    """Train on a prepared batch, step by step."""
     model, batches = _compile(_model(work), work, work.phases()[0]), _repeated_batch(work, arrays)
     yield timed(lambda: model.fit(batches, shuffle=False, verbose=0))
 
 
 @contextmanager
 def train_on_batch(work: Work, arrays: Arrays, precision: str, jit_compile: bool) -> Iterator[Once]:
-    """Training steps on a prepared batch, by nothing but `train_on_batch`, in the precision that our own loop has."""
+    """Train on a prepared batch with `train_on_batch` alone, in the precision of our loop."""
     model, batches = _model(work, precision), _repeated_batch(work, arrays)
     _compile(model, work, work.phases()[0], jit_compile)
     yield timed(lambda: [model.train_on_batch(images, labels) for images, labels in batches])
@@ -85,19 +85,19 @@ def train_on_batch(work: Work, arrays: Arrays, precision: str, jit_compile: bool
 
 @contextmanager
 def predict(work: Work, arrays: Arrays) -> Iterator[Once]:
-    """Inference on a prepared batch."""
+    """Predict a prepared batch."""
     model, images = _model(work), _repeated_batch(work, arrays).map(lambda images, labels: images)
     yield timed(lambda: model.predict(images, verbose=0))
 
 
 @contextmanager
 def feed(work: Work, arrays: Arrays) -> Iterator[Once]:
-    """The batches of an epoch, and nothing done with them."""
+    """Read the batches of an epoch."""
     dataset = _dataset(arrays.train, arrays.train_labels, work, shuffle=True)
     yield timed(lambda: sum(len(labels) for _, labels in dataset))
 
 
 def first_step(work: Work, arrays: Arrays) -> None:
-    """From nothing to the end of the first training step."""
+    """Build everything and take the first training step."""
     model = _compile(_model(work), work, work.phases()[0])
     model.fit(_dataset(arrays.train, arrays.train_labels, work, shuffle=True), steps_per_epoch=1, shuffle=False, verbose=0)

@@ -48,8 +48,8 @@ class AlexNet(nn.Module):
         return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
 
     def stages(self) -> dict[str, list[nn.Module]]:
-        """Stage -> the modules that hold its weights."""
-        convolutions = {f"conv{number}": [self.features[place]] for number, place in enumerate((0, 3, 6, 8, 10), start=1)}
+        """Return stage -> the modules with its weights."""
+        convolutions = {f"conv{number}": [self.features[index]] for number, index in enumerate((0, 3, 6, 8, 10), start=1)}
         return convolutions | {"fc6": [self.classifier[1]], "fc7": [self.classifier[4]], HEAD: [self.classifier[6]]}
 
 
@@ -95,7 +95,7 @@ class ResNet18(nn.Module):
         return self.fc(torch.flatten(self.avgpool(x), 1))
 
     def stages(self) -> dict[str, list[nn.Module]]:
-        """Stage -> the modules that hold its weights."""
+        """Return stage -> the modules with its weights."""
         layers = {f"layer{number}": [getattr(self, f"layer{number}")] for number in (1, 2, 3, 4)}
         return {"stem": [self.conv1, self.bn1], **layers, HEAD: [self.fc]}
 
@@ -119,7 +119,7 @@ def _prepare(pixels: torch.Tensor, image_size: int) -> torch.Tensor:
 
 
 def _optimizer(network: nn.Module, phase: Phase) -> torch.optim.Optimizer:
-    """Freeze what `phase` does not train, and an optimizer over the rest."""
+    """Freeze the stages that `phase` does not train, and return an optimizer of the others."""
     for stage, modules in network.stages().items():
         for module in modules:
             module.requires_grad_(stage in phase.trainable)
@@ -127,7 +127,7 @@ def _optimizer(network: nn.Module, phase: Phase) -> torch.optim.Optimizer:
 
 
 def _train(network: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
-    """One pass over batches of normalised images; the summed loss."""
+    """Train on batches of normalized images once. Return the summed loss."""
     network.train()
     total = 0.0
     for images, labels in batches:
@@ -152,7 +152,7 @@ def _prepared(loader: DataLoader, image_size: int) -> Iterator[tuple[torch.Tenso
 
 @contextmanager
 def train(work: Work, arrays: Arrays) -> Iterator[Once]:
-    """The whole job: build, train through all phases, test."""
+    """Do the whole job: build, train all phases, test."""
 
     def job() -> Outcome:
         clock = Clock(work)
@@ -163,8 +163,8 @@ def train(work: Work, arrays: Arrays) -> Iterator[Once]:
             for _ in clock.epochs(phase):
                 _train(network, optimizer, _prepared(training, work.image_size))
         testing = _loader(arrays.test, arrays.test_labels, work.batch_size, shuffle=False)
-        right = _test(network, _prepared(testing, work.image_size))
-        return clock.outcome(right / len(arrays.test))
+        num_correct = _test(network, _prepared(testing, work.image_size))
+        return clock.outcome(num_correct / len(arrays.test))
 
     yield job
 
@@ -176,7 +176,7 @@ def _batch(work: Work, arrays: Arrays) -> tuple[torch.Tensor, torch.Tensor]:
 
 @contextmanager
 def step(work: Work, arrays: Arrays) -> Iterator[Once]:
-    """Training steps on a prepared batch."""
+    """Train on a prepared batch, step by step."""
     network = NETWORKS[work.backbone](CLASSES)
     optimizer, batches = _optimizer(network, work.phases()[0]), [_batch(work, arrays)] * work.steps
     yield timed(lambda: _train(network, optimizer, batches))
@@ -184,27 +184,27 @@ def step(work: Work, arrays: Arrays) -> Iterator[Once]:
 
 @contextmanager
 def predict(work: Work, arrays: Arrays) -> Iterator[Once]:
-    """Inference on a prepared batch."""
+    """Predict a prepared batch."""
     network, batches = NETWORKS[work.backbone](CLASSES), [_batch(work, arrays)] * work.steps
     yield timed(lambda: _test(network, batches))
 
 
 @contextmanager
 def feed(work: Work, arrays: Arrays) -> Iterator[Once]:
-    """The batches of an epoch, and nothing done with them."""
+    """Read the batches of an epoch."""
     loader = _loader(arrays.train, arrays.train_labels, work.batch_size, shuffle=True)
     yield timed(lambda: sum(len(labels) for _, labels in _prepared(loader, work.image_size)))
 
 
 def first_step(work: Work, arrays: Arrays) -> None:
-    """From nothing to the end of the first training step."""
+    """Build everything and take the first training step."""
     network = NETWORKS[work.backbone](CLASSES)
     loader = _loader(arrays.train, arrays.train_labels, work.batch_size, shuffle=True)
     _train(network, _optimizer(network, work.phases()[0]), [next(_prepared(loader, work.image_size))])
 
 
 def matrix_rate(dtype: str, size: int, seconds: float) -> float:
-    """Multiply-adds a second of a product of matrices of side `size`, measured for `seconds`."""
+    """Return the multiply-adds per second of a product of square matrices of `size`, measured for `seconds`."""
     matrix = torch.ones((size, size), dtype=getattr(torch, dtype))
     matrix @ matrix
     started, count = time.perf_counter(), 0

@@ -1,4 +1,4 @@
-"""Start-up, in fresh processes: from command to the end of the first training step, and the imports alone."""
+"""Measures start-up in fresh processes: from command to the end of the first training step, and imports alone."""
 
 import importlib
 import json
@@ -21,7 +21,7 @@ IMPORTS = 3  # how many times the imports are measured
 
 
 def _seconds(arguments: Sequence[str]) -> float:
-    """Seconds from the start of `python -m benchmarks.startup ARGUMENTS` to the time that it prints."""
+    """Return the seconds from the start of `python -m benchmarks.startup ARGUMENTS` to the time that it prints."""
     started = time.time()
     command = [sys.executable, "-m", "benchmarks.startup", *arguments]
     done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
@@ -29,7 +29,7 @@ def _seconds(arguments: Sequence[str]) -> float:
 
 
 @contextmanager
-def _fresh(side: str, work: Work, given: arrays.Arrays) -> Iterator[Once]:
+def _fresh(side: str, work: Work, images: arrays.Arrays) -> Iterator[Once]:
     importlib.import_module(f"benchmarks.{side}")
     yield lambda: Outcome(_seconds([side, json.dumps(asdict(work))]))
 
@@ -39,18 +39,18 @@ ours, plain_keras, plain_torch = (partial(_fresh, side) for side in ("ours", "pl
 
 @cache
 def import_seconds(side: str) -> float:
-    """Seconds that a fresh process takes to import what a side needs."""
+    """Return the seconds of a fresh process to import the packages of a side."""
     return median(_seconds([side]) for _ in range(IMPORTS))
 
 
 def main(side: str, work: str = "") -> None:
-    """Print the time at which imports, and the first step of `work` where it is given, are done."""
+    """Print the time after the imports, and after the first step of `work` if it is given."""
     if side != "plain_torch":
         tensorflow_import.quiet_tensorflow()
     module = importlib.import_module(f"benchmarks.{side}")
     if work:
-        given = Work(**json.loads(work))
-        module.first_step(given, arrays.random(given.num_train, given.num_test))
+        parsed = Work(**json.loads(work))
+        module.first_step(parsed, arrays.random(parsed.num_train, parsed.num_test))
     print(time.time())
 
 

@@ -1,7 +1,7 @@
-"""Augmented images that are kept, against those made anew in each epoch: how much faster, and what it costs in accuracy.
+"""Compares cached augmented views with new views in every epoch, in speed and in accuracy.
 
-Both sides train a head on what the package carries, digits and the narrow AlexNet that knows glyphs, so that accuracies mean something
-on any machine. Each round has a seed of its own, the same for both.
+Both sides train a head of alexnet_narrow, with its bundled weights, on the bundled digits, so the accuracies are meaningful on
+every machine. Each round has its own seed, the same for both sides.
 """
 
 from collections.abc import Iterator
@@ -28,11 +28,11 @@ def _jobs(work: Work, num_views: int) -> Iterator[Once]:
 
 @contextmanager
 def kept(work: Work, arrays: Arrays) -> Iterator[Once]:
-    """`VIEWS` views of each image, made and run through the frozen layers once; an epoch draws one of them."""
+    """Create `VIEWS` views of each image and their features once. An epoch uses one view of each image."""
     yield from _jobs(work, VIEWS)
 
 
 @contextmanager
 def live(work: Work, arrays: Arrays) -> Iterator[Once]:
-    """A new view in each epoch."""
+    """Create a new view of each image in every epoch."""
     yield from _jobs(work, 0)

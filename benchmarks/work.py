@@ -1,4 +1,4 @@
-"""The work of a row of the benchmark, the same for every side; and clocks. No TensorFlow and no torch here."""
+"""The work of a benchmark, the same for every side, and clocks. Imports neither TensorFlow nor torch."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -22,13 +22,13 @@ class Work:
 
     Attributes:
         backbone: a key of BACKBONES, with new weights: speed does not depend on them.
-        image_size: side of what the network sees, in pixels; the images come as uint8 of 32.
-        strategy: what is trained, in the grammar of `--strategy`.
+        image_size: input size of the model in pixels; the images are uint8 of 32 pixels.
+        strategy: in the grammar of the setting `strategy`.
         epochs: over all phases of the strategy.
-        num_train, num_test: images.
-        steps: how many batches a sample of a row that counts in steps takes.
-        measured_epochs: how many epochs of each phase a plain side really runs; the last of them stands for the rest, which are the
-            same work. 0: all. Ours always runs all.
+        num_train, num_test: number of images.
+        steps: number of batches per sample, if the benchmark counts steps.
+        measured_epochs: number of epochs of each phase that a plain side really runs. The last of them also counts for the rest,
+            which are the same work. 0: all. Ours always runs all.
     """
 
     backbone: str
@@ -68,13 +68,13 @@ Job = Callable[[Work, Arrays], AbstractContextManager[Once]]
 
 
 class Clock:
-    """Seconds of a whole job, from when it is made, of which some epochs are not run but counted as long as the one before them."""
+    """Measures the seconds of a whole job since its creation. Epochs that are not run count as long as the last one that is."""
 
     def __init__(self, work: Work):
         self._work, self._started, self._left_out = work, time.perf_counter(), 0.0
 
     def epochs(self, phase: Phase) -> Iterator[int]:
-        """The epochs of `phase` to run."""
+        """Yield the epochs of `phase` to run."""
         count = self._work._measured(phase.epochs)
         for epoch in range(count):
             began = time.perf_counter()
@@ -83,13 +83,13 @@ class Clock:
         self._left_out += (phase.epochs - count) * last
 
     def outcome(self, accuracy: float) -> Outcome:
-        """Seconds up to now, with those of the epochs that were left out; the accuracy counts where none were."""
+        """Return the seconds up to now, with those of the omitted epochs. The accuracy counts if none was omitted."""
         seconds = time.perf_counter() - self._started + self._left_out
         return Outcome(seconds, None if self._left_out else accuracy)
 
 
 def timed(function: Callable[[], Any]) -> Once:
-    """A function that calls `function`, which waits for its own results, and tells how long it took."""
+    """Return a function that measures one call of `function`, which waits for its own results."""
 
     def run() -> Outcome:
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The benchmark: every kind of row runs at toy size, the plain networks are torchvision's, and figures are summed up rightly."""
+"""The benchmark: every kind of benchmark runs at toy size, the plain networks are torchvision's, and figures are summed up rightly."""
 
 import builtins
 import json
@@ -9,38 +9,38 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import arrays, measure, rows, startup, table, work
+from benchmarks import arrays, measure, registry, startup, table, work
 from benchmarks.measure import Measured, Side
-from benchmarks.rows import KERAS, OURS, TORCH
+from benchmarks.registry import KERAS, OURS, TORCH
 from tl_keras.backbones import BACKBONES
 from tl_keras.errors import ConfigError
 from tl_keras.runs.resolve import resolve
 from tl_keras.strategies import Phase
 
 
-def smoke_rows():
-    """One row for each job that differs at smoke size: all backbones are the narrow AlexNet there."""
+def smoke_benchmarks():
+    """One benchmark for each job that differs at smoke size: all backbones are the narrow AlexNet there."""
     found = {}
-    for row in rows.rows(rows.SMOKE):
-        found.setdefault((row.kind.title, row.work.strategy == "gradual"), row)
+    for benchmark in registry.select_benchmarks(registry.SMOKE):
+        found.setdefault((benchmark.benchmark_type.title, benchmark.work.strategy == "gradual"), benchmark)
     slow = {"startup", "gradual"}
     return [
-        pytest.param(row, id=name, marks=pytest.mark.slow if slow & {*name.split("-")} else ())
-        for row in found.values()
-        for name in [row.name]
+        pytest.param(benchmark, id=name, marks=pytest.mark.slow if slow & {*name.split("-")} else ())
+        for benchmark in found.values()
+        for name in [benchmark.name]
     ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", smoke_rows())
-def test_every_kind_of_row_runs(row):
-    row = replace(row, rounds=1)
-    measured = measure.measure(row, arrays.random(10, 10))
-    if row.name in measured.skipped:
-        pytest.skip(measured.skipped[row.name])
-    assert {*measured.sides, *measured.skipped} == {*row.jobs} and OURS in measured.sides
+@pytest.mark.parametrize("benchmark", smoke_benchmarks())
+def test_every_kind_of_row_runs(benchmark):
+    benchmark = replace(benchmark, rounds=1)
+    measured = measure.measure(benchmark, arrays.random(10, 10))
+    if benchmark.name in measured.skipped:
+        pytest.skip(measured.skipped[benchmark.name])
+    assert {*measured.sides, *measured.skipped} == {*benchmark.jobs} and OURS in measured.sides
     for side in measured.sides:
-        assert len(measured.sides[side].seconds) == 1 and measured.figure(side).median > 0
+        assert len(measured.sides[side].seconds) == 1 and measured.value(side).median > 0
 
 
 def record_of(measured):
@@ -48,47 +48,47 @@ def record_of(measured):
         "device": "CPU", "cpu": "A Processor, 2 cores", "versions": {"keras": "3"}, "torch_threads": 2, "matrix_size": 2048,
         "peaks": {"tensorflow": {"float32": 1e11}}, "import_seconds": {OURS: 5.0},
     }  # fmt: skip
-    return table.Report("quick", "2030-01-01T00:00+00:00", machine, "random", [measured])
+    return table.Results("quick", "2030-01-01T00:00+00:00", machine, "random", [measured])
 
 
 @pytest.fixture
 def measured():
-    (row,) = rows.rows(rows.QUICK, ["alexnet-step"])
+    (benchmark,) = registry.select_benchmarks(registry.QUICK, ["alexnet-step"])
     sides = {OURS: Side((1.0, 2.0, 4.0), 2**20), KERAS: Side((2.0, 6.0, 8.0), 2**21), TORCH: Side((4.0, 8.0, 20.0), 0)}
-    return Measured(row, sides, {}, {OURS: 0.25})
+    return Measured(benchmark, sides, {}, {OURS: 0.25})
 
 
 def test_ratios_are_those_of_the_same_round(measured):
     ratio = measured.ratio(TORCH)
     assert (ratio.median, ratio.low, ratio.high) == (4.0, 4.0, 5.0)
-    assert measured.figure(OURS).median == measured.row.num_images / 2 and measured.row.num_images == 128
+    assert measured.value(OURS).median == measured.benchmark.num_images / 2 and measured.benchmark.num_images == 128
 
 
 def test_the_table_says_whether_a_target_is_reached(measured, capsys):
-    report = record_of(measured)
-    lines = table.markdown(report).splitlines()
+    results = record_of(measured)
+    lines = table.markdown(results).splitlines()
     assert [line.split(" | ")[3] for line in lines if "alexnet-step" in line] == [KERAS, TORCH]
     against = {line.split(" | ")[3]: line for line in lines if "alexnet-step" in line}
     assert "| 2 [2, 3] | 2.5 MISSED | 1 / 2 | 25 % / - |" in against[KERAS]
     assert "| 4 [4, 5] | 3 reached | 1 / - |" in against[TORCH]
-    table.print_table(report)
+    table.print_table(results)
     assert "MISSED" in capsys.readouterr().out
 
 
 def test_the_table_says_whether_a_limit_of_seconds_is_kept(capsys):
-    (row,) = rows.rows(rows.QUICK, ["alexnet-startup"])
+    (benchmark,) = registry.select_benchmarks(registry.QUICK, ["alexnet-startup"])
     for seconds, said in ((7.9, "in 8 s reached"), (8.1, "in 8 s MISSED")):
-        lines = table.markdown(record_of(Measured(row, {OURS: Side((seconds,), 0), KERAS: Side((9.0,), 0)}, {}))).splitlines()
+        lines = table.markdown(record_of(Measured(benchmark, {OURS: Side((seconds,), 0), KERAS: Side((9.0,), 0)}, {}))).splitlines()
         assert [said in line for line in lines if "alexnet-startup" in line] == [True]
 
 
 def test_accuracies_stand_where_they_are_measured():
-    (row,) = rows.rows(rows.FULL, ["views"])
+    (benchmark,) = registry.select_benchmarks(registry.FULL, ["views"])
     sides = {OURS: Side((1.0, 1.0), 0, (0.5, 0.75)), "new views": Side((3.0, 2.0), 0, (None, None))}
-    report = record_of(Measured(row, sides, {}))
-    (line,) = [line for line in table.markdown(report).splitlines() if line.startswith("| views")]
+    results = record_of(Measured(benchmark, sides, {}))
+    (line,) = [line for line in table.markdown(results).splitlines() if line.startswith("| views")]
     assert "62.5 [50, 75] / -" in line
-    assert json.loads(json.dumps(table.record(report)))["rows"][0]["sides"]["new views"]["accuracies"] == [None, None]
+    assert json.loads(json.dumps(table.record(results)))["rows"][0]["sides"]["new views"]["accuracies"] == [None, None]
 
 
 def test_both_files_are_named_after_the_processor(measured, tmp_path):
@@ -123,8 +123,8 @@ def test_without_torch_its_rows_are_skipped_and_say_so(monkeypatch):
         return original(path)
 
     monkeypatch.setattr(measure, "find_job", without_torch)
-    (row,) = rows.rows(rows.SMOKE, ["input"])
-    measured = measure.measure(row, arrays.random(10, 10))
+    (benchmark,) = registry.select_benchmarks(registry.SMOKE, ["input"])
+    measured = measure.measure(benchmark, arrays.random(10, 10))
     assert measured.skipped == {TORCH: "torch is not importable"} and set(measured.sides) == {OURS, KERAS}
     assert f"Not run: {TORCH}: torch is not importable." in table.notes(record_of(measured))
 
@@ -155,29 +155,34 @@ def test_epochs_that_are_left_out_count_as_the_last_one(monkeypatch):
 
 
 def test_what_is_scaled_is_said():
-    (row,) = rows.rows(rows.FULL, ["alexnet-head"])
-    assert "measured 2 of 10 epochs, scaled" in row.title and "5,000 + 10,000 images" in row.title
-    (row,) = rows.rows(rows.FULL, ["resnet18-gradual"])
-    assert row.work.measured() == 10 and "scaled" not in row.title
+    (benchmark,) = registry.select_benchmarks(registry.FULL, ["alexnet-head"])
+    assert "measured 2 of 10 epochs, scaled" in benchmark.title and "5,000 + 10,000 images" in benchmark.title
+    (benchmark,) = registry.select_benchmarks(registry.FULL, ["resnet18-gradual"])
+    assert benchmark.work.measured() == 10 and "scaled" not in benchmark.title
 
 
-@pytest.mark.parametrize("profile", rows.PROFILES)
+@pytest.mark.parametrize("profile", registry.PROFILES)
 def test_every_row_is_possible(profile):
-    """The plan of every row fits its backbone, in every profile, and every target has a side."""
+    """The plan of every benchmark fits its backbone, in every profile, and every target has a side."""
     from benchmarks import ours
 
-    for row in rows.rows(profile):
-        assert resolve(ours.configure(row.work)).phases == row.work.phases()
-        assert set(row.targets) <= set(row.jobs) and OURS in row.jobs
-        assert row.kind.counts != "steps" or row.work.num_train >= row.work.batch_size
+    for benchmark in registry.select_benchmarks(profile):
+        assert resolve(ours.configure(benchmark.work)).phases == benchmark.work.phases()
+        assert set(benchmark.targets) <= set(benchmark.jobs) and OURS in benchmark.jobs
+        assert benchmark.benchmark_type.counts != "steps" or benchmark.work.num_train >= benchmark.work.batch_size
 
 
 def test_quick_rows_and_targets_are_those_of_full():
-    full, quick = ({row.name: row for row in rows.rows(profile)} for profile in (rows.FULL, rows.QUICK))
-    assert set(quick) < set(full) and {name for name, row in full.items() if row.targets} - {"resnet18-loop", "resnet18-heads"} <= set(
-        quick
+    full, quick = (
+        {benchmark.name: benchmark for benchmark in registry.select_benchmarks(profile)} for profile in (registry.FULL, registry.QUICK)
     )
-    assert all(row.work.epochs == full[name].work.epochs and row.targets == full[name].targets for name, row in quick.items())
+    assert set(quick) < set(full) and {name for name, benchmark in full.items() if benchmark.targets} - {
+        "resnet18-loop",
+        "resnet18-heads",
+    } <= set(quick)
+    assert all(
+        benchmark.work.epochs == full[name].work.epochs and benchmark.targets == full[name].targets for name, benchmark in quick.items()
+    )
 
 
 def test_nothing_is_found_computed_before():
@@ -202,9 +207,9 @@ def test_a_step_is_three_passes_less_one_of_the_first_stage():
 
 def test_imports_count_for_whole_commands_alone(monkeypatch):
     monkeypatch.setattr(measure, "import_seconds", lambda side: 100.0)
-    (row,) = rows.rows(rows.SMOKE, ["input"])
+    (benchmark,) = registry.select_benchmarks(registry.SMOKE, ["input"])
     for whole in (True, False):
-        measured = measure.measure(replace(row, whole_command=whole, rounds=1), arrays.random(10, 10))
+        measured = measure.measure(replace(benchmark, whole_command=whole, rounds=1), arrays.random(10, 10))
         assert (measured.sides[OURS].seconds[0] > 100) is whole
 
 

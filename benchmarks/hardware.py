@@ -1,4 +1,4 @@
-"""The processor that the benchmark runs on, and the fraction of its peak that a row reaches."""
+"""Describes the machine, and the fraction of its peak throughput that a benchmark reaches."""
 
 import importlib
 from collections.abc import Mapping
@@ -7,10 +7,10 @@ from typing import Any
 
 from benchmarks import ours
 from benchmarks.measure import Measured
-from benchmarks.rows import OURS, TORCH
+from benchmarks.registry import OURS, TORCH
 from tl_keras.backbones.macs import MATRIX_SIZE, MEASURED_SECONDS, measure_matmul_throughput
 from tl_keras.config import RuntimeConfig
-from tl_keras.training import runtime
+from tl_keras.training.runtime import make_runtime
 
 DTYPES = ("float32", "bfloat16")
 
@@ -18,8 +18,8 @@ Peaks = Mapping[str, Mapping[str, float]]
 
 
 def describe() -> dict[str, Any]:
-    """Device, processor, automatic precision, versions and revision, as a run records them; with torch, threads and `peaks`."""
-    record = runtime.make_runtime(RuntimeConfig(), seed=0, batch_size=1, depthwise=False).record()
+    """Return the runtime record of a run, with torch's version and threads and with `peaks`."""
+    record = make_runtime(RuntimeConfig(), seed=0, batch_size=1, depthwise=False).record()
     torch_threads = 0
     with suppress(ImportError):
         torch = importlib.import_module("torch")
@@ -28,7 +28,7 @@ def describe() -> dict[str, Any]:
 
 
 def peaks() -> Peaks:
-    """Library -> dtype -> multiply-adds a second of a product of two matrices."""
+    """Return library -> dtype -> multiply-adds per second of a matrix product."""
     rates = {"tensorflow": {dtype: measure_matmul_throughput(dtype) for dtype in DTYPES}}
     with suppress(ImportError):
         torch = importlib.import_module("benchmarks.plain_torch")
@@ -36,13 +36,13 @@ def peaks() -> Peaks:
     return rates
 
 
-def peak_shares(measured: Measured, peaks: Peaks) -> dict[str, float]:
-    """Side -> its multiply-adds a second over those of a product of matrices in the same library and precision."""
-    row = measured.row
-    if not row.kind.passes:
+def peak_fractions(measured: Measured, peaks: Peaks) -> dict[str, float]:
+    """Return side -> its multiply-adds per second over those of a matrix product in the same library and precision."""
+    benchmark = measured.benchmark
+    if not benchmark.benchmark_type.passes:
         return {}
-    forward, step = ours.multiply_adds(row.work.backbone, row.work.image_size)
-    each = {"forward": forward, "step": step}[row.kind.passes]
-    dtypes = {side: "float32" for side in measured.sides} | {OURS: ours.precision(row.work).removeprefix("mixed_")}
+    forward, step = ours.multiply_adds(benchmark.work.backbone, benchmark.work.image_size)
+    each = {"forward": forward, "step": step}[benchmark.benchmark_type.passes]
+    dtypes = {side: "float32" for side in measured.sides} | {OURS: ours.precision(benchmark.work).removeprefix("mixed_")}
     rates = {side: peaks["torch" if side == TORCH else "tensorflow"].get(dtype) for side, dtype in dtypes.items()}
-    return {side: measured.figure(side).median * each / rate for side, rate in rates.items() if rate and side in measured.sides}
+    return {side: measured.value(side).median * each / rate for side, rate in rates.items() if rate and side in measured.sides}

@@ -1,4 +1,4 @@
-"""The table of rows: what each measures, its size in each profile, and by how much ours is to be ahead."""
+"""The benchmarks: the work of each, its size in each profile, and its targets."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ PLAIN_TORCH_HAS = ("alexnet", "resnet18")
 
 
 @dataclass(frozen=True)
-class Kind:
-    """The common part of all rows of a kind.
+class BenchmarkType:
+    """The common part of all benchmarks of a type.
 
     Attributes:
         title: with the fields of `Work`.
         jobs: side -> `module:function` of its job.
-        counts: what the figure counts images of: `steps`, `train`, or nothing, and then it is seconds.
+        counts: the images that the value counts: of `steps` or of `train`; empty: the value is in seconds.
         warm_up: whether every side does the work once before it counts.
-        passes: what an image costs, for the share of the matrix-product peak: `forward`, `step` or nothing.
+        passes: the cost of an image, for the fraction of the matrix-product peak: `forward`, `step` or empty.
     """
 
     title: str
@@ -35,33 +35,33 @@ class Kind:
 
 
 def _three(job: str) -> dict[str, str]:
-    """The function of this name in the module of every side."""
+    """Return the function `job` in the module of every side."""
     return {side: f"{module}:{job}" for side, module in MODULES.items()}
 
 
-KINDS: Mapping[str, Kind] = {
-    "whole": Kind("{strategy}, {epochs} epochs, {num_train:,} + {num_test:,} images", _three("train"), warm_up=False),
-    "step": Kind("full fine-tuning, steps of {batch_size}", _three("step"), counts="steps", passes="step"),
-    "predict": Kind("inference, batches of {batch_size}", _three("predict"), counts="steps", passes="forward"),
-    "feed": Kind("input alone, to {image_size} px, batches of {batch_size}", _three("feed"), counts="train"),
-    "startup": Kind(
+BENCHMARK_TYPES: Mapping[str, BenchmarkType] = {
+    "whole": BenchmarkType("{strategy}, {epochs} epochs, {num_train:,} + {num_test:,} images", _three("train"), warm_up=False),
+    "step": BenchmarkType("full fine-tuning, steps of {batch_size}", _three("step"), counts="steps", passes="step"),
+    "predict": BenchmarkType("inference, batches of {batch_size}", _three("predict"), counts="steps", passes="forward"),
+    "feed": BenchmarkType("input alone, to {image_size} px, batches of {batch_size}", _three("feed"), counts="train"),
+    "startup": BenchmarkType(
         "command to first step of {batch_size}", {side: f"startup:{module}" for side, module in MODULES.items()}, warm_up=False
     ),
-    "loop": Kind(
+    "loop": BenchmarkType(
         "training loop, steps of {batch_size}, same precision",
         {OURS: "ours:loop", TRAIN_ON_BATCH: "ours:train_on_batch"},
         counts="steps",
     ),
-    "heads": Kind(
+    "heads": BenchmarkType(
         "21 heads, the last 9 of {epochs} epochs on {num_train:,} features",
         {OURS: "heads:grid", ONE_HEAD: "heads:one", ONE_RUN: "heads:run"},
     ),
-    "budget": Kind(
+    "budget": BenchmarkType(
         "{strategy}, {epochs} epochs, {num_train:,} + {num_test:,} images, a cache of 200 MB and the rest on disk",
         {OURS: "ours:train_in_little_memory", IN_MEMORY: "ours:train"},
         warm_up=False,
     ),
-    "views": Kind(
+    "views": BenchmarkType(
         "{strategy}, {epochs} epochs of randaugment, digits: 4 views of an image, made once",
         {OURS: "views:kept", LIVE: "views:live"},
         warm_up=False,
@@ -71,7 +71,7 @@ KINDS: Mapping[str, Kind] = {
 
 @dataclass(frozen=True)
 class Size:
-    """The size of a row's work in one profile; see `Work`."""
+    """The size of the work of a benchmark in one profile; see `Work`."""
 
     rounds: int
     num_train: int = 0
@@ -83,17 +83,17 @@ class Size:
 
 @dataclass(frozen=True)
 class Spec:
-    """A row before its profile is chosen.
+    """A benchmark before its profile is chosen.
 
     Attributes:
         targets: side -> how many times faster than it ours is to be, at least.
         seconds: what ours is to take at most; 0: there is no such limit.
         full: its size in the profile `full`, the task's own.
-        quick: its size in `quick`, where it has one: all rows of it together take five minutes on two cores.
+        quick: its size in `quick`, if it has one. All benchmarks of it take five minutes on two cores.
     """
 
     name: str
-    kind: str
+    benchmark_type: str
     backbone: str
     targets: Mapping[str, float]
     full: Size
@@ -103,15 +103,15 @@ class Spec:
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row as it is measured.
+class Benchmark:
+    """A benchmark of one profile.
 
     Attributes:
         whole_command: whether the imports of each side, measured in fresh processes, are added to its seconds.
     """
 
     name: str
-    kind: Kind
+    benchmark_type: BenchmarkType
     work: Work
     jobs: Mapping[str, str]
     targets: Mapping[str, float]
@@ -121,27 +121,29 @@ class Row:
 
     @property
     def title(self) -> str:
-        """The measured work, with its sizes."""
-        title = f"{self.work.backbone}: {self.kind.title.format(**vars(self.work))}"
+        """Return a description of the work with its sizes."""
+        title = f"{self.work.backbone}: {self.benchmark_type.title.format(**vars(self.work))}"
         return f"{title}{self.scaled}"
 
     @property
     def scaled(self) -> str:
-        """The work that the plain sides really ran, if it is less than the row says."""
-        measured = self.work.measured() if self.work.measured_epochs and self.kind is KINDS["whole"] else self.work.epochs
+        """Return a note on the epochs that the plain sides really ran, or an empty string if they ran all."""
+        measured = (
+            self.work.measured() if self.work.measured_epochs and self.benchmark_type is BENCHMARK_TYPES["whole"] else self.work.epochs
+        )
         return f" (plain sides: measured {measured} of {self.work.epochs} epochs, scaled)" if measured < self.work.epochs else ""
 
     @property
     def num_images(self) -> int:
-        """Images in a sample of a row that counts them; 0 where its figure is seconds."""
-        return {"steps": self.work.steps * self.work.batch_size, "train": self.work.num_train, "": 0}[self.kind.counts]
+        """Return the number of images per sample, or 0 if the benchmark measures seconds."""
+        return {"steps": self.work.steps * self.work.batch_size, "train": self.work.num_train, "": 0}[self.benchmark_type.counts]
 
 
 SAME_LOOP = 1 / 1.03  # 3 % slower
 TWICE_THE_TIME = 1 / 2
 AT_MOST_TWICE = {ONE_HEAD: TWICE_THE_TIME, ONE_RUN: TWICE_THE_TIME}
 
-# Every image of a whole job is one of an epoch or of the test. A step that takes a second or more is long enough for a sample.
+# Every image of a whole job belongs to an epoch or to the test. A step of a second or more is long enough for a sample.
 SPECS = (
     Spec("alexnet-head", "whole", "alexnet", {TORCH: 10, KERAS: 10}, Size(2, 5000, 10_000, 2), Size(1, 1000, 500, 1), "head"),
     Spec("resnet18-head", "whole", "resnet18", {TORCH: 12, KERAS: 8}, Size(1, 5000, 10_000, 1), Size(1, 256, 128, 1), "head"),
@@ -174,37 +176,37 @@ SPECS = (
     Spec("views", "views", "alexnet_narrow", {}, Size(5), strategy="head"),
 )  # fmt: skip
 
-# Of everything a little, in seconds: whether it runs, not how well.
+# A little of everything, in seconds: a trial run, not a measurement.
 SMOKE_SIZE = Size(2, 10, 10, measured_epochs=1, batch_size=5)
-SMOKE_NETWORK = {"backbone": "alexnet_narrow", "image_size": 64}
+SMOKE_MODEL = {"backbone": "alexnet_narrow", "image_size": 64}
 
 
-def rows(profile: str, names: Sequence[str] = ()) -> list[Row]:
-    """The rows of `profile`, or those of them with these names; ConfigError where it has no such row."""
-    found = {spec.name: _row(spec, profile) for spec in SPECS if _size(spec, profile)}
+def select_benchmarks(profile: str, names: Sequence[str] = ()) -> list[Benchmark]:
+    """Return the benchmarks of `profile`, or those with `names`. Raise ConfigError for an unknown name."""
+    found = {spec.name: _make_benchmark(spec, profile) for spec in SPECS if _size(spec, profile)}
     for name in names:
         if name not in found:
-            raise unknown(f"row of the profile {profile}", name, found)
-    return [row for name, row in found.items() if name in names or not names]
+            raise unknown(f"benchmark of the profile {profile}", name, found)
+    return [benchmark for name, benchmark in found.items() if name in names or not names]
 
 
 def _size(spec: Spec, profile: str) -> Size | None:
     return {FULL: spec.full, QUICK: spec.quick, SMOKE: SMOKE_SIZE}[profile]
 
 
-def _row(spec: Spec, profile: str) -> Row:
-    size, kind = vars(_size(spec, profile)).copy(), KINDS[spec.kind]
-    rounds, network = size.pop("rounds"), SMOKE_NETWORK if profile == SMOKE else {"backbone": spec.backbone}
-    # A row that counts in steps needs the images of one batch, and start-up those of one and of a test split.
+def _make_benchmark(spec: Spec, profile: str) -> Benchmark:
+    size, benchmark_type = vars(_size(spec, profile)).copy(), BENCHMARK_TYPES[spec.benchmark_type]
+    rounds, model = size.pop("rounds"), SMOKE_MODEL if profile == SMOKE else {"backbone": spec.backbone}
+    # A benchmark that counts in steps needs the images of one batch, and start-up those of one and of a test split.
     size |= {name: size[name] or size["batch_size"] for name in ("num_train", "num_test")}
     epochs = EPOCHS if spec.strategy != "full" else 1
-    return Row(
+    return Benchmark(
         name=spec.name,
-        kind=kind,
-        work=Work(strategy=spec.strategy, epochs=epochs, **size, **network),
-        jobs={side: job for side, job in kind.jobs.items() if side != TORCH or spec.backbone in PLAIN_TORCH_HAS},
+        benchmark_type=benchmark_type,
+        work=Work(strategy=spec.strategy, epochs=epochs, **size, **model),
+        jobs={side: job for side, job in benchmark_type.jobs.items() if side != TORCH or spec.backbone in PLAIN_TORCH_HAS},
         targets=spec.targets,
         seconds=spec.seconds,
         rounds=rounds,
-        whole_command=spec.kind == "whole" and profile == FULL,
+        whole_command=spec.benchmark_type == "whole" and profile == FULL,
     )
