@@ -1,4 +1,4 @@
-"""The command line as a user meets it: help at once, one message for each mistake, every flag alive."""
+"""The command line as a user sees it: help without TensorFlow, one message per mistake, a flag for every setting."""
 
 import subprocess
 import sys
@@ -87,7 +87,7 @@ def test_every_setting_is_a_flag_of_train(name):
     "arguments", [("-m", "experiments.part_a", "--help"), ("-m", "tl_keras", "train", "--help"), ("-c", "import tl_keras")]
 )
 def test_start_up_loads_no_tensorflow(arguments):
-    """The imports decide how fast start-up is, and unlike a time they do not depend on how busy the machine is."""
+    """Imports decide how fast the start is. Unlike a time, they do not depend on how busy the machine is."""
     command = [sys.executable, "-X", "importtime", *arguments]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
@@ -103,7 +103,7 @@ def test_start_up_loads_no_tensorflow(arguments):
         (OSError(28, "No space left on device", "model.keras"), 1, "No space left on device: model.keras"),
     ],
 )
-def test_what_the_user_can_mend_is_one_message(error, code, words, capsys):
+def test_an_error_that_the_user_can_fix_is_one_message(error, code, words, capsys):
     def fail():
         raise error
 

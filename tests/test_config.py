@@ -1,4 +1,3 @@
-import dataclasses
 import json
 
 import pytest
@@ -25,7 +24,7 @@ IMPOSSIBLE = [
     {"nesterov": True, "momentum": 0},
     {"weight_decay": -1},
     {"l2": -1},
-    {"schedule": "linear"},
+    {"schedule": "zigzag"},
     {"epochs": 0},
     {"epochs": 2.5},
     {"warmup_epochs": 10},
@@ -39,12 +38,12 @@ IMPOSSIBLE = [
 
 
 @pytest.mark.parametrize("settings", IMPOSSIBLE, ids=str)
-def test_impossible_settings_are_refused_by_flag_name(settings):
+def test_impossible_settings_are_refused_by_name(settings):
     with pytest.raises(ConfigError, match=next(iter(settings))):
         RunConfig().replace(**settings)
 
 
-def test_flat_settings_survive_json():
+def test_settings_survive_json():
     config = RunConfig().replace(dataset="digits", fraction=0.2, nesterov=True, epochs=3, seed=7)
     assert RunConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
@@ -55,7 +54,7 @@ def test_unknown_setting_names_the_nearest():
 
 
 @pytest.mark.parametrize("name", SETTINGS)
-def test_every_setting_but_a_place_changes_the_digest(name):
+def test_every_setting_but_the_local_ones_changes_the_config_id(name):
     other = {str: "other", int: 7, float: 0.25, bool: not SETTINGS[name].default}[SETTINGS[name].type]
     choices = SETTINGS[name].metadata["choices"]
     value = choices[-1] if choices and choices[-1] != SETTINGS[name].default else (choices[0] if choices else other)
@@ -63,7 +62,5 @@ def test_every_setting_but_a_place_changes_the_digest(name):
     assert (changed.config_id() == RunConfig().config_id()) == SETTINGS[name].metadata["is_local"]
 
 
-def test_settings_are_frozen_and_documented():
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        RunConfig().seed = 1
+def test_settings_are_documented():
     assert all(setting.metadata["help"] for setting in SETTINGS.values())

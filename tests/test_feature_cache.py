@@ -39,7 +39,7 @@ def own_store(tmp_path, monkeypatch):
 
 
 def run_both(config, directory, **cached):
-    """Results and logits of a run without cache and of one with it."""
+    """Return (result, history, logits) of a run without the cache and of one with it."""
     outcomes = []
     for name, settings in (("plain", {"cache": "off"}), ("cached", cached)):
         result = run(config.replace(**settings), directory / name)
@@ -49,7 +49,7 @@ def run_both(config, directory, **cached):
 
 
 def assert_same(plain, cached, tolerance):
-    """Bit-identical for a tolerance of 0; else accuracies may differ by three images."""
+    """Assert bit-identical runs for a tolerance of 0; else accuracies may differ by three images."""
     for one, other in zip(plain[1], cached[1], strict=True):
         for name, num in (("accuracy", plain[0]["data"]["num_train"]), ("val_accuracy", plain[0]["data"]["num_validation"])):
             assert abs(float(other[name]) - float(one[name])) <= (tolerance > 0) * 3.001 / num, name
@@ -362,7 +362,7 @@ def test_the_content_hash_identifies_what_a_model_computes(name, settings):
         (RESNET, "last:2", "training", 0),
     ],
 )
-def test_which_stages_are_constant(config, strategy, frozen_mode, expected):
+def test_the_frozen_prefix_of_a_phase(config, strategy, frozen_mode, expected):
     phase = resolve(config.replace(strategy=strategy, frozen_mode=frozen_mode)).phases[0]
     model = backbones.build_classifier(config.model.backbone, 3, image_size=config.model.image_size, stem=config.model.stem)
     stages = backbones.stage_layers(model, config.model.backbone)

@@ -1,4 +1,4 @@
-"""Run directories: atomic files, what counts as finished, the lock; intervals against known values."""
+"""Run directories: atomic files, finished and unfinished runs, other versions, and the lock."""
 
 import errno
 import json
@@ -102,7 +102,7 @@ def test_a_directory_without_a_run_is_named(tmp_path):
         run_directory.load_result(tmp_path)
 
 
-def test_config_json_tells_identity_from_what_is_local(run_dir):
+def test_config_json_separates_identity_and_local_settings(run_dir):
     run_dir.write_config(CONFIG.replace(data_dir="/data"))
     written = json.loads((run_dir.path / run_directory.CONFIG).read_text())
     local = {"data_dir": "/data", "weights_dir": "", "cache": "auto", "cache_budget": 2000, "cache_dir": ""}
@@ -117,7 +117,7 @@ def test_another_run_in_the_directory_is_an_error_that_lists_the_differences(run
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"identity": 3}'])
-def test_a_damaged_config_is_written_anew(run_dir, content):
+def test_a_damaged_config_is_replaced(run_dir, content):
     run_dir.write_config(CONFIG)
     (run_dir.path / run_directory.CONFIG).write_text(content)
     run_dir.write_config(CONFIG)
@@ -152,7 +152,7 @@ def test_a_full_disk_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, fun
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_disk_that_fills_up_while_writing_is_the_same_error(run_dir, monkeypatch):
+def test_a_disk_that_becomes_full_while_writing_is_the_same_error(run_dir, monkeypatch):
     run_dir.write_config(CONFIG)
     monkeypatch.setattr(files.np, "savez_compressed", full_disk)
     with pytest.raises(UserError, match=r"predictions\.npz: No space left"):
@@ -167,7 +167,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_directory_that_cannot_be_made_is_named(tmp_path):
+def test_a_directory_that_cannot_be_created_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="Cannot create the directory"), run_directory.RunDirectory(tmp_path / "file" / "run").lock():
         pass
