@@ -1,4 +1,4 @@
-"""The benchmark: every kind of benchmark runs at toy size, the plain networks are torchvision's, and figures are summed up rightly."""
+"""The benchmark: every type runs at toy size, the plain models equal torchvision's, and measurements are summarised correctly."""
 
 import builtins
 import json
@@ -19,7 +19,7 @@ from tl_keras.strategies import Phase
 
 
 def smoke_benchmarks():
-    """One benchmark for each job that differs at smoke size: all backbones are the narrow AlexNet there."""
+    """Return one benchmark for each job that differs at smoke size, where all backbones are alexnet_narrow."""
     found = {}
     for benchmark in registry.select_benchmarks(registry.SMOKE):
         found.setdefault((benchmark.benchmark_type.title, benchmark.work.strategy == "gradual"), benchmark)
@@ -33,7 +33,7 @@ def smoke_benchmarks():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("benchmark", smoke_benchmarks())
-def test_every_kind_of_row_runs(benchmark):
+def test_every_type_of_benchmark_runs(benchmark):
     benchmark = replace(benchmark, rounds=1)
     measured = measure.measure(benchmark, arrays.random(10, 10))
     if benchmark.name in measured.skipped:
@@ -58,13 +58,13 @@ def measured():
     return Measured(benchmark, sides, {}, {OURS: 0.25})
 
 
-def test_ratios_are_those_of_the_same_round(measured):
+def test_ratios_compare_the_same_round(measured):
     ratio = measured.ratio(TORCH)
     assert (ratio.median, ratio.low, ratio.high) == (4.0, 4.0, 5.0)
     assert measured.value(OURS).median == measured.benchmark.num_images / 2 and measured.benchmark.num_images == 128
 
 
-def test_the_table_says_whether_a_target_is_reached(measured, capsys):
+def test_the_table_marks_reached_targets(measured, capsys):
     results = record_of(measured)
     lines = table.markdown(results).splitlines()
     assert [line.split(" | ")[3] for line in lines if "alexnet-step" in line] == [KERAS, TORCH]
@@ -75,14 +75,14 @@ def test_the_table_says_whether_a_target_is_reached(measured, capsys):
     assert "MISSED" in capsys.readouterr().out
 
 
-def test_the_table_says_whether_a_limit_of_seconds_is_kept(capsys):
+def test_the_table_marks_limits_of_seconds(capsys):
     (benchmark,) = registry.select_benchmarks(registry.QUICK, ["alexnet-startup"])
     for seconds, said in ((7.9, "in 8 s reached"), (8.1, "in 8 s MISSED")):
         lines = table.markdown(record_of(Measured(benchmark, {OURS: Side((seconds,), 0), KERAS: Side((9.0,), 0)}, {}))).splitlines()
         assert [said in line for line in lines if "alexnet-startup" in line] == [True]
 
 
-def test_accuracies_stand_where_they_are_measured():
+def test_measured_accuracies_are_in_the_table():
     (benchmark,) = registry.select_benchmarks(registry.FULL, ["views"])
     sides = {OURS: Side((1.0, 1.0), 0, (0.5, 0.75)), "new views": Side((3.0, 2.0), 0, (None, None))}
     results = record_of(Measured(benchmark, sides, {}))
@@ -99,22 +99,22 @@ def test_both_files_are_named_after_the_processor(measured, tmp_path):
     assert record["rows"][0]["sides"][KERAS]["seconds"] == [2.0, 6.0, 8.0]
 
 
-def test_a_command_measures_prints_and_writes(tmp_path, capsys):
+def test_the_command_measures_prints_and_writes(tmp_path, capsys):
     assert command.main(["--profile=smoke", "--rows=alexnet-predict", f"--results_dir={tmp_path}"]) == 0
     assert "times faster" in capsys.readouterr().out
     (record,) = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
-    shares = [side["peak_share"] for side in record["rows"][0]["sides"].values()]
-    assert shares and all(0 < share < 1 for share in shares)
+    fractions = [side["peak_share"] for side in record["rows"][0]["sides"].values()]
+    assert fractions and all(0 < fraction < 1 for fraction in fractions)
     assert record["machine"]["peaks"]["tensorflow"]["float32"] > 0 and record["images"] == "random"
 
 
 @pytest.mark.parametrize("flags, said", [("--rows=alexnet-hed", "alexnet-head"), ("--profile=small", "full, quick, smoke")])
-def test_mistaken_flags_are_one_message(flags, said, capsys):
+def test_a_wrong_flag_is_one_message(flags, said, capsys):
     assert command.main([flags]) == ConfigError.exit_code
     assert said in capsys.readouterr().err
 
 
-def test_without_torch_its_rows_are_skipped_and_say_so(monkeypatch):
+def test_without_torch_its_side_is_skipped_with_a_note(monkeypatch):
     original = measure.find_job
 
     def without_torch(path):
@@ -129,7 +129,7 @@ def test_without_torch_its_rows_are_skipped_and_say_so(monkeypatch):
     assert f"Not run: {TORCH}: torch is not importable." in table.notes(record_of(measured))
 
 
-def test_torch_is_imported_by_its_own_side_alone(monkeypatch):
+def test_only_its_own_side_imports_torch(monkeypatch):
     """A machine without torch imports everything else."""
     real = builtins.__import__
 
@@ -146,7 +146,7 @@ def test_torch_is_imported_by_its_own_side_alone(monkeypatch):
     assert measure.find_job("ours:train") and measure.find_job("plain_keras:train") and measure.find_job("startup:plain_torch")
 
 
-def test_epochs_that_are_left_out_count_as_the_last_one(monkeypatch):
+def test_omitted_epochs_count_as_the_last_one(monkeypatch):
     ticks = iter([0.0, 10.0, 13.0, 13.0, 15.0, 16.0])  # start; two epochs of 3 and 2 seconds; the end
     monkeypatch.setattr(work, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     clock = work.Clock(work.Work("alexnet", epochs=10, measured_epochs=2))
@@ -154,7 +154,7 @@ def test_epochs_that_are_left_out_count_as_the_last_one(monkeypatch):
     assert clock.outcome(0.5) == work.Outcome(16.0 + 8 * 2.0, accuracy=None)  # of a network that was trained for two epochs of ten
 
 
-def test_what_is_scaled_is_said():
+def test_titles_state_scaled_epochs():
     (benchmark,) = registry.select_benchmarks(registry.FULL, ["alexnet-head"])
     assert "measured 2 of 10 epochs, scaled" in benchmark.title and "5,000 + 10,000 images" in benchmark.title
     (benchmark,) = registry.select_benchmarks(registry.FULL, ["resnet18-gradual"])
@@ -162,7 +162,7 @@ def test_what_is_scaled_is_said():
 
 
 @pytest.mark.parametrize("profile", registry.PROFILES)
-def test_every_row_is_possible(profile):
+def test_every_benchmark_is_possible(profile):
     """The plan of every benchmark fits its backbone, in every profile, and every target has a side."""
     from benchmarks import ours
 
@@ -172,7 +172,7 @@ def test_every_row_is_possible(profile):
         assert benchmark.benchmark_type.counts != "steps" or benchmark.work.num_train >= benchmark.work.batch_size
 
 
-def test_quick_rows_and_targets_are_those_of_full():
+def test_the_quick_profile_is_a_part_of_the_full_one():
     full, quick = (
         {benchmark.name: benchmark for benchmark in registry.select_benchmarks(profile)} for profile in (registry.FULL, registry.QUICK)
     )
@@ -185,19 +185,19 @@ def test_quick_rows_and_targets_are_those_of_full():
     )
 
 
-def test_nothing_is_found_computed_before():
+def test_every_source_has_a_new_fingerprint():
     images = arrays.random(4, 2)
     assert images.source().fingerprint != images.source().fingerprint
     np.testing.assert_array_equal(images.source().test.load_batch([0, 1]), images.test)
 
 
-def test_cifar10_stands_in_for_noise(shared):
+def test_images_may_be_those_of_cifar10(shared):
     images = arrays.cifar10(str(shared / "data" / "tfds"), 5, 3)
     assert images.train.shape == (5, 32, 32, 3) and images.test.shape == (3, 32, 32, 3) and images.train.dtype == np.uint8
     assert images.origin == "CIFAR-10" and len(set(images.train_labels.tolist())) > 1
 
 
-def test_a_step_is_three_passes_less_one_of_the_first_stage():
+def test_a_step_counts_three_passes_minus_one_of_the_first_stage():
     from benchmarks import ours
 
     forward, step = ours.multiply_adds("alexnet", 224)
@@ -205,7 +205,7 @@ def test_a_step_is_three_passes_less_one_of_the_first_stage():
     assert forward == pytest.approx(714e6, rel=0.01) and step == 3 * forward - first
 
 
-def test_imports_count_for_whole_commands_alone(monkeypatch):
+def test_only_whole_commands_include_imports(monkeypatch):
     monkeypatch.setattr(measure, "import_seconds", lambda side: 100.0)
     (benchmark,) = registry.select_benchmarks(registry.SMOKE, ["input"])
     for whole in (True, False):
@@ -224,11 +224,11 @@ class TestPlainTorch:
         return plain_torch
 
     @pytest.mark.parametrize("name, expected", [("alexnet", 61_100_840), ("resnet18", 11_689_512)])
-    def test_parameters_are_torchvisions(self, plain_torch, name, expected):
+    def test_parameters_equal_torchvision(self, plain_torch, name, expected):
         assert sum(weight.numel() for weight in plain_torch.NETWORKS[name](1000).parameters()) == expected
 
     @pytest.mark.parametrize("case, name", [("alexnet_64", "alexnet"), ("alexnet_224", "alexnet"), ("resnet18_224", "resnet18")])
-    def test_logits_are_torchvisions(self, plain_torch, case, name):
+    def test_logits_equal_torchvision(self, plain_torch, case, name):
         import torch
         from torch_reference import make_images, make_tensor, torchvision_logits
 
@@ -242,14 +242,14 @@ class TestPlainTorch:
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * expected.std())
 
     @pytest.mark.parametrize("name", ["alexnet", "resnet18"])
-    def test_stages_are_ours_and_cover_every_weight(self, plain_torch, name):
+    def test_stages_equal_ours_and_cover_every_weight(self, plain_torch, name):
         network = plain_torch.NETWORKS[name](10)
         stages = network.stages()
         assert [*stages] == [*(stage for stage, _ in BACKBONES[name].stages), "head"]
         covered = [id(weight) for modules in stages.values() for module in modules for weight in module.parameters()]
         assert sorted(covered) == sorted(id(weight) for weight in network.parameters())
 
-    def test_frozen_weights_stay(self, plain_torch):
+    def test_frozen_weights_do_not_change(self, plain_torch):
         import torch
 
         job = work.Work("alexnet_narrow", 64, "head", batch_size=5)

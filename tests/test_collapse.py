@@ -15,7 +15,7 @@ def rows(losses, val_losses=None, val_accuracies=None) -> list[dict]:
     return history
 
 
-# Name -> history, classes, words of the symptom. The first two were measured in the setting of tools/adamw_collapse.py.
+# Name -> history, classes, words of the description. The first two were measured in the setting of tools/adamw_collapse.py.
 COLLAPSED = {
     "adamw": (rows([1.23], [4.69], [0.467]), 37, "4.69, that of guessing 3.61"),
     "adamw after warm-up": (rows([2.2, 0.295, 0.766], [0.366, 1.881, 4.801], [0.9, 0.733, 0.617]), 37, "4.80"),
@@ -35,28 +35,28 @@ HEALTHY = {
 
 
 @pytest.mark.parametrize("name", COLLAPSED)
-def test_a_collapse_has_a_symptom_and_the_epochs_before_it_have_none(name):
+def test_a_collapse_is_detected_in_its_epoch_and_not_before(name):
     history, num_classes, words = COLLAPSED[name]
     assert words in collapse.detect_collapse(history, num_classes)
     assert not any(collapse.detect_collapse(history[:end], num_classes) for end in range(1, len(history)))
 
 
 @pytest.mark.parametrize("name", HEALTHY)
-def test_training_that_is_slow_noisy_or_overfitting_is_no_collapse(name):
+def test_slow_noisy_or_overfitting_training_is_not_a_collapse(name):
     history, num_classes = HEALTHY[name]
     assert not any(collapse.detect_collapse(history[:end], num_classes) for end in range(1, len(history) + 1))
 
 
-def test_the_largest_change_is_a_share_of_the_norm():
+def test_the_largest_change_is_relative_to_the_norm():
     before = {"a": np.array([3.0, 4.0]), "b": np.array([0.3, 0.4]), "zero": np.zeros(2)}
     after = {"a": np.array([3.0, 3.0]), "b": np.array([0.3, 0.2]), "zero": np.ones(2)}
     assert collapse.largest_relative_change(before, after) == {"path": "b", "fraction": pytest.approx(0.4)}
     assert collapse.largest_relative_change({}, {}) == {}
 
 
-def test_the_message_names_cause_and_cures():
-    moved = {"path": "conv/kernel", "fraction": 0.34, "updates": 15}
-    text = collapse.collapse_warning("it fell", 2, TrainConfig(optimizer="adamw", learning_rate=1e-3), moved)
+def test_the_warning_names_the_cause_and_what_helps():
+    largest_change = {"path": "conv/kernel", "fraction": 0.34, "updates": 15}
+    text = collapse.collapse_warning("it fell", 2, TrainConfig(optimizer="adamw", learning_rate=1e-3), largest_change)
     assert text.startswith(
         "Training collapsed in epoch 2: it fell. adamw at rate 0.001 moved conv/kernel by 34 % of its norm in the first 15"
     )
@@ -64,19 +64,19 @@ def test_the_message_names_cause_and_cures():
     assert "moved" not in collapse.collapse_warning("it fell", 2, TrainConfig(), {})
 
 
-def test_the_trainer_says_it_once_a_phase_and_records_it(tmp_path, capsys, monkeypatch):
-    """The symptom is made up for the second epoch and the third; what was moved is measured."""
+def test_the_warning_is_printed_once_per_phase_and_recorded(tmp_path, capsys, monkeypatch):
+    """The collapse in epochs 2 and 3 is simulated, the largest change is measured."""
     monkeypatch.setattr(collapse, "detect_collapse", lambda history, num_classes: "it fell" if len(history) > 1 else "")
     trainer = make_trainer(optimizer="adamw", learning_rate=1e-3)
     kernel = trainer.model.get_layer("stem_conv").kernel
     before = np.linalg.norm(kernel.numpy())
     progress = trainer.fit(make_batches(), tmp_path, verbose=2)
-    said = progress.phases[0]["collapse"]
-    assert capsys.readouterr().out.count("Training collapsed") == 1 and said.startswith("Training collapsed in epoch 2: it fell.")
-    assert "_conv/kernel by" in said and "in the first 3 updates" in said and before > 0
+    warning = progress.phases[0]["collapse"]
+    assert capsys.readouterr().out.count("Training collapsed") == 1 and warning.startswith("Training collapsed in epoch 2: it fell.")
+    assert "_conv/kernel by" in warning and "in the first 3 updates" in warning and before > 0
     assert progress.collapse == {"largest_change": {}, "warning": ""}
 
 
-def test_healthy_training_records_none(tmp_path, capsys):
+def test_healthy_training_records_no_warning(tmp_path, capsys):
     progress = make_trainer().fit(make_batches(), tmp_path, verbose=2)
     assert progress.phases[0]["collapse"] == "" and "collapsed" not in capsys.readouterr().out

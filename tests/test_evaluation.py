@@ -10,6 +10,7 @@ from tl_keras.data import pipeline
 from tl_keras.data.examples import ImageStore, make_examples
 from tl_keras.data.geometry import Geometry
 from tl_keras.errors import DamagedError
+from tl_keras.results.metrics import SCALAR_METRICS
 from tl_keras.results.predictions import (
     MAX_ERRORS,
     MAX_THUMBNAIL,
@@ -41,9 +42,9 @@ def batches_at(size, replicas=1):
     return lambda positions: pipeline.evaluation_batches(split(size, size).subset(positions), geometry, **settings)
 
 
-def test_metrics_are_those_of_the_schema_and_survive_json():
+def test_metrics_have_the_keys_of_the_schema_and_survive_json():
     found = evaluation.compute_metrics(LOGITS, LABELS)
-    assert set(found) == set(TEST_KEYS)
+    assert set(found) == {*TEST_KEYS, *SCALAR_METRICS}
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["accuracy"] == 0.4 and found["num_examples"] == 5 and found["top5_accuracy"] is None
     assert found["precision"] == [0.5, 0.5, 0.0] and found["recall"] == [0.5, 0.5, 0.0]
@@ -52,7 +53,7 @@ def test_metrics_are_those_of_the_schema_and_survive_json():
 
 
 @pytest.mark.parametrize("replicas", [1, 2])
-def test_mistakes_are_the_wrong_answers_the_surest_first(replicas):
+def test_errors_are_sorted_by_confidence(replicas):
     found = evaluation.most_confident_errors(LOGITS, LABELS, batches_at(8, replicas))
     np.testing.assert_array_equal(found.indices, [2, 1, 3])
     np.testing.assert_array_equal(found.labels, [2, 1, 0])
@@ -62,25 +63,25 @@ def test_mistakes_are_the_wrong_answers_the_surest_first(replicas):
     np.testing.assert_array_equal(found.images[:, 0, 0, 0], [2, 1, 3])
 
 
-def test_mistakes_are_bounded_in_number_and_size():
+def test_errors_are_limited_in_number_and_size():
     found = evaluation.most_confident_errors(LOGITS, LABELS, batches_at(200), max_errors=2)
     assert found.images.shape == (2, MAX_THUMBNAIL, MAX_THUMBNAIL, 3)
     np.testing.assert_array_equal(found.images[:, 50, 50, 0], [2, 1])
 
 
-def test_without_a_mistake_there_are_none(tmp_path):
+def test_without_an_error_nothing_is_loaded(tmp_path):
     found = evaluation.most_confident_errors(np.eye(3, dtype=np.float32), np.arange(3), lambda positions: pytest.fail("nothing to load"))
     write_confident_errors(tmp_path, found)
     assert len(read_confident_errors(tmp_path, 3).images) == 0
 
 
-def make_mistakes(num=2, height=4, width=5, label=1, dtype=np.uint8):
+def make_errors(num=2, height=4, width=5, label=1, dtype=np.uint8):
     values = np.zeros(num, np.int64)
     return ConfidentErrors(np.zeros((num, height, width, 3), dtype), values + label, values, np.zeros(num, np.float32), values)
 
 
-def test_mistakes_and_predictions_are_read_back(tmp_path):
-    write_confident_errors(tmp_path, make_mistakes())
+def test_errors_and_predictions_are_read_back(tmp_path):
+    write_confident_errors(tmp_path, make_errors())
     found = read_confident_errors(tmp_path, 2)
     assert found.images.shape == (2, 4, 5, 3) and found.labels.tolist() == [1, 1]
     write_predictions(tmp_path, LOGITS, LABELS)
@@ -90,23 +91,23 @@ def test_mistakes_and_predictions_are_read_back(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "mistakes",
+    "errors",
     [
-        make_mistakes(num=MAX_ERRORS + 1),
-        make_mistakes(height=MAX_THUMBNAIL + 1),
-        make_mistakes(num=1, height=10_000, width=10_000),
-        make_mistakes(height=0),
-        make_mistakes(label=2),
-        make_mistakes(label=-1),
-        make_mistakes(dtype=np.uint16),
-        make_mistakes(dtype=np.float32),
-        ConfidentErrors(**{**vars(make_mistakes()), "labels": np.zeros(3, np.int64)}),
-        ConfidentErrors(**{**vars(make_mistakes()), "labels": np.array([print, print], object)}),
+        make_errors(num=MAX_ERRORS + 1),
+        make_errors(height=MAX_THUMBNAIL + 1),
+        make_errors(num=1, height=10_000, width=10_000),
+        make_errors(height=0),
+        make_errors(label=2),
+        make_errors(label=-1),
+        make_errors(dtype=np.uint16),
+        make_errors(dtype=np.float32),
+        ConfidentErrors(**{**vars(make_errors()), "labels": np.zeros(3, np.int64)}),
+        ConfidentErrors(**{**vars(make_errors()), "labels": np.array([print, print], object)}),
     ],
     ids=["many", "high", "huge", "flat", "label", "negative", "deep", "float", "lengths", "pickled"],
 )
-def test_mistakes_that_no_run_writes_are_refused(tmp_path, mistakes):
-    write_confident_errors(tmp_path, mistakes)
+def test_errors_that_no_run_writes_are_refused(tmp_path, errors):
+    write_confident_errors(tmp_path, errors)
     with pytest.raises(DamagedError, match=r"mistakes\.npz cannot be read .*Delete"):
         read_confident_errors(tmp_path, 2)
 
@@ -123,7 +124,7 @@ def test_mistakes_that_no_run_writes_are_refused(tmp_path, mistakes):
         (LOGITS * np.nan, LABELS),
     ],
 )
-def test_predictions_that_do_not_go_together_are_refused(tmp_path, logits, labels):
+def test_inconsistent_predictions_are_refused(tmp_path, logits, labels):
     write_predictions(tmp_path, logits, labels)
     with pytest.raises(DamagedError, match=r"predictions\.npz cannot be read"):
         read_predictions(tmp_path)
@@ -143,11 +144,11 @@ def test_damaged_predictions_are_named(tmp_path, damage):
         read_predictions(tmp_path)
 
 
-def test_a_run_writes_the_mistakes_of_its_own_predictions(tmp_path):
+def test_a_run_writes_the_errors_of_its_own_predictions(tmp_path):
     settings = {"epochs": 1, "batch_size": 64, "fraction": 0.1, "limit_test": 60, "precision": "float32", "strategy": "head"}
     result = run(RunConfig().replace(**EMBEDDED_SETTINGS).replace(**settings), tmp_path / "run")
     logits, labels = read_predictions(tmp_path / "run")
-    assert set(result["metrics"]["test"]) == set(TEST_KEYS) and (tmp_path / "run" / MISTAKES).exists()
+    assert set(result["metrics"]["test"]) == {*TEST_KEYS, *SCALAR_METRICS} and (tmp_path / "run" / MISTAKES).exists()
     wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
     found = read_confident_errors(tmp_path / "run", 10)
     assert len(found.indices) == min(len(wrong), MAX_ERRORS) > 0 and set(found.indices) <= set(wrong)

@@ -1,4 +1,4 @@
-"""A grid of heads: its grammar, and that each head is what the training loop makes of its settings alone."""
+"""A grid of heads: its grammar, and each head against the same head in the training loop."""
 
 import csv
 import dataclasses
@@ -20,9 +20,9 @@ from tl_keras.errors import ConfigError, TrainingError
 from tl_keras.runs.fallbacks import EMBEDDED_SETTINGS
 from tl_keras.runs.run import evaluate_run, run
 from tl_keras.strategies import build_phases, grid
-from tl_keras.training import runtime
 from tl_keras.training.head_grid import GridResult, train_heads
 from tl_keras.training.losses import build_loss
+from tl_keras.training.runtime import make_runtime
 from tl_keras.training.trainer import Batches, Trainer
 
 NUM_TRAIN, NUM_VALIDATION, FEATURES, CLASSES, BATCH = 45, 30, 12, 4, 8  # neither count divides by the batch
@@ -57,10 +57,10 @@ def train(heads, config, *, training=TRAINING, validation=VALIDATION, sampling="
 
 
 def train_alone(head: grid.HeadConfig, config: RunConfig, directory, sampling="natural") -> tuple[Trainer, keras.Model]:
-    """The head as the training loop trains it."""
+    """Train one head in the training loop."""
     chosen = {name: value for name, value in dataclasses.asdict(head).items() if name != "seed"}
     config = dataclasses.replace(config.train, **chosen)
-    machine = runtime.make_runtime(RuntimeConfig(precision="float32"), seed=head.seed, batch_size=BATCH, depthwise=False)
+    runtime = make_runtime(RuntimeConfig(precision="float32"), seed=head.seed, batch_size=BATCH, depthwise=False)
     model = build(head.seed)
     features, labels = TRAINING
     targets = np.eye(CLASSES, dtype="float32")[labels]
@@ -71,7 +71,7 @@ def train_alone(head: grid.HeadConfig, config: RunConfig, directory, sampling="n
 
     validation = tf.data.Dataset.from_tensor_slices((*VALIDATION, np.ones(NUM_VALIDATION, "float32"))).batch(BATCH)
     loss = build_loss(config, dict(Counter(labels.tolist())), CLASSES)
-    trainer = Trainer(model, {"head": tuple(model.layers)}, build_phases((), config), config, machine, loss=loss)
+    trainer = Trainer(model, {"head": tuple(model.layers)}, build_phases((), config), config, runtime, loss=loss)
     trainer.fit(Batches(training, len(order(0, sampling)), validation), directory)
     return trainer, model
 
@@ -91,8 +91,8 @@ def train_alone(head: grid.HeadConfig, config: RunConfig, directory, sampling="n
     ],
     ids=["sgd", "adamw", "adam", "clipped", "plateau"],
 )
-def test_a_head_of_a_grid_is_the_head_of_a_run_of_its_own(tmp_path, text, chosen, sampling):
-    """Every row of the table, and the weights, history and best epoch of the winner; the optimizer, schedule and batches are the run's."""
+def test_a_head_of_a_grid_equals_the_head_of_its_own_run(tmp_path, text, chosen, sampling):
+    """The table has the scores of the runs; weights, history and best epoch are those of the run of the best head."""
     config = settings(**chosen)
     heads = grid.parse(text, config)
     result = train(heads, config, sampling=sampling)
@@ -114,7 +114,7 @@ def test_a_head_of_a_grid_is_the_head_of_a_run_of_its_own(tmp_path, text, chosen
             assert {name: mine[name] for name in names} == pytest.approx({name: alone[name] for name in names}, rel=1e-5)
 
 
-def test_the_winner_is_the_best_on_validation():
+def test_the_best_head_is_the_best_on_validation():
     config = settings()
     result = train(grid.parse("learning_rate=1e-5|1e-1,l2=0|10", config), config)
     scores = [(row["val_accuracy"], -row["val_loss"]) for row in result.table]
@@ -125,7 +125,7 @@ def test_the_winner_is_the_best_on_validation():
     assert result.best == {"epoch": row["selected_epoch"], "accuracy": row["val_accuracy"], "loss": row["val_loss"]}
 
 
-def test_a_head_that_diverges_is_marked_and_spoils_no_other():
+def test_a_head_that_diverges_is_marked_and_does_not_change_the_others():
     config = settings(l2=0.1)
     wild, tame = grid.parse("learning_rate=1e30|0.1", config)
     together, alone = train([wild, tame], config), train([tame], config)
@@ -136,7 +136,7 @@ def test_a_head_that_diverges_is_marked_and_spoils_no_other():
 
 
 @pytest.mark.parametrize("dtype", ["float16", ml_dtypes.bfloat16], ids=str)
-def test_features_of_half_precision_and_in_a_file(tmp_path, monkeypatch, dtype):
+def test_features_may_be_half_precision_and_memory_mapped(tmp_path, monkeypatch, dtype):
     """They train as the same numbers in float32 do; from a file in blocks, of which the last is smaller, to the bit as from memory."""
     config = settings(optimizer="adam", ema=0.5)
     heads = grid.parse("learning_rate=1e-2|1e-1", config)
@@ -162,14 +162,14 @@ def test_xla_trains_the_same():
     np.testing.assert_allclose(compiled.kernel, plain.kernel, rtol=1e-3, atol=1e-5)
 
 
-def test_no_validation_no_choice():
+def test_a_grid_needs_validation_examples():
     config = settings()
     empty = (VALUES[:0], LABELS[:0])
     with pytest.raises(ConfigError, match="validation_fraction"):
         train(grid.parse("l2=0|1", config), config, validation=empty)
 
 
-def test_the_grammar():
+def test_the_grammar_has_values_and_ranges():
     config = settings(seed=3, weight_decay=0.25)
     heads = grid.parse("learning_rate=1e-4:1e-1:7,l2=0:1e-2:3", config)
     assert len(heads) == 21 and heads[0] == grid.HeadConfig(1e-4, 0.0, 0.25, 0.0, 3)
@@ -203,7 +203,7 @@ def test_the_grammar():
         ("l2=1e-9:1:100000", "low:high:count"),
     ],
 )
-def test_what_is_wrong_with_a_grid_is_said(text, words):
+def test_the_error_of_a_grid_states_the_cause(text, words):
     with pytest.raises(ConfigError) as caught:
         grid.parse(text, settings())
     assert words in str(caught.value) and str(caught.value).startswith(f"`grid={text}`: ")
@@ -217,12 +217,12 @@ def test_what_is_wrong_with_a_grid_is_said(text, words):
         ({"validation_fraction": 0.0}, "validation"),
     ],
 )
-def test_runs_that_cannot_have_a_grid(chosen, words):
+def test_settings_that_exclude_a_grid_are_refused(chosen, words):
     with pytest.raises(ConfigError, match=words):
         grid.parse("l2=0|1", settings(**chosen))
 
 
-def test_a_grid_is_read_without_tensorflow():
+def test_a_grid_is_parsed_without_tensorflow():
     code = (
         "import sys; from tl_keras.strategies import grid; from tl_keras.config import RunConfig; "
         "grid.parse('l2=0|1', RunConfig().replace(strategy='head')); sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
@@ -230,7 +230,7 @@ def test_a_grid_is_read_without_tensorflow():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_a_grid_is_a_run_with_a_table_of_all_heads(tmp_path):
+def test_a_run_of_a_grid_writes_a_table_of_all_heads(tmp_path):
     config = RunConfig().replace(
         **EMBEDDED_SETTINGS, strategy="head", grid="learning_rate=1e-3|1e-2,l2=0|1e-2", epochs=3, batch_size=32, fraction=0.2,
         limit_test=99, precision="float32", optimizer="adam",

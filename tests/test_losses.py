@@ -1,4 +1,7 @@
-"""The training losses against closed forms, and against their formula written out in NumPy float64."""
+"""The training losses against closed forms, and against a transcription of their formula in NumPy float64.
+
+test_torch_training.py compares training with PyTorch itself.
+"""
 
 import math
 
@@ -35,7 +38,7 @@ def expected(config: TrainConfig) -> np.ndarray:
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_every_loss_is_its_formula_in_float32(settings, dtype):
+def test_losses_equal_the_transcribed_formula_in_float32(settings, dtype):
     config = TrainConfig(**settings)
     losses = build_loss(config, COUNTS, 3)(ops.convert_to_tensor(TARGETS), ops.convert_to_tensor(LOGITS.astype(dtype)))
     assert keras.backend.standardize_dtype(losses.dtype) == "float32" and losses.shape == (4,)
@@ -46,7 +49,7 @@ def test_every_loss_is_tested():
     assert {settings.get("loss", "cross_entropy") for settings in SETTINGS} == set(LOSSES)
 
 
-def test_closed_forms():
+def test_losses_equal_their_closed_forms():
     """Uniform logits have the cross-entropy log(classes), with smoothing too; the focal loss is (1 - 1/classes)^gamma of it."""
     uniform, target = np.zeros((1, 4), np.float32), np.eye(4, dtype="float32")[:1]
     for settings, value in (
@@ -57,7 +60,7 @@ def test_closed_forms():
         assert float(build_loss(TrainConfig(**settings), {}, 4)(target, uniform)[0]) == pytest.approx(value, rel=1e-6)
 
 
-def test_balanced_classes_have_the_same_total_weight_and_examples_weigh_one_on_average():
+def test_balanced_classes_have_equal_total_weights_and_examples_a_mean_weight_of_one():
     weights = balanced_weights(COUNTS, 3)
     totals = [weights[label] * count for label, count in COUNTS.items()]
     assert totals == pytest.approx([10 / 3] * 3) and sum(totals) == pytest.approx(sum(COUNTS.values()))
@@ -65,7 +68,7 @@ def test_balanced_classes_have_the_same_total_weight_and_examples_weigh_one_on_a
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
-def test_focal_has_a_finite_gradient_where_an_example_is_certain(gamma):
+def test_the_focal_loss_of_a_certain_example_has_a_finite_gradient(gamma):
     tf = pytest.importorskip("tensorflow")
     logits = tf.constant([[200.0, -200.0, 0.0], [-200.0, 200.0, 0.0]])
     loss = build_loss(TrainConfig(loss="focal", focal_gamma=gamma), COUNTS, 3)
@@ -74,4 +77,4 @@ def test_focal_has_a_finite_gradient_where_an_example_is_certain(gamma):
         total = tf.reduce_sum(loss(tf.constant(TARGETS[:1].repeat(2, axis=0)), logits))
     gradient = tape.gradient(total, logits).numpy()
     assert np.all(np.isfinite(gradient)) and np.isfinite(float(total))
-    np.testing.assert_allclose(gradient[1], [-1, 1, 0], atol=1e-3)  # as cross-entropy where it is certain and wrong
+    np.testing.assert_allclose(gradient[1], [-1, 1, 0], atol=1e-3)  # equal to cross-entropy if certain and wrong

@@ -1,4 +1,7 @@
-"""The optimizers against PyTorch's formulas, written out in NumPy from torch's documentation."""
+"""The optimizers against a NumPy transcription of the formulas in PyTorch's documentation.
+
+test_torch_training.py compares them with PyTorch itself.
+"""
 
 import keras
 import numpy as np
@@ -9,26 +12,26 @@ from tl_keras.training.optimizers import build_optimizer, has_weight_decay
 
 START = np.array([1.0, -2.0, 0.5], np.float32)
 GRADIENTS = np.random.default_rng(0).standard_normal((6, 3)).astype(np.float32)
-RATES = [0.1, 0.1, 0.05, 0.05, 0.2, 0.2]  # a changing rate is where Keras's own SGD differs
+LEARNING_RATES = [0.1, 0.1, 0.05, 0.05, 0.2, 0.2]  # Keras's own SGD differs when the learning rate changes
 
 
-def torch_sgd(config: TrainConfig) -> np.ndarray:
+def transcribed_sgd(config: TrainConfig) -> np.ndarray:
     value, velocity = START.astype(np.float64), 0.0
-    for gradient, rate in zip(GRADIENTS, RATES, strict=True):
-        value = value * (1 - rate * config.weight_decay)
+    for gradient, learning_rate in zip(GRADIENTS, LEARNING_RATES, strict=True):
+        value = value * (1 - learning_rate * config.weight_decay)
         gradient = gradient + config.l2 * value
         velocity = config.momentum * velocity + gradient
-        value = value - rate * (gradient + config.momentum * velocity if config.nesterov else velocity)
+        value = value - learning_rate * (gradient + config.momentum * velocity if config.nesterov else velocity)
     return value
 
 
-def torch_adam(config: TrainConfig) -> np.ndarray:
+def transcribed_adam(config: TrainConfig) -> np.ndarray:
     value, mean, square = START.astype(np.float64), 0.0, 0.0
-    for step, (gradient, rate) in enumerate(zip(GRADIENTS, RATES, strict=True), start=1):
-        value = value * (1 - rate * config.weight_decay)
+    for step, (gradient, learning_rate) in enumerate(zip(GRADIENTS, LEARNING_RATES, strict=True), start=1):
+        value = value * (1 - learning_rate * config.weight_decay)
         gradient = gradient + config.l2 * value
         mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
-        value = value - rate * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
+        value = value - learning_rate * (mean / (1 - 0.9**step)) / (np.sqrt(square / (1 - 0.999**step)) + 1e-8)
     return value
 
 
@@ -40,15 +43,15 @@ CASES = {
 
 
 @pytest.mark.parametrize(("name", "settings"), [(name, settings) for name, cases in CASES.items() for settings in cases], ids=str)
-def test_arithmetic_is_that_of_torch(name, settings):
+def test_updates_equal_the_transcribed_formulas(name, settings):
     config = TrainConfig(optimizer=name, **settings)
     variable = keras.Variable(START)
     optimizer = build_optimizer(config)
     optimizer.build([variable])
-    for gradient, rate in zip(GRADIENTS, RATES, strict=True):
-        optimizer.learning_rate = rate
+    for gradient, learning_rate in zip(GRADIENTS, LEARNING_RATES, strict=True):
+        optimizer.learning_rate = learning_rate
         optimizer.apply([keras.ops.convert_to_tensor(gradient)], [variable])
-    expected = (torch_sgd if name == "sgd" else torch_adam)(config)
+    expected = (transcribed_sgd if name == "sgd" else transcribed_adam)(config)
     np.testing.assert_allclose(variable.numpy(), expected, rtol=2e-6)
 
 
@@ -57,8 +60,8 @@ def test_every_optimizer_is_tested():
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_rate_scale_and_late_unfreeze(name):
-    """A variable with scale 0.5 moves half as far, and one that joins later takes the first step of a fresh optimizer."""
+def test_a_late_variable_starts_like_a_fresh_one_with_its_own_multiplier(name):
+    """A variable that joins later takes the first step of a fresh optimizer, half as far with a multiplier of 0.5."""
     early, late, fresh = (keras.Variable(START) for _ in range(3))
     optimizer, other = build_optimizer(TrainConfig(optimizer=name)), build_optimizer(TrainConfig(optimizer=name))
     optimizer.build([early, late])
@@ -93,14 +96,14 @@ def named_variables() -> dict[str, keras.Variable]:
     return {variable.path: variable for layer, _ in layers for variable in layer.trainable_variables}
 
 
-def test_what_is_decayed():
+def test_only_kernels_have_weight_decay():
     assert {path: has_weight_decay(variable) for path, variable in named_variables().items()} == DECAYED
 
 
 @pytest.mark.parametrize("decay", ["weight_decay", "l2"])
 @pytest.mark.parametrize("decay_biases", [True, False])
-def test_biases_and_norms_are_decayed_by_choice(decay, decay_biases):
-    """With a gradient of zero only decay moves a weight: kernels shrink by rate x decay, the others do so by choice."""
+def test_biases_and_normalization_parameters_are_decayed_by_choice(decay, decay_biases):
+    """With a gradient of zero only decay moves a weight: kernels shrink by learning_rate x decay, the others only if `decay_biases`."""
     variables = named_variables()
     before = {path: np.full(variable.shape, 0.5, "float32") for path, variable in variables.items()}
     for path, variable in variables.items():
@@ -114,8 +117,8 @@ def test_biases_and_norms_are_decayed_by_choice(decay, decay_biases):
 
 
 @pytest.mark.parametrize("clip_norm", [0.0, 1.0, 100.0])
-def test_clipping_is_that_of_torch(clip_norm):
-    """torch.nn.utils.clip_grad_norm_: all gradients are scaled by min(1, clip / (norm + 1e-6)) with the norm of all together."""
+def test_clipping_equals_the_transcribed_formula(clip_norm):
+    """torch.nn.utils.clip_grad_norm_: all gradients are scaled by min(1, clip / (norm + 1e-6)), with the norm of all of them."""
     gradients = [3 * GRADIENTS[0], 4 * GRADIENTS[1:3]]
     norm = np.sqrt(sum(np.sum(gradient.astype("float64") ** 2) for gradient in gradients))
     factor = min(1.0, clip_norm / (norm + 1e-6)) if clip_norm else 1.0

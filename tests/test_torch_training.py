@@ -1,4 +1,4 @@
-"""Six training steps against PyTorch's: the same network, weights and batches have to give the same losses and the same changes.
+"""Six training steps against PyTorch itself: equal models, weights and batches give equal losses and changes of the weights.
 
 The reference values and the formula of the weights are in torch_reference.py.
 """
@@ -11,8 +11,8 @@ from torch_reference import make_tensors, resnet, torch_training
 from tl_keras import backbones
 from tl_keras.config import RuntimeConfig, TrainConfig
 from tl_keras.strategies import ADAPTERS, ALL_WEIGHTS, BATCH_NORM, BIAS, Phase, freezing
-from tl_keras.training import runtime
 from tl_keras.training.losses import build_loss
+from tl_keras.training.runtime import make_runtime
 from tl_keras.training.trainer import Batches, Trainer
 from tl_keras.weights.from_publisher import assign_published
 
@@ -28,10 +28,14 @@ OPTIMIZERS = {
 }
 
 
-def phase(trained=STAGES, *, kinds=None, frozen_mode="training", rates=None) -> Phase:
+def phase(trained=STAGES, *, kinds=None, frozen_mode="training", learning_rates=None) -> Phase:
     trainable = {stage: (kinds or {}).get(stage, ALL_WEIGHTS) for stage in trained}
     return Phase(
-        "case", STEPS, trainable, lr_multipliers={stage: rate / 0.03 for stage, rate in (rates or {}).items()}, frozen_mode=frozen_mode
+        "case",
+        STEPS,
+        trainable,
+        lr_multipliers={stage: learning_rate / 0.03 for stage, learning_rate in (learning_rates or {}).items()},
+        frozen_mode=frozen_mode,
     )
 
 
@@ -45,7 +49,7 @@ CASES = {
     "freeze_early/sgd": phase(["stem", "layer3", "layer4", "head"]),
     "bn_only/sgd": phase(kinds=dict.fromkeys(STAGES[:-1], BATCH_NORM)),
     "layer1_layer4/sgd": phase(["stem", "layer1", "layer4", "head"]),
-    "discriminative/sgd": phase(rates={**dict.fromkeys(STAGES, 0.01), "stem": 0.02, "head": 0.03}),
+    "discriminative/sgd": phase(learning_rates={**dict.fromkeys(STAGES, 0.01), "stem": 0.02, "head": 0.03}),
 }
 
 
@@ -62,15 +66,15 @@ def initial_tensors() -> dict[str, np.ndarray]:
 
 def train(case: str, directory) -> tuple[Trainer, list[float], dict[str, np.ndarray]]:
     config = TrainConfig(epochs=STEPS, batch_size=BATCH, selection="last", **OPTIMIZERS[case.partition("/")[2]])
-    machine = runtime.make_runtime(RuntimeConfig(precision="float32", xla="off"), seed=0, batch_size=BATCH, depthwise=False)
+    runtime = make_runtime(RuntimeConfig(precision="float32", xla="off"), seed=0, batch_size=BATCH, depthwise=False)
     model = backbones.build_classifier("resnet18", 10, image_size=32, stem="cifar", normalization="none")
     assign_published(model, "resnet18", initial_tensors(), "the formula")
     images = np.random.default_rng(0).standard_normal((STEPS, BATCH, 32, 32, 3)).astype("float32")
     labels = np.random.default_rng(1).integers(0, 10, (STEPS, BATCH)).astype("int32")
     stages = backbones.stage_layers(model, "resnet18")
     before = {weight.path: weight.numpy() for weight in model.weights}
-    trainer = Trainer(model, stages, [CASES[case]], config, machine, loss=build_loss(config, {}, 10))
-    # An epoch of one batch, so that its loss is the loss before the step.
+    trainer = Trainer(model, stages, [CASES[case]], config, runtime, loss=build_loss(config, {}, 10))
+    # Each epoch is one batch, so its loss is the loss before the step.
     batches = Batches(lambda epoch: tf.data.Dataset.from_tensors((images[epoch], np.eye(10, dtype="float32")[labels[epoch]])), BATCH, None)
     return trainer, [row["loss"] for row in trainer.fit(batches, directory).history], before
 
@@ -81,7 +85,7 @@ def change(trainer: Trainer, stage: str, before: dict[str, np.ndarray]) -> float
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_training_is_that_of_torch(case, tmp_path):
+def test_training_equals_that_of_torch(case, tmp_path):
     expected = torch_training()[case]
     trainer, losses, before = train(case, tmp_path)
     np.testing.assert_allclose(losses, expected["loss_before_each_step"], atol=1e-3, rtol=0)
@@ -92,7 +96,7 @@ def test_training_is_that_of_torch(case, tmp_path):
     assert trainer.progress.phases[0]["trainable_parameters"] == expected["trainable_parameters"]
 
 
-def test_every_case_of_the_reference_is_run():
+def test_every_reference_case_is_run():
     assert set(CASES) == set(torch_training())
 
 

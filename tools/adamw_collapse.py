@@ -1,16 +1,18 @@
-"""AdamW at learning rate 1e-3 destroys a pre-trained ResNet50: cause and cures, on MobileNet 0.75 and 240 photographs of three pet breeds.
+"""Measures why AdamW at learning rate 1e-3 destroys a pre-trained ResNet50, and what prevents it.
 
     KERAS_HOME=DIR python -m tools.adamw_collapse --data_dir=DIR [--seeds 0 1 2] [--rows ROW ...]
 
-Report D's settings (the last 3 stages and the head, BatchNorm as in PyTorch's train mode, weight decay 0.001), 5 epochs of 15 updates.
-MobileNet's kernels are larger than a ResNet's, so all but the row `as trained` start with each kernel scaled to a root mean square of
-0.02, what He's formula gives a 3x3 convolution of 512 channels; its BatchNorm's statistics and epsilon are scaled with it, so that
-the network computes the same. Columns, of the kernels before the head: the share of their components that moved by more than half
-the rate in the first update; the median over kernels of the norm of an update over the kernel's norm, in the first update and in the
-tenth. Then the cosine between features before training and after epoch 1, accuracy on validation after epoch 1 with running
-statistics and with those of the validation batch, the largest validation loss, and the lowest and the last accuracy.
+The model is MobileNet 0.75 on 240 photographs of three pet breeds, with the settings of source report D: the last 3 stages and the
+head, BatchNorm in training mode, weight decay 0.001, 5 epochs of 15 updates. MobileNet's kernels are larger than those of a ResNet.
+All rows but `as trained` therefore start with each kernel scaled to a root mean square of 0.02, which He's formula gives for a 3x3
+convolution of 512 channels. Statistics and epsilon of its BatchNorm are scaled with it, so the model computes the same function.
 
-Seen, as means over seeds 0 to 2 on 60 validation images, in float32 on a CPU; a figure moves by some points from run to run:
+Columns for the kernels before the head: the fraction of their components that the first update moves by more than half the learning
+rate; and the median over kernels of the norm of an update over the norm of the kernel, in the first and in the tenth update. Then
+the cosine between features before training and after epoch 1; the validation accuracy after epoch 1 with running statistics and
+with those of the validation batch; the largest validation loss; and the lowest and the last validation accuracy.
+
+Measured, as means over seeds 0 to 2 on 60 validation images, in float32 on a CPU; values vary by some points between runs:
 
     row                                      update 1  cosine  val 1  lowest  last
     AdamW 1e-3, as trained                     0.59 %    0.51   85.0    84.4  93.9
@@ -37,8 +39,9 @@ from tl_keras import backbones, data, strategies, weights
 from tl_keras.config import RunConfig
 from tl_keras.data import pipeline
 from tl_keras.data.geometry import Geometry
-from tl_keras.training import losses, runtime
+from tl_keras.training import losses
 from tl_keras.training.optimizers import has_weight_decay
+from tl_keras.training.runtime import make_runtime
 from tl_keras.training.trainer import Batches, Trainer
 
 BACKBONE, SIZE, BATCH, HE_SCALE = "mobilenet_0.75", 96, 16, 0.02
@@ -67,14 +70,14 @@ Arrays = tuple[np.ndarray, np.ndarray]
 
 
 def read(examples: data.Examples) -> Arrays:
-    """Images float32 (n, 96, 96, 3) and labels int32 (n,)."""
+    """Return images float32 (n, 96, 96, 3) and labels int32 (n,)."""
     batches = pipeline.evaluation_batches(examples, Geometry(SIZE, 0.875), batch_size=BATCH)
     images, labels, _ = zip(*batches.as_numpy_iterator(), strict=True)
     return np.concatenate(images), np.concatenate(labels)
 
 
 def build(num_classes: int, *, scale: bool) -> keras.Model:
-    """The pre-trained network, with PyTorch's momentum of BatchNorm; `scale` its kernels and keep the function."""
+    """Return the pre-trained model with PyTorch's momentum of BatchNorm. `scale` scales its kernels and keeps its function."""
     model = backbones.build_classifier(BACKBONE, num_classes, image_size=SIZE)
     weights.load_weights(model, BACKBONE, weights.find_weights_file(BACKBONE, "imagenet", ""))
     for layer, norm in zip(model.layers, model.layers[1:], strict=False):
@@ -91,21 +94,21 @@ def build(num_classes: int, *, scale: bool) -> keras.Model:
 
 @contextlib.contextmanager
 def batch_statistics(model: keras.Model) -> Any:
-    """Running statistics move while BatchNorm normalises with the batch; they are put back afterwards."""
-    kept = {v.path: v.numpy() for v in model.non_trainable_variables}
+    """Restore the running statistics after the block, in which BatchNorm normalizes with the batch."""
+    initial = {v.path: v.numpy() for v in model.non_trainable_variables}
     yield
     for variable in model.non_trainable_variables:
-        variable.assign(kept[variable.path])
+        variable.assign(initial[variable.path])
 
 
 class Probe(keras.callbacks.Callback):
-    """Measures the updates of `kernels` and, after the first epoch, what became of features and accuracy on `validation`."""
+    """Measures the updates of `kernels`, and features and accuracy on `validation` after the first epoch."""
 
     def __init__(self, kernels: list[keras.Variable], validation: Arrays):
         super().__init__()
         self._kernels, (self._images, self._labels) = kernels, validation
         self.updates: list[float] = []
-        self.figures: dict[str, float] = {}
+        self.values: dict[str, float] = {}
 
     def on_train_begin(self, logs: Any = None) -> None:
         self._features = backbones.feature_extractor(self.model)
@@ -117,24 +120,24 @@ class Probe(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         steps = [kernel.numpy() - old for kernel, old in zip(self._kernels, self._old, strict=True)]
         self.updates.append(float(np.median([np.linalg.norm(s) / np.linalg.norm(old) for s, old in zip(steps, self._old, strict=True)])))
-        rate = float(self.model.optimizer.learning_rate.numpy())
-        self.figures.setdefault("moved", float(np.mean(np.concatenate([np.abs(s).ravel() for s in steps]) > rate / 2)))
+        learning_rate = float(self.model.optimizer.learning_rate.numpy())
+        self.values.setdefault("moved", float(np.mean(np.concatenate([np.abs(s).ravel() for s in steps]) > learning_rate / 2)))
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         if epoch:
             return
         after = self._features(self._images, training=False).numpy()
         norms = np.linalg.norm(after, axis=1) * np.linalg.norm(self._before, axis=1)
-        self.figures["cosine"] = float(np.mean((after * self._before).sum(axis=1) / norms))
+        self.values["cosine"] = float(np.mean((after * self._before).sum(axis=1) / norms))
         with batch_statistics(self.model):
             logits = np.asarray(self.model(self._images, training=True))
-        self.figures["batch"] = float(np.mean(logits.argmax(axis=1) == self._labels))
+        self.values["batch"] = float(np.mean(logits.argmax(axis=1) == self._labels))
 
 
 def measure(label: str, settings: Mapping[str, Any], train: Arrays, validation: Arrays, num_classes: int, seed: int) -> tuple[str, str]:
-    """The line of the table for a row, and what the trainer said of a collapse."""
+    """Return the line of the table for a row, and the collapse warning of the trainer."""
     config = RunConfig().replace(**BASE | dict(settings))
-    machine = runtime.make_runtime(config.runtime, seed=seed, batch_size=BATCH, depthwise=True)
+    runtime = make_runtime(config.runtime, seed=seed, batch_size=BATCH, depthwise=True)
     model = build(num_classes, scale="as trained" not in label)
     stages = backbones.stage_layers(model, BACKBONE)
     phases = strategies.build_phases([stage for stage in stages if stage != backbones.HEAD], config.train)
@@ -148,12 +151,12 @@ def measure(label: str, settings: Mapping[str, Any], train: Arrays, validation: 
     watched = tf.data.Dataset.from_tensor_slices((*validation, np.ones(len(validation[1]), "float32"))).batch(64)
     with tempfile.TemporaryDirectory() as directory:
         loss = losses.build_loss(config.train, {}, num_classes)
-        trainer = Trainer(model, stages, phases, config.train, machine, loss=loss)
+        trainer = Trainer(model, stages, phases, config.train, runtime, loss=loss)
         progress = trainer.fit(Batches(training, len(train[1]), watched), Path(directory), [probe])
-    figures, accuracies = probe.figures, [row["val_accuracy"] for row in progress.history]
-    shares = [figures["changed"], probe.updates[0], probe.updates[9]]
-    cells = [f"{100 * share:.2f} %" for share in shares] + [f"{figures['cosine']:.2f}"]
-    cells += [f"{100 * accuracies[0]:.1f}", f"{100 * figures['batch']:.1f}", f"{max(row['val_loss'] for row in progress.history):.2f}"]
+    values, accuracies = probe.values, [row["val_accuracy"] for row in progress.history]
+    fractions = [values["moved"], probe.updates[0], probe.updates[9]]
+    cells = [f"{100 * fraction:.2f} %" for fraction in fractions] + [f"{values['cosine']:.2f}"]
+    cells += [f"{100 * accuracies[0]:.1f}", f"{100 * values['batch']:.1f}", f"{max(row['val_loss'] for row in progress.history):.2f}"]
     cells += [f"{100 * min(accuracies):.1f}", f"{100 * accuracies[-1]:.1f}"]
     return f"| {label} | {seed} | {' | '.join(cells)} |", progress.phases[0]["collapse"]
 
