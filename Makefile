@@ -8,15 +8,14 @@ ARGS ?=
 
 BIN := .venv/bin
 RUN := $(BIN)/python
-PARALLEL := --numprocesses=auto --dist=loadfile # workers: tests/conftest.py; a file's tests share its fixtures in one of them
+PARALLEL := --numprocesses=auto --dist=loadfile --no-loadscope-reorder # workers: tests/conftest.py; a file's tests share its fixtures in one of them
 EXPERIMENT_FLAGS := $(if $(DATA_DIR),--data_dir="$(DATA_DIR)") --runs_dir="$(RUNS_DIR)" --on_missing=$(ON_MISSING) $(ARGS)
 ifdef KERAS_HOME
 export KERAS_HOME
 endif
 
 .DEFAULT_GOAL := help
-EXPERIMENTS := part-b part-c adaptation scratch-stem table1 lora pets-binary pets-last-l pets-factors pets-gradual pets-imbalance \
-	pets-resnet50 pets-batchnorm resnet50 precision
+EXPERIMENTS := $(filter-out part-a all,$(subst _,-,$(patsubst experiments/%.py,%,$(wildcard experiments/[!_]*.py))))
 .PHONY: help setup test test-slow fuzz coverage lint format embedded clean bench bench-quick report exp-part-a exp-all $(EXPERIMENTS:%=exp-%)
 
 help: ## list the targets and variables

@@ -35,18 +35,18 @@ def record(index: int, size: tuple[int, int], label: int) -> bytes:
     return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
 
 
-def write_set(root, *, version="1.0.0", splits=None, sides=(4, 5), size=(4, 5), labels=lambda index: index % 3):
+def write_set(root, *, name="toy_set", version="1.0.0", splits=None, sides=(4, 5), size=(4, 5), labels=lambda index: index % 3):
     """Write a prepared directory as TFDS does. `sides` is the image size in features.json, `size` the real one."""
-    directory = root / "toy_set" / version
+    directory = root / name / version
     directory.mkdir(parents=True)
     described = []
     for split, num in (splits or {"train": 9, "test": 6}).items():
-        with tf.io.TFRecordWriter(str(directory / f"toy_set-{split}.tfrecord-00000-of-00001")) as writer:
+        with tf.io.TFRecordWriter(str(directory / f"{name}-{split}.tfrecord-00000-of-00001")) as writer:
             for index in range(num):
                 writer.write(record(index, size, labels(index)))
         template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
         described.append({"name": split, "shardLengths": [str(num)], "numBytes": "1", "filepathTemplate": template})
-    info = {"name": "toy_set", "version": version, "fileFormat": "tfrecord", "splits": described}
+    info = {"name": name, "version": version, "fileFormat": "tfrecord", "splits": described}
     (directory / "dataset_info.json").write_text(json.dumps(info))
     dimensions = [str(side) for side in (*sides, 3)]
     features = {

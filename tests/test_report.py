@@ -19,6 +19,7 @@ from rich.console import Console
 from tl_keras import report
 from tl_keras.errors import ConfigError, DamagedError, UserError
 from tl_keras.report import document, experiment_results, page, plots, style, tables, text
+from tl_keras.results.metrics import SCALAR_METRICS
 
 PLOTS = ["accuracy_against_cost.png", "learning_curves.png", "confusion_matrix.png", "reliability.png", "mistakes.jpg"]
 FEW = 200  # test images, where values do not matter
@@ -226,7 +227,8 @@ def test_results_csv_has_one_line_per_run(tmp_path, no_plots):
     lines = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
     assert ",".join(lines[0]) == (
         "experiment,profile,row,seed,dataset,embedded,backbone,weights,strategy,num_train,num_validation,num_test,image_size,epochs,"
-        "precision,xla,device,trained_parameters,accuracy,interval_low,interval_high,top5_accuracy,balanced_accuracy,calibration_error,"
+        "precision,xla,device,trained_parameters,accuracy,interval_low,interval_high,"
+        f"{','.join(SCALAR_METRICS)},balanced_accuracy,calibration_error,"
         "loss,seconds,seconds_per_epoch,published_accuracy,published_loss,published_validation_loss,published_seconds,"
         "published_seconds_per_epoch,"
         "difference_accuracy,difference_loss,fallbacks,run"

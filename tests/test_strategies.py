@@ -69,7 +69,7 @@ def test_every_strategy_has_golden_phases():
         ("full:3", "without an argument"),
         ("train:", "different names"),
         ("train:stem+stem", "different names"),
-        ("half", "Known: batchnorm, bias, freeze, full, gradual, head, head_then_full, last, layer_decay, lora"),
+        ("half", f"Known: {', '.join(sorted(STRATEGIES))}"),
         ("gradual:every=3", "needs at least 16"),
         ("gradual:step=3", "every, decay, not step"),
         ("gradual:decay=2", r"in \(0, 1\]"),

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tl_keras.errors import ConfigError, unknown
+from tl_keras.utils.lr_schedules import SCHEDULES
 
 LOSSES = ("cross_entropy", "focal")
 OPTIMIZERS = ("sgd", "adam", "adamw")
-SCHEDULES = ("constant", "cosine", "step", "one_cycle", "plateau")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 CACHES = ("auto", "off", "memory", "disk")
 
@@ -134,7 +134,7 @@ class TrainConfig:
     ema: float = _setting(
         0.0, "decay of an exponential moving average of the weights, which is validated and tested instead of them; 0: none"
     )
-    schedule: str = _setting("constant", "learning-rate schedule after warm-up", choices=SCHEDULES)
+    schedule: str = _setting("constant", "learning-rate schedule after warm-up", choices=tuple(SCHEDULES))
     warmup_epochs: float = _setting(
         0.0, "epochs over which the learning rate rises linearly from 0; with one_cycle the length of its rise, 30 % of the run if 0"
     )

@@ -39,12 +39,14 @@ class Augmentation:
         description: one line for lists of augmentations.
         steps: functions applied in sequence to each image: (images uint8 (b, h, w, 3), draws float32 (b, n)) -> images uint8.
         mixer: function applied last, to a batch; see `mixup`.
+        needs_keras_cv: True if a step applies a layer of KerasCV.
     """
 
     name: str
     description: str
     steps: tuple[Step, ...] = ()
     mixer: Mixer | None = None
+    needs_keras_cv: bool = False
 
 
 def random_flip(images: "tf.Tensor", draws: "tf.Tensor") -> "tf.Tensor":
@@ -158,10 +160,11 @@ def _keras_cv_layers() -> ModuleType:
     try:
         from keras_cv import layers
     except (ImportError, AttributeError) as error:
+        *others, last = [entry.name for entry in AUGMENTATIONS.values() if not entry.needs_keras_cv]
         raise MissingError(
             f"This augmentation needs KerasCV, which cannot be imported ({error}). Install it with "
             "`pip install 'keras-cv>=0.9,<0.10'`, or choose an `augmentation` that does not need it: "
-            "none, flip, crop_flip, mixup or cutmix."
+            f"{', '.join(others)} or {last}."
         ) from error
     return layers
 
@@ -191,23 +194,31 @@ _ENTRIES = (
     Augmentation(NONE, "unchanged images"),
     Augmentation("flip", "mirrored left to right at random", (random_flip,)),
     Augmentation("crop_flip", "shifted by up to 4 source pixels over black, and mirrored at random", (random_crop, random_flip)),
-    Augmentation("rotate10_flip", "rotated by up to 10 degrees over black, and mirrored at random", (random_rotation, random_flip)),
+    Augmentation(
+        "rotate10_flip",
+        "rotated by up to 10 degrees over black, and mirrored at random",
+        (random_rotation, random_flip),
+        needs_keras_cv=True,
+    ),
     Augmentation(
         "flip_rotate20_jitter",
         "mirrored, rotated by up to 20 degrees over black; brightness, contrast and saturation changed by up to 20 %",
         (random_flip, partial(random_rotation, degrees=20.0), random_jitter),
+        needs_keras_cv=True,
     ),
     Augmentation(
         "randaugment",
         "two of 14 operations at level 9 of 30 (Cubuk et al. 2020)",
         (partial(augment_policies.rand_augment, operations=RAND_AUGMENT_OPERATIONS),),
+        needs_keras_cv=True,
     ),
     Augmentation(
         "augmix",
         "three chains of one to three of 9 operations, mixed with the image (Hendrycks et al. 2020)",
         (partial(augment_policies.augmix, operations=AUGMIX_OPERATIONS),),
+        needs_keras_cv=True,
     ),
-    Augmentation("cutout", "a grey square of half the shorter side (DeVries and Taylor 2017)", (random_cutout,)),
+    Augmentation("cutout", "a grey square of half the shorter side (DeVries and Taylor 2017)", (random_cutout,), needs_keras_cv=True),
     Augmentation("mixup", "weighted means of two images and of their labels (Zhang et al. 2018, alpha 1)", mixer=mixup.mixup),
     Augmentation("cutmix", "a rectangle of another image, labels by area (Yun et al. 2019, alpha 1)", mixer=mixup.cutmix),
 )
@@ -230,7 +241,8 @@ def get_augmentation(name: str) -> Augmentation:
     if len(entries) == 1:
         return entries[0]
     description = "; then ".join(entry.description for entry in entries)
-    return Augmentation(name, description, tuple(step for entry in entries for step in entry.steps), entries[-1].mixer)
+    steps = tuple(step for entry in entries for step in entry.steps)
+    return Augmentation(name, description, steps, entries[-1].mixer, any(entry.needs_keras_cv for entry in entries))
 
 
 def _find_error(parts: list[str], entries: list[Augmentation]) -> str:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from tl_keras.report.text import (
     run_facts,
     to_one_line,
 )
+from tl_keras.results.metrics import SCALAR_METRICS
 from tl_keras.utils.files import csv_text
 
 WRAPPED = ("row", "test accuracy (%)")  # columns that may wrap on a narrow terminal
@@ -95,6 +97,12 @@ def _to_percent(fraction: float | None) -> float | None:
     return None if fraction is None else 100 * fraction
 
 
+def _scalar_value(name: str, run: Run) -> float | None:
+    """Return an entry of SCALAR_METRICS in the unit of its column; None if it is undefined, or newer than the run."""
+    value = run.test.get(name)
+    return None if value is None else SCALAR_METRICS[name].scale * value
+
+
 # Heading -> cell of a row. The terminal shows the first table only.
 COLUMNS: Mapping[str, Cell] = {
     "row": row_label,
@@ -108,7 +116,7 @@ COLUMNS: Mapping[str, Cell] = {
 FURTHER_COLUMNS: Mapping[str, Cell] = {
     "row": row_label,
     "std over seeds (points)": _std,
-    "top-5 accuracy (%)": _mean(lambda run: _to_percent(run.test["top5_accuracy"]), ".2f"),
+    **{metric.heading: _mean(partial(_scalar_value, name), f".{metric.digits}f") for name, metric in SCALAR_METRICS.items()},
     "balanced accuracy (%)": _mean(lambda run: 100 * run.test["balanced_accuracy"], ".2f"),
     "calibration error (points)": _mean(lambda run: 100 * run.test["calibration"]["ece"], ".2f"),
     "test loss (nats)": _mean(METRIC_VALUES[LOSS], ".4f"),
@@ -198,7 +206,7 @@ def _metric_cells(results: ExperimentResults, row: TableRow, run: Run) -> dict[s
         "accuracy": _rounded(values[ACCURACY], 4),
         "interval_low": round(100 * low, 4),
         "interval_high": round(100 * high, 4),
-        "top5_accuracy": _rounded(_to_percent(test["top5_accuracy"]), 4),
+        **{name: _rounded(_scalar_value(name, run), metric.digits + 2) for name, metric in SCALAR_METRICS.items()},
         "balanced_accuracy": round(100 * test["balanced_accuracy"], 4),
         "calibration_error": round(100 * test["calibration"]["ece"], 4),
         "loss": _rounded(values[LOSS], 6),

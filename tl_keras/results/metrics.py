@@ -1,6 +1,8 @@
 """Metrics of a classifier from its logits, in NumPy and SciPy. No TensorFlow."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from scipy import special, stats
@@ -93,3 +95,28 @@ def wilson_interval(num_correct: int, num_examples: int, confidence_level: float
     """Return the Wilson score interval of the fraction `num_correct / num_examples` (Wilson 1927)."""
     interval = stats.binomtest(num_correct, num_examples).proportion_ci(confidence_level, method="wilson")
     return float(interval.low), float(interval.high)
+
+
+@dataclass(frozen=True)
+class ScalarMetric:
+    """A metric of the test split that is a single number of logits and labels: a value in `result.json` and a column of the report.
+
+    Attributes:
+        heading: heading of its column, with the unit.
+        compute: (logits float (n, classes), labels int (n,)) -> value, or None if it is not defined for them.
+        scale: factor from the value to that of the column, e.g. 100 for per cent.
+        digits: decimals of the column.
+    """
+
+    heading: str
+    compute: Callable[[np.ndarray, np.ndarray], float | None]
+    scale: float = 1.0
+    digits: int = 4
+
+
+# Key in `result.json` -> metric.
+SCALAR_METRICS: Mapping[str, ScalarMetric] = MappingProxyType(
+    {
+        "top5_accuracy": ScalarMetric("top-5 accuracy (%)", top_k_accuracy, scale=100, digits=2),
+    }
+)

@@ -58,7 +58,7 @@ PHASE_KEYS = (
     "collapse",  # description of a collapse of the loss, or empty
 )  # fmt: skip
 
-# Keys of `metrics.test`.
+# Keys of `metrics.test`. Later entries of `metrics.SCALAR_METRICS` are not required, so runs that finished before them are still read.
 TEST_KEYS = (
     "accuracy", "interval", "num_examples", "loss",  # interval: Wilson, 95 %
     "top5_accuracy",  # null if there are at most five classes

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tl_keras.results.metrics import calibration, class_scores, confusion_matrix, log_softmax, top_k_accuracy, wilson_interval
+from tl_keras.results.metrics import SCALAR_METRICS, calibration, class_scores, confusion_matrix, log_softmax, wilson_interval
 from tl_keras.results.predictions import MAX_ERRORS, MAX_THUMBNAIL, ConfidentErrors
 from tl_keras.training.runtime import Runtime
 
@@ -48,7 +48,7 @@ def _local_results(runtime: Runtime, value: Any) -> Iterable[np.ndarray]:
 
 
 def compute_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
-    """Return the metrics of a split in `result.json`; `results.run_directory.TEST_KEYS` lists them.
+    """Return the metrics of a split in `result.json`; `results.run_directory.TEST_KEYS` and `SCALAR_METRICS` list them.
 
     Args:
         logits: float (n, classes).
@@ -62,7 +62,7 @@ def compute_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
         "interval": list(wilson_interval(int(correct.sum()), len(correct))),
         "num_examples": len(correct),
         "loss": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
-        "top5_accuracy": top_k_accuracy(logits, labels),
+        **{name: metric.compute(logits, labels) for name, metric in SCALAR_METRICS.items()},
         "balanced_accuracy": classes.balanced_accuracy,
         **asdict(classes),
         "calibration": asdict(calibration(np.exp(log_probabilities.max(axis=1)), correct)),
