@@ -1,7 +1,7 @@
 """Plain Keras, after its guide "Transfer learning and fine-tuning": compile, fit, evaluate, in float32.
 
-The network is ours (`build_classifier`), so both compute the same: what differs is everything around it. Frozen layers have
-`trainable = False`, which Keras also takes to mean that their batch norm uses its running statistics.
+The model is ours (`build_classifier`), so both sides compute the same function. Frozen layers have `trainable = False`, with
+which Keras also makes their batch norm use its running statistics.
 """
 
 from collections.abc import Iterator

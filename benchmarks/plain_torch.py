@@ -1,7 +1,7 @@
 """Plain PyTorch: torchvision's AlexNet and ResNet18, and the training loop of the source reports' scripts, in float32.
 
-Names of modules are torchvision's. Frozen weights have `requires_grad=False`, so PyTorch itself computes no gradients that nobody
-needs; the network is in train mode as a whole, as `model.train()` leaves it. Threads are as many as torch takes by default.
+Names of modules are torchvision's. Frozen weights have `requires_grad=False`, so PyTorch omits gradients that are not needed. The
+whole model is in train mode, as `model.train()` leaves it. The number of threads is torch's default.
 """
 
 import time
@@ -100,7 +100,7 @@ class ResNet18(nn.Module):
         return {"stem": [self.conv1, self.bn1], **layers, HEAD: [self.fc]}
 
 
-NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+MODELS: dict[str, Callable[[int], nn.Module]] = {
     "alexnet": AlexNet,
     "alexnet_narrow": partial(AlexNet, filters=(16, 48, 96, 64, 64), units=384),
     "resnet18": ResNet18,
@@ -118,32 +118,32 @@ def _prepare(pixels: torch.Tensor, image_size: int) -> torch.Tensor:
     return (images - MEAN) / STD
 
 
-def _optimizer(network: nn.Module, phase: Phase) -> torch.optim.Optimizer:
+def _optimizer(model: nn.Module, phase: Phase) -> torch.optim.Optimizer:
     """Freeze the stages that `phase` does not train, and return an optimizer of the others."""
-    for stage, modules in network.stages().items():
+    for stage, modules in model.stages().items():
         for module in modules:
             module.requires_grad_(stage in phase.trainable)
-    return torch.optim.SGD([weight for weight in network.parameters() if weight.requires_grad], LEARNING_RATE, MOMENTUM)
+    return torch.optim.SGD([weight for weight in model.parameters() if weight.requires_grad], LEARNING_RATE, MOMENTUM)
 
 
-def _train(network: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
+def _train(model: nn.Module, optimizer: torch.optim.Optimizer, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> float:
     """Train on batches of normalized images once. Return the summed loss."""
-    network.train()
+    model.train()
     total = 0.0
     for images, labels in batches:
         optimizer.zero_grad()
-        loss = functional.cross_entropy(network(images), labels)
+        loss = functional.cross_entropy(model(images), labels)
         loss.backward()
         optimizer.step()
         total += loss.item() * len(labels)
     return total
 
 
-def _test(network: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> int:
+def _test(model: nn.Module, batches: Iterable[tuple[torch.Tensor, torch.Tensor]]) -> int:
     """Return the number of images that are classified correctly."""
-    network.eval()
+    model.eval()
     with torch.no_grad():
-        return sum(int((network(images).argmax(1) == labels).sum()) for images, labels in batches)
+        return sum(int((model(images).argmax(1) == labels).sum()) for images, labels in batches)
 
 
 def _prepared(loader: DataLoader, image_size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
@@ -156,14 +156,14 @@ def train(work: Work, arrays: Arrays) -> Iterator[Once]:
 
     def job() -> Outcome:
         clock = Clock(work)
-        network = NETWORKS[work.backbone](CLASSES)
+        model = MODELS[work.backbone](CLASSES)
         training = _loader(arrays.train, arrays.train_labels, work.batch_size, shuffle=True)
         for phase in work.phases():
-            optimizer = _optimizer(network, phase)
+            optimizer = _optimizer(model, phase)
             for _ in clock.epochs(phase):
-                _train(network, optimizer, _prepared(training, work.image_size))
+                _train(model, optimizer, _prepared(training, work.image_size))
         testing = _loader(arrays.test, arrays.test_labels, work.batch_size, shuffle=False)
-        num_correct = _test(network, _prepared(testing, work.image_size))
+        num_correct = _test(model, _prepared(testing, work.image_size))
         return clock.outcome(num_correct / len(arrays.test))
 
     yield job
@@ -177,16 +177,16 @@ def _batch(work: Work, arrays: Arrays) -> tuple[torch.Tensor, torch.Tensor]:
 @contextmanager
 def step(work: Work, arrays: Arrays) -> Iterator[Once]:
     """Train on a prepared batch, step by step."""
-    network = NETWORKS[work.backbone](CLASSES)
-    optimizer, batches = _optimizer(network, work.phases()[0]), [_batch(work, arrays)] * work.steps
-    yield timed(lambda: _train(network, optimizer, batches))
+    model = MODELS[work.backbone](CLASSES)
+    optimizer, batches = _optimizer(model, work.phases()[0]), [_batch(work, arrays)] * work.steps
+    yield timed(lambda: _train(model, optimizer, batches))
 
 
 @contextmanager
 def predict(work: Work, arrays: Arrays) -> Iterator[Once]:
     """Predict a prepared batch."""
-    network, batches = NETWORKS[work.backbone](CLASSES), [_batch(work, arrays)] * work.steps
-    yield timed(lambda: _test(network, batches))
+    model, batches = MODELS[work.backbone](CLASSES), [_batch(work, arrays)] * work.steps
+    yield timed(lambda: _test(model, batches))
 
 
 @contextmanager
@@ -198,9 +198,9 @@ def feed(work: Work, arrays: Arrays) -> Iterator[Once]:
 
 def first_step(work: Work, arrays: Arrays) -> None:
     """Build everything and take the first training step."""
-    network = NETWORKS[work.backbone](CLASSES)
+    model = MODELS[work.backbone](CLASSES)
     loader = _loader(arrays.train, arrays.train_labels, work.batch_size, shuffle=True)
-    _train(network, _optimizer(network, work.phases()[0]), [next(_prepared(loader, work.image_size))])
+    _train(model, _optimizer(model, work.phases()[0]), [next(_prepared(loader, work.image_size))])
 
 
 def matrix_rate(dtype: str, size: int, seconds: float) -> float:

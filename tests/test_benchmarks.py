@@ -151,7 +151,7 @@ def test_omitted_epochs_count_as_the_last_one(monkeypatch):
     monkeypatch.setattr(work, "time", SimpleNamespace(perf_counter=lambda: next(ticks)))
     clock = work.Clock(work.Work("alexnet", epochs=10, measured_epochs=2))
     assert list(clock.epochs(Phase("full", 10, {}))) == [0, 1]
-    assert clock.outcome(0.5) == work.Outcome(16.0 + 8 * 2.0, accuracy=None)  # of a network that was trained for two epochs of ten
+    assert clock.outcome(0.5) == work.Outcome(16.0 + 8 * 2.0, accuracy=None)  # of a model that was trained for two epochs of ten
 
 
 def test_titles_state_scaled_epochs():
@@ -225,39 +225,39 @@ class TestPlainTorch:
 
     @pytest.mark.parametrize("name, expected", [("alexnet", 61_100_840), ("resnet18", 11_689_512)])
     def test_parameters_equal_torchvision(self, plain_torch, name, expected):
-        assert sum(weight.numel() for weight in plain_torch.NETWORKS[name](1000).parameters()) == expected
+        assert sum(weight.numel() for weight in plain_torch.MODELS[name](1000).parameters()) == expected
 
     @pytest.mark.parametrize("case, name", [("alexnet_64", "alexnet"), ("alexnet_224", "alexnet"), ("resnet18_224", "resnet18")])
     def test_logits_equal_torchvision(self, plain_torch, case, name):
         import torch
         from torch_reference import make_images, make_tensor, torchvision_logits
 
-        network = plain_torch.NETWORKS[name](1000).eval()
-        weights = {key: torch.from_numpy(np.asarray(make_tensor(key, tuple(value.shape)))) for key, value in network.state_dict().items()}
-        network.load_state_dict(weights)
+        model = plain_torch.MODELS[name](1000).eval()
+        weights = {key: torch.from_numpy(np.asarray(make_tensor(key, tuple(value.shape)))) for key, value in model.state_dict().items()}
+        model.load_state_dict(weights)
         size = int(case.rpartition("_")[2])
         expected = torchvision_logits()[case]
         with torch.no_grad():
-            found = network(torch.from_numpy(make_images(size)).permute(0, 3, 1, 2)).numpy()
+            found = model(torch.from_numpy(make_images(size)).permute(0, 3, 1, 2)).numpy()
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * expected.std())
 
     @pytest.mark.parametrize("name", ["alexnet", "resnet18"])
     def test_stages_equal_ours_and_cover_every_weight(self, plain_torch, name):
-        network = plain_torch.NETWORKS[name](10)
-        stages = network.stages()
+        model = plain_torch.MODELS[name](10)
+        stages = model.stages()
         assert [*stages] == [*(stage for stage, _ in BACKBONES[name].stages), "head"]
         covered = [id(weight) for modules in stages.values() for module in modules for weight in module.parameters()]
-        assert sorted(covered) == sorted(id(weight) for weight in network.parameters())
+        assert sorted(covered) == sorted(id(weight) for weight in model.parameters())
 
     def test_frozen_weights_do_not_change(self, plain_torch):
         import torch
 
         job = work.Work("alexnet_narrow", 64, "head", batch_size=5)
-        network = plain_torch.NETWORKS[job.backbone](10)
-        before = {name: value.clone() for name, value in network.state_dict().items()}
+        model = plain_torch.MODELS[job.backbone](10)
+        before = {name: value.clone() for name, value in model.state_dict().items()}
         images = arrays.random(5, 0)
-        plain_torch._train(network, plain_torch._optimizer(network, job.phases()[0]), [plain_torch._batch(job, images)])
-        moved = {name for name, value in network.state_dict().items() if not torch.equal(value, before[name])}
+        plain_torch._train(model, plain_torch._optimizer(model, job.phases()[0]), [plain_torch._batch(job, images)])
+        moved = {name for name, value in model.state_dict().items() if not torch.equal(value, before[name])}
         assert moved == {"classifier.6.weight", "classifier.6.bias"}
 
     def test_a_fresh_process_is_timed(self, plain_torch):

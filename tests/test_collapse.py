@@ -6,6 +6,7 @@ from test_trainer import make_batches, make_trainer
 
 from tl_keras.config import TrainConfig
 from tl_keras.training import collapse
+from tl_keras.training.checkpoint import SavePolicy
 
 
 def rows(losses, val_losses=None, val_accuracies=None) -> list[dict]:
@@ -75,6 +76,27 @@ def test_the_warning_is_printed_once_per_phase_and_recorded(tmp_path, capsys, mo
     assert capsys.readouterr().out.count("Training collapsed") == 1 and warning.startswith("Training collapsed in epoch 2: it fell.")
     assert "_conv/kernel by" in warning and "in the first 3 updates" in warning and before > 0
     assert progress.collapse == {"largest_change": {}, "warning": ""}
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_resumed_run_keeps_the_warning_and_does_not_print_it_again(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(SavePolicy, "is_due", True)
+    monkeypatch.setattr(collapse, "detect_collapse", lambda history, num_classes: "it fell" if len(history) > 1 else "")
+
+    def kill(progress):
+        if progress.epoch == 3:
+            raise Killed
+
+    with pytest.raises(Killed):
+        make_trainer().fit(make_batches(), tmp_path, on_epoch=kill, verbose=2)
+    assert capsys.readouterr().out.count("Training collapsed in epoch 2") == 1
+    progress = make_trainer().fit(make_batches(), tmp_path, verbose=2)
+    warning = progress.phases[0]["collapse"]
+    assert warning.startswith("Training collapsed in epoch 2: it fell.") and "in the first 3 updates" in warning
+    assert "collapsed" not in capsys.readouterr().out and len(progress.history) == 3
 
 
 def test_healthy_training_records_no_warning(tmp_path, capsys):

@@ -37,11 +37,11 @@ def restore(
         arrays, state = read_npz(path)
         values = [arrays[f"{index:05d}"] for index in range(len(arrays))]
     except READ_ERRORS as error:
-        raise DamagedError(f"Checkpoint {path} cannot be read ({error}). Delete its directory to train this run anew.") from error
+        raise DamagedError(f"Checkpoint {path} cannot be read ({error}). Delete its directory to train this run again.") from error
     shapes = [value.shape for value in values]
     expected = [[tuple(variable.shape) for variable in saved] for saved in (variables, [*variables, *best_variables])]
     if shapes not in expected:
-        raise DamagedError(f"Checkpoint {path} belongs to another model. Delete its directory to train this run anew.")
+        raise DamagedError(f"Checkpoint {path} belongs to another model. Delete its directory to train this run again.")
     for value, variable in zip(values, variables, strict=False):
         variable.assign(value)
     return values[len(variables) :], state

@@ -190,7 +190,7 @@ class Trainer:
         except TypeError as error:
             raise DamagedError(
                 f"Checkpoint {self._checkpoint_path} was written by another version of tl_keras. "
-                "Delete its directory to train this run anew."
+                "Delete its directory to train this run again."
             ) from error
         self._schedule.state |= self.progress.schedule
         self._collapse.restore(self.progress.collapse, self.progress.history)
@@ -203,7 +203,7 @@ class Trainer:
             raise DamagedError(
                 f"{self._checkpoint_path} was written with other frozen weights: {len(changed)} weights ({join_names(changed)}) differ. "
                 "Expected those that the run began with; was the file of `weights` replaced? Put it back, or delete the run's directory "
-                "to train it anew."
+                "to train it again."
             )
 
     def _checkpointed_variables(self) -> list[keras.Variable]:
