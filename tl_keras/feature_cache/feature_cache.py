@@ -16,20 +16,17 @@ import tensorflow as tf
 from tl_keras import data
 from tl_keras.config import RunConfig
 from tl_keras.data.examples import Examples
-from tl_keras.data.geometry import Geometry
-from tl_keras.data.sampling import TrainingOrder
 from tl_keras.feature_cache.planner import NumImages, Planner, describe_split
-from tl_keras.feature_cache.reader import FeatureReader
+from tl_keras.feature_cache.reader import FeatureReader, ReadableRun
 from tl_keras.feature_cache.split_model import SplitModel, split_model
 from tl_keras.feature_cache.split_point import SplitChoice
 from tl_keras.feature_cache.store import cache_directory, shared_store
 from tl_keras.strategies import Phase
 from tl_keras.strategies.freezing import Stages
-from tl_keras.training.runtime import Runtime
 from tl_keras.training.trainer import Batches, SplitInputs
 
 
-class CacheableRun(Protocol):
+class CacheableRun(ReadableRun, Protocol):
     """The parts of a run that the cache reads; `runs.setup.RunSetup` has them."""
 
     @property
@@ -39,15 +36,7 @@ class CacheableRun(Protocol):
     @property
     def phases(self) -> Sequence[Phase]: ...
     @property
-    def source(self) -> data.DatasetSource: ...
-    @property
     def splits(self) -> data.Splits: ...
-    @property
-    def order(self) -> TrainingOrder: ...
-    @property
-    def geometry(self) -> Geometry: ...
-    @property
-    def runtime(self) -> Runtime: ...
 
 
 @dataclass(frozen=True)
