@@ -1,4 +1,4 @@
-# `make exp-part-a` runs the main job and `make test` the tests; both set up .venv when needed, once.
+# `make exp-part-a` runs the main experiment and `make test` the tests. Both install the package into .venv once.
 
 PYTHON ?= python3
 DATA_DIR ?=
@@ -23,43 +23,43 @@ help: ## list the targets and variables
 	@echo
 	@echo 'Experiments, each exp-NAME: part-a $(EXPERIMENTS) all'
 	@echo
-	@echo 'Variables: DATA_DIR (prepared TFDS sets)  KERAS_HOME (Keras weights cache)  RUNS_DIR (results; runs)'
-	@echo '           ON_MISSING (embedded or error)  ARGS (further flags)  PYTHON (3.11 to 3.13; python3)'
+	@echo 'Variables: DATA_DIR (prepared TFDS data sets)  KERAS_HOME (cache of Keras weights)  RUNS_DIR (results; default runs)'
+	@echo '           ON_MISSING (embedded or error; default embedded)  ARGS (further flags)  PYTHON (3.11 to 3.13; default python3)'
 
 setup: .venv/installed ## create .venv and install the package
 
 .venv/installed: setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}: use make PYTHON=python3.12")'
-	@echo 'Installing into .venv: some minutes, once.'
+	@echo 'Installing into .venv once; this takes some minutes.'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
-exp-part-a: setup ## report A, Part A: pre-trained against from-scratch AlexNet, 10 / 20 / 50 % of the data
+exp-part-a: setup ## Part A of source report A: pre-trained or from-scratch AlexNet, on 10, 20 and 50 % of the data
 	$(RUN) -m experiments.part_a $(EXPERIMENT_FLAGS)
 
 $(EXPERIMENTS:%=exp-%): exp-%: setup
 	$(RUN) -m experiments.$(subst -,_,$*) $(EXPERIMENT_FLAGS)
 
-exp-all: setup ## every experiment, and a page that joins them; ARGS=--profile=smoke runs each row in seconds
+exp-all: setup ## every experiment, and a combined report; ARGS=--profile=smoke runs each row in seconds
 	$(RUN) -m experiments.all $(EXPERIMENT_FLAGS)
 
-bench: setup ## speed beside plain Keras, and plain torch where it is installed (two hours)
+bench: setup ## speed against plain Keras, and plain torch if it is installed (two hours)
 	$(RUN) -m benchmarks --profile=full $(if $(DATA_DIR),--data_dir="$(DATA_DIR)") $(ARGS)
 
 bench-quick: setup ## the same on fewer images (minutes)
 	$(RUN) -m benchmarks --profile=quick $(if $(DATA_DIR),--data_dir="$(DATA_DIR)") $(ARGS)
 
-report: setup ## write the reports of all experiments anew, and the page that joins them
+report: setup ## write the reports of all experiments again, and combine them
 	$(BIN)/tl-keras report --runs_dir="$(RUNS_DIR)"
 
-test: setup ## the tests (minutes, no network), in parallel as far as cores and memory allow
+test: setup ## the tests (minutes, no network), in parallel within cores and memory
 	$(RUN) -m pytest -q $(PARALLEL) $(ARGS)
 
-test-slow: setup ## the tests that take longer: every large backbone, the embedded weights made anew
+test-slow: setup ## the tests that take longer: every large backbone, bundled weights trained again, long commands of README.md
 	$(RUN) -m pytest -q -m slow $(ARGS)
 
-fuzz: setup ## hostile weights files, at random, for some minutes
+fuzz: setup ## random hostile weights files, for some minutes
 	$(RUN) -m pytest -q -m fuzz tests/fuzz_torch_file.py $(ARGS)
 
 coverage: setup ## the tests with line coverage
@@ -74,7 +74,7 @@ format: setup ## format and fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-embedded: setup ## make the embedded data and weights anew
+embedded: setup ## recreate the bundled data and weights
 	$(RUN) tools/make_digits.py
 	$(RUN) tools/make_embedded_weights.py
 
