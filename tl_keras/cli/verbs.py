@@ -116,7 +116,7 @@ def evaluate(arguments: Sequence[str]) -> None:
     """Score the model of a finished run on its test split, or on that of another data set with the same classes."""
     data_flags = ("dataset", "data_dir", "label", "limit_test", "on_corrupt", "batch_size")
     command = CommandFlags(
-        f"tl-keras evaluate --run_dir=DIR --flags\n\n{evaluate.__doc__}",
+        f"tl-keras evaluate --run_dir=DIR --flags\n\n{evaluate.__doc__}\nWithout a flag, the setting of the run applies, not the default.",
         settings=data_flags,
         extra={"run_dir": ("", "directory of the finished run")},
     )
@@ -158,7 +158,7 @@ def export(arguments: Sequence[str]) -> None:
 
 
 def report(arguments: Sequence[str]) -> None:
-    """Write the reports of all experiments again from the results of their runs, and one that joins them."""
+    """Write the reports of all experiments again from the results of their runs, and combine them."""
     command = CommandFlags(
         f"tl-keras report --runs_dir=DIR\n\n{report.__doc__}",
         extra={"runs_dir": ("runs", "directory of one experiment or of several")},
@@ -196,7 +196,7 @@ def sheet(arguments: Sequence[str]) -> None:
 def lr_find(arguments: Sequence[str]) -> None:
     """Find a learning rate: raise it step by step on training images, and see where the loss falls."""
     command = CommandFlags(
-        f"tl-keras lr_find --output=DIR --flags of train\n\n{lr_find.__doc__}",
+        f"tl-keras lr_find --output=DIR --flags\n\n{lr_find.__doc__}",
         settings=list(SETTINGS),
         extra={"output": ("", "directory for lr_find.png and lr_find.csv")},
     )

@@ -205,7 +205,7 @@ USAGE = f"""tl-keras weights ACTION
   inspect FILE     list names, shapes and dtypes of its tensors
 
 {NAME_HELP}
-Files are stored in --weights_dir if given; those of Keras Applications in KERAS_HOME (or ~/.keras), models/; all others in
-TL_KERAS_WEIGHTS (or ~/.cache/tl_keras/weights). Files that torch.hub has downloaded (TORCH_HOME) are found too.
+Files are stored in --weights_dir if it is given. Otherwise those of Keras Applications are stored in models/ of KERAS_HOME (default
+~/.keras), and all others in TL_KERAS_WEIGHTS (default ~/.cache/tl_keras/weights). Downloads of torch.hub (TORCH_HOME) are found too.
 
 `tl-keras weights ACTION --help` lists the flags of an action."""
