@@ -105,7 +105,8 @@ def _run(
             },
         }
     )
-    shutil.rmtree(run_dir.checkpoint, ignore_errors=True)
+    if run_dir.checkpoint.exists():  # A grid of heads has none.
+        shutil.rmtree(run_dir.checkpoint)
     return run_directory.load_result(run_dir.path)
 
 
