@@ -13,8 +13,8 @@ ACCURACY, LOSS, VALIDATION_LOSS, SECONDS, EPOCH_SECONDS = METRICS
 COMPARED_METRICS = (ACCURACY, LOSS)  # without times, which depend on the hardware
 # Key in the data record of a result -> caveat that every table and plot shows if the value is true.
 CAVEATS = {
-    "embedded": "EMBEDDED data and weights: results are NOT comparable with the published ones",
-    "limited": "LIMITED number of images: results are NOT comparable with the published ones",
+    "embedded": "EMBEDDED data and weights: NOT comparable with the published values",
+    "limited": "LIMITED number of images: NOT comparable with the published values",
 }
 
 
