@@ -9,7 +9,9 @@ import pytest
 from tl_keras import backbones, data
 from tl_keras.config import RunConfig, RuntimeConfig
 from tl_keras.data.sampling import TrainingOrder
+from tl_keras.errors import ConfigError
 from tl_keras.feature_cache import split_model, store
+from tl_keras.feature_cache.planner import NumImages, Planner
 from tl_keras.results import run_directory
 from tl_keras.runs.fallbacks import EMBEDDED_SETTINGS
 from tl_keras.runs.resolve import resolve
@@ -367,3 +369,19 @@ def test_the_frozen_prefix_of_a_phase(config, strategy, frozen_mode, expected):
     model = backbones.build_classifier(config.model.backbone, 3, image_size=config.model.image_size, stem=config.model.stem)
     stages = backbones.stage_layers(model, config.model.backbone)
     assert freezing.frozen_prefix(stages, phase) == list(stages)[:expected]
+
+
+def test_features_are_not_cached_behind_dropout_of_the_head():
+    """VGG16 has dropout between its last stage and the logits: the suffix begins before it, and a grid of heads is refused."""
+    model = classifier("tiny")
+    dropped = keras.layers.Dropout(0.5)(model.get_layer("logits").input)
+    with_dropout = keras.Model(model.input, keras.layers.Dense(3, name="logits")(dropped))
+    config = SMALL.replace(backbone="tiny", strategy="head")
+    phases = resolve(config).phases
+    planners = [Planner(config, one, backbones.stage_layers(one, "tiny"), phases, NumImages(10, 0, 0)) for one in (model, with_dropout)]
+    plain, behind_dropout = (planner.choose(phases[-1])[0].split_point.name for planner in planners)
+    assert (plain, behind_dropout) == ("features", "body")
+    split = split_model.split_model(with_dropout, "tiny", behind_dropout)
+    assert [type(layer).__name__ for layer in split.suffix.layers][-2:] == ["Dropout", "Dense"]
+    with pytest.raises(ConfigError, match="has dropout before the logits"):
+        planners[1].choose_features(10)

@@ -7,9 +7,10 @@ from functools import cached_property
 import keras
 
 from tl_keras import data
-from tl_keras.backbones import macs
+from tl_keras.backbones import HEAD, macs
 from tl_keras.config import RunConfig
 from tl_keras.data.augmentation import NONE
+from tl_keras.errors import ConfigError
 from tl_keras.feature_cache.shards import FeatureSpec
 from tl_keras.feature_cache.split_model import split_tensor
 from tl_keras.feature_cache.split_point import FEATURES, MEGABYTE, SplitChoice, SplitPoint, cache_budget, choose_split
@@ -53,7 +54,18 @@ class Planner:
         return choice, "" if choice else f"at least {smallest:,.0f} MB are needed, more than `cache_budget` allows"
 
     def choose_features(self, num_examples: int) -> SplitChoice | None:
-        """Return the split at the head's input in the last phase, or None if the features exceed the budget."""
+        """Return the split before the logits in the last phase, or None if the features exceed the budget.
+
+        Raises:
+            ConfigError: The head has dropout before the logits.
+        """
+        if self._has_stochastic_head():
+            raise ConfigError(
+                f"the head of {self._config.model.backbone} has dropout before the logits, which a grid of heads does not apply. "
+                "Use a run without `grid`, or another backbone.",
+                setting="grid",
+                value=self._config.train.grid,
+            )
         split_points = [split_point for split_point in self._split_points(self._phases[-1]) if split_point.name == FEATURES]
         return choose_split(split_points, num_examples, self.budget)
 
@@ -81,11 +93,15 @@ class Planner:
             cost = self._costs[stage]
             total_macs += cost.macs
             split_points.append(SplitPoint(stage, cost.shape, cost.num_bytes, total_macs))
-        if len(prefix) == len(self._stages) - 1:  # all stages but the head
+        if len(prefix) == len(self._stages) - 1 and not self._has_stochastic_head():  # all stages but the head
             features = split_tensor(self._model, self._config.model.backbone, FEATURES)
             spec = FeatureSpec(tuple(features.shape[1:]), features.dtype)
             split_points.append(SplitPoint(FEATURES, spec.shape, spec.num_bytes, total_macs))
         return split_points
+
+    def _has_stochastic_head(self) -> bool:
+        """Return True if the head has dropout before the logits (VGG16), which a suffix of the logits alone would skip."""
+        return any(map(freezing.is_stochastic, self._stages[HEAD]))
 
     @cached_property
     def _costs(self) -> Mapping[str, macs.StageCost]:

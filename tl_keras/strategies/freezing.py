@@ -60,13 +60,13 @@ def frozen_prefix(stages: Stages, phase: Phase) -> list[str]:
     prefix = []
     for stage, layers in stages.items():
         training = runs_in_training_mode(stage, phase)
-        if stage == HEAD or trained_variables({stage: layers}, phase) or (training and any(map(_is_stochastic, layers))):
+        if stage == HEAD or trained_variables({stage: layers}, phase) or (training and any(map(is_stochastic, layers))):
             break
         prefix.append(stage)
     return prefix
 
 
-def _is_stochastic(layer: keras.layers.Layer) -> bool:
+def is_stochastic(layer: keras.layers.Layer) -> bool:
     """Return True if the output of `layer` for an image depends on the batch or on chance in training mode."""
     return _is_batch_norm(layer) or any(getattr(layer, name, None) for name in DROPOUT_ATTRIBUTES)
 
