@@ -30,6 +30,7 @@ NORMALIZATIONS: Mapping[str, Normalization] = MappingProxyType(
         "imagenet": _from_unit_range((0.485, 0.456, 0.406), IMAGENET_STD),  # torchvision and DenseNet
         "caffe": Normalization((103.939, 116.779, 123.68), (1.0, 1.0, 1.0), bgr=True),  # ResNet and VGG of Keras Applications
         "half": Normalization((127.5, 127.5, 127.5), (127.5, 127.5, 127.5)),  # to -1..1; MobileNet, Inception
+        "efficientnet_lite": Normalization((127.0, 127.0, 127.0), (128.0, 128.0, 128.0)),
         # The standard deviations that most CIFAR-10 recipes use. Those of the pixels are 0.2470, 0.2435, 0.2616.
         "cifar10": _from_unit_range((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
         "none": Normalization((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),

@@ -87,6 +87,18 @@ def _efficientnet_v2(size: str, image_size: int, repeats: tuple[int, ...], depth
     )
 
 
+def _efficientnet_lite(number: int, image_size: int, num_blocks: tuple[int, ...], filters: tuple[int, ...], dropout: float) -> Backbone:
+    return Backbone(
+        f"efficientnet_lite{number}",
+        "efficientnet_lite:build",
+        stages.efficientnet_lite(num_blocks),
+        image_size=image_size,
+        normalization="efficientnet_lite",
+        depthwise=True,
+        options=MappingProxyType({"num_blocks": num_blocks, "filters": filters, "dropout": dropout}),
+    )
+
+
 def _convnext(size: str) -> Backbone:
     name = f"convnext_{size.lower()}"
     return _application(name, f"ConvNeXt{size}", stages.convnext(name), normalization=INTERNAL, depthwise=True, weight_groups=BIAS_ONLY)
@@ -150,6 +162,9 @@ _ENTRIES = (
     _efficientnet_v2("S", 384, (2, 4, 4, 6, 9, 15)),
     _efficientnet_v2("M", 480, (3, 5, 5, 7, 14, 18, 5)),
     _efficientnet_v2("L", 480, (4, 7, 7, 10, 19, 25, 7)),
+    _efficientnet_lite(0, 224, (1, 2, 2, 3, 3, 4, 1), (16, 24, 40, 80, 112, 192, 320), 0.2),
+    _efficientnet_lite(1, 240, (1, 3, 3, 4, 4, 5, 1), (16, 24, 40, 80, 112, 192, 320), 0.2),
+    _efficientnet_lite(2, 260, (1, 3, 3, 4, 4, 5, 1), (16, 24, 48, 88, 120, 208, 352), 0.3),
     *(_convnext(size) for size in ("Tiny", "Small", "Base", "Large", "XLarge")),
 )
 

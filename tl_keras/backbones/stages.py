@@ -44,6 +44,11 @@ def efficientnet(repeats: Sequence[int], depth: float, *, single: str) -> Stages
     return (*_numbered_stages(ends, stem="stem_activation"), ("top", "top_activation"))
 
 
+def efficientnet_lite(num_blocks: Sequence[int]) -> Stages:
+    """Return the stages of EfficientNet-Lite. The last one includes pooling and dropout, so dropout is off while that stage is frozen."""
+    return (*efficientnet(num_blocks, 1.0, single="project_bn")[:-1], ("top", "top_dropout"))
+
+
 def nasnet(num_cells: int) -> Stages:
     """Return the stages of NASNet. Each cell takes the two before it, so the graph is a single tensor only before and after all cells."""
     return (("stem", "stem_bn1"), ("cells", f"normal_concat_{num_cells}"))
