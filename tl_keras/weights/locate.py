@@ -1,5 +1,6 @@
 """Finds the weights file of a setting, verifies it, or downloads it. Existing files are never deleted or overwritten."""
 
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -37,7 +38,7 @@ def find_weights_file(backbone_name: str, weights: str, weights_dir: str = "") -
         return None
     for entry in WEIGHTS.get(backbone.name, ()):
         if entry.variant == weights:
-            return _embedded_file(entry) if entry.embedded else _find_or_fetch(entry, weights_directories(entry, weights_dir))
+            return _embedded_file(entry) if entry.embedded else _find_or_fetch(entry, weights_dir)
     if any(entry.variant == weights for entries in WEIGHTS.values() for entry in entries):
         raise _no_variant(backbone.name, weights)
     return _user_file(backbone.name, weights)
@@ -92,7 +93,12 @@ def _torch_cache() -> Path:
 
 # Publisher of a file -> caches to search; the first one receives downloads. Caches of other programs are shared, not copied.
 CACHES: Mapping[str, tuple[Callable[[], Path], ...]] = MappingProxyType(
-    {"keras": (_keras_cache, _package_cache), "torchvision": (_package_cache, _torch_cache), "augreg": (_package_cache,)}
+    {
+        "keras": (_keras_cache, _package_cache),
+        "torchvision": (_package_cache, _torch_cache),
+        "augreg": (_package_cache,),
+        "package_index": (_package_cache,),
+    }
 )
 
 
@@ -100,19 +106,38 @@ def weights_directories(entry: WeightsFile, weights_dir: str = "") -> list[Path]
     """Return the directories that may hold the file of an entry. The first one receives downloads.
 
     They are `weights_dir` if given; for Keras Applications the Keras cache (`$KERAS_HOME` or `~/.keras`, `models/`); for all
-    others `$TL_KERAS_WEIGHTS` or `~/.cache/tl_keras/weights`; and for torchvision also the cache of torch.hub, which is only read.
+    others `$TL_KERAS_WEIGHTS` or `~/.cache/tl_keras/weights`; for torchvision also the cache of torch.hub, which is only read; and
+    the Python package that contains the file, if it is installed.
     """
-    caches = [cache() for cache in CACHES[entry.source]]
-    return [Path(weights_dir).expanduser(), *caches] if weights_dir else caches
+    given = [Path(weights_dir).expanduser()] if weights_dir else []
+    return [*given, *(cache() for cache in CACHES[entry.source]), *_package_directories(entry)]
 
 
-def _find_or_fetch(entry: WeightsFile, directories: list[Path]) -> Path:
+def _package_directories(entry: WeightsFile) -> list[Path]:
+    """Return where the installed Python package of an entry has its files; nothing is imported. Return [] if it is not installed."""
+    spec = importlib.util.find_spec(entry.package.replace("-", "_")) if entry.package else None
+    return [Path(location) / "models" for location in (spec.submodule_search_locations or ())] if spec else []
+
+
+def describe_search(entry: WeightsFile, weights_dir: str = "") -> str:
+    """Return, for a message, all that is searched for the file of an entry: directories, and a Python package that is not installed."""
+    absent = [f"the Python package {entry.package} (not installed)"] if entry.package and not _package_directories(entry) else []
+    return " or ".join([*map(str, weights_directories(entry, weights_dir)), *absent])
+
+
+def _find_or_fetch(entry: WeightsFile, weights_dir: str) -> Path:
+    directories = weights_directories(entry, weights_dir)
     if entry.non_commercial:
         print(f"note: the weights {entry.name} are under {entry.licence}: for non-commercial use only.", file=sys.stderr, flush=True)
     for path in (directory / entry.name for directory in directories):
         if path.is_file():
             verify(path, entry)
             return path
+    if not entry.url:
+        writable = [directory for directory in directories if directory not in _package_directories(entry)]
+        raise MissingError(
+            f"The weights file {entry.name} is not in {describe_search(entry, weights_dir)}. {download_hint(entry, writable)}"
+        )
     if not connectivity.is_reachable(entry.url, RETRY_POLICY.timeout):
         raise MissingError(
             f"The weights file {entry.name} is not available, and {entry.url} does not answer. {download_hint(entry, directories)}"

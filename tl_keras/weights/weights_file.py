@@ -23,17 +23,18 @@ class WeightsFile:
     Attributes:
         variant: value of the setting `weights` that selects the file.
         name: file name in every cache.
-        url: download address; empty for the file that the package bundles.
+        url: download address; empty for files that are not downloaded: the bundled one, and those of a Python package.
         hash: MD5 or SHA-256 in hex, or the first 8 digits of a SHA-256; empty if none is published.
         size: size in bytes; 0 if unknown.
         top: True if the file contains a classifier beside the backbone.
         licence: SPDX identifier of the licence of the weights.
-        source: publisher: `keras`, `torchvision`, `augreg`, or `embedded`.
+        source: publisher: `keras`, `torchvision`, `augreg`, `package_index` for the file of a Python package, or `embedded`.
         normalization: key of NORMALIZATIONS that the weights were trained with; empty: that of the backbone.
         resize: shorter side in pixels to which test images were resized; 0 if it is not published.
         crop: side in pixels of the centre crop after that; 0: the backbone's image size.
         interpolation: interpolation of that resize.
         accuracy: published top-1 and top-5 accuracy on ImageNet in percent, with this preprocessing; empty if not published.
+        package: Python package that contains the file in its folder `models`; empty: none.
     """
 
     variant: str
@@ -49,11 +50,12 @@ class WeightsFile:
     crop: int = 0
     interpolation: str = "bilinear"
     accuracy: Accuracy = ()
+    package: str = ""
 
     @property
     def embedded(self) -> bool:
         """True if the package bundles the file."""
-        return not self.url
+        return self.source == "embedded"
 
     @property
     def algorithm(self) -> str:
@@ -84,7 +86,7 @@ class TensorInfo(NamedTuple):
 def verify(path: Path, entry: WeightsFile) -> None:
     """Raise DamagedError, with the reason, if `path` is not the published file of `entry`."""
     if reason := mismatch(path, entry):
-        source = entry.url or "that of a new installation"
+        source = entry.url or f"that of a new installation of {entry.package or 'this package'}."
         raise DamagedError(f"{path} is not the published {entry.name}: {reason}. Move it away and run again, or replace it by {source}")
 
 
