@@ -83,6 +83,9 @@ PARAMETERS = {
     "efficientnet_v2_s": (21_612_360, 21_458_488),
     "efficientnet_v2_m": (54_431_388, 54_139_356),
     "efficientnet_v2_l": (119_027_848, 118_515_272),
+    "efficientnet_lite0": (4_694_024, 4_652_008),
+    "efficientnet_lite1": (5_470_344, 5_416_680),
+    "efficientnet_lite2": (6_150_168, 6_092_072),
     "convnext_tiny": (28_589_128, 28_589_128),
     "convnext_small": (50_223_688, 50_223_688),
     "convnext_base": (88_591_464, 88_591_464),
@@ -93,14 +96,15 @@ PARAMETERS = {
 SLOW = {
     *("mobilenet_1.0", "mobilenet_v2_1.0", "mobilenet_v3_small_1.0", "mobilenet_v3_large_1.0"),  # built by their bare names
     # Other widths and depths of a network whose fast member runs the same code: mobilenet_0.25, mobilenet_v2_0.35,
-    # mobilenet_v3_small, mobilenet_v3_large, efficientnet_b0, efficientnet_v2_b0, convnext_tiny, densenet121, resnet18, resnet50,
-    # resnet50_v2. nasnet and inception_resnet_v2 have none; test_weights.py builds vgg16 in the fast set.
+    # mobilenet_v3_small, mobilenet_v3_large, efficientnet_b0, efficientnet_v2_b0, efficientnet_lite0, convnext_tiny, densenet121,
+    # resnet18, resnet50, resnet50_v2. nasnet and inception_resnet_v2 have none; test_weights.py builds vgg16 in the fast set.
     *("mobilenet", "mobilenet_0.5", "mobilenet_0.75", "mobilenet_v2", "mobilenet_v2_0.5", "mobilenet_v2_0.75", "mobilenet_v2_1.3"),
     *("mobilenet_v2_1.4", "mobilenet_v3_small_0.75", "mobilenet_v3_large_0.75", "efficientnet_b1", "resnet34"),
     *("resnet101", "resnet152", "resnet101_v2", "resnet152_v2", "densenet169", "densenet201", "vgg16"),
     *("inception_resnet_v2", "nasnet_mobile", "nasnet_large", "convnext_small", "convnext_base", "convnext_large", "convnext_xlarge"),
     *(f"efficientnet_b{number}" for number in range(2, 8)),
     *(f"efficientnet_v2_{size}" for size in ("b1", "b2", "b3", "s", "m", "l")),
+    *("efficientnet_lite1", "efficientnet_lite2"),
 }
 
 
@@ -168,6 +172,7 @@ SMALL = {
     "mobilenet_v3_small": 32,
     "efficientnet_b0": 32,
     "efficientnet_v2_b0": 32,
+    "efficientnet_lite0": 32,
     "densenet121": 32,
     "inception_v3": 75,
     "xception": 71,
@@ -233,7 +238,8 @@ print("reloaded", len(sys.argv) - 1)
     [
         ["tiny", "alexnet_narrow", "resnet18", "vit_b16", "resnet50", "mobilenet_0.25"],
         pytest.param(
-            ["efficientnet_b0", "efficientnet_v2_b0", "convnext_tiny", "inception_v3", "mobilenet_v3_small"], marks=pytest.mark.slow
+            ["efficientnet_b0", "efficientnet_v2_b0", "efficientnet_lite0", "convnext_tiny", "inception_v3", "mobilenet_v3_small"],
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["usual", "others"],
@@ -260,6 +266,7 @@ def test_importing_the_names_loads_neither_keras_nor_tensorflow():
         ("imagenet", lambda x: (x / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]),
         ("caffe", lambda x: x[..., ::-1] - [103.939, 116.779, 123.68]),
         ("half", lambda x: x / 127.5 - 1),
+        ("efficientnet_lite", lambda x: (x - 127) / 128),
         ("cifar10", lambda x: (x / 255 - [0.4914, 0.4822, 0.4465]) / [0.2023, 0.1994, 0.2010]),
         ("none", lambda x: x),
     ],

@@ -9,14 +9,14 @@ import pytest
 import torch_builder
 from safetensors.numpy import save_file
 from test_backbones import random_pixels
-from torch_reference import BOTTLENECK, CASES, make_tensors, resnet, vit_b_16
+from torch_reference import BOTTLENECK, CASES, efficientnet_lite, make_tensors, resnet, vit_b_16
 
 from tl_keras.backbones import build_classifier, feature_extractor, get_backbone
 from tl_keras.errors import ConfigError, DamagedError, MissingError
 from tl_keras.weights import LoadingInfo, load_weights
 from tl_keras.weights.assign import release_memory
 from tl_keras.weights.from_publisher import LazyTranspose, assign_published, find_name_map
-from tl_keras.weights.name_maps import FLAX, TORCHVISION
+from tl_keras.weights.name_maps import EFFICIENTNET_PYTORCH, FLAX, TORCHVISION
 from tl_keras.weights.position_embedding import resize_positions
 from tl_keras.weights.torch_file import read_tensors
 
@@ -163,6 +163,7 @@ def test_flax_names_of_another_backbone_are_refused():
     "names, name_map",
     [
         (["conv1.weight"], TORCHVISION),
+        (["_conv_stem.weight", "_blocks.0._bn1.weight"], EFFICIENTNET_PYTORCH),
         (["cls", "Transformer/encoder_norm/scale"], FLAX),
         (["conv1/kernel"], None),
         ([], None),
@@ -276,6 +277,7 @@ def test_a_safetensors_file_larger_than_the_model_is_refused_unread(small, tmp_p
 
 def published_shapes():
     yield from ((TORCHVISION, backbone, shapes) for backbone, _, _, shapes in CASES.values())
+    yield EFFICIENTNET_PYTORCH, "efficientnet_lite0", efficientnet_lite("efficientnet_lite0")
     yield FLAX, "vit_b16", flax_vit()
 
 

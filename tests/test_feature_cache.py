@@ -281,6 +281,7 @@ MORE = [
         "mobilenet_v2_0.35",
         "mobilenet_v3_small",
         "efficientnet_b0",
+        "efficientnet_lite0",
         "convnext_tiny",
         "vit_b16",
     )

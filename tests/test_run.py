@@ -226,6 +226,7 @@ def test_a_run_may_leave_its_model_out(tiny_config, tmp_path):
         ("vgg16", "none", "caffe"),
         ("vit_b16", "augreg_21k", "half"),
         ("efficientnet_b0", "imagenet", "internal"),
+        ("efficientnet_lite0", "imagenet", "efficientnet_lite"),
     ],
 )
 def test_the_weights_decide_the_normalization(backbone, weights, normalization):

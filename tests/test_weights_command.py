@@ -25,7 +25,9 @@ ACTIONS = ["list", "download", "verify", "convert", "inspect"]
 
 @pytest.fixture(autouse=True)
 def caches(monkeypatch, tmp_path):
-    """Use empty caches, and let no host answer."""
+    """Use empty caches, hide installed packages with weights, and let no host answer."""
+    for package in {entry.package for entries in WEIGHTS.values() for entry in entries if entry.package}:
+        monkeypatch.setitem(sys.modules, package.replace("-", "_"), None)
     for variable in ("KERAS_HOME", "TL_KERAS_WEIGHTS", "TORCH_HOME"):
         monkeypatch.setenv(variable, str(tmp_path / variable))
     monkeypatch.setattr("tl_keras.utils.connectivity.is_reachable", lambda url, timeout: False)

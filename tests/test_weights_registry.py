@@ -15,7 +15,7 @@ from tl_keras.weights.registry import AUGREG, EFFICIENTNET, KERAS, TORCHVISION, 
 from tl_keras.weights.weights_file import ALGORITHMS
 
 ENTRIES = [(backbone, entry) for backbone, entries in WEIGHTS.items() for entry in entries]
-HOSTS = {"keras": (KERAS, EFFICIENTNET), "torchvision": (TORCHVISION,), "augreg": (AUGREG,), "embedded": ("",)}
+HOSTS = {"keras": (KERAS, EFFICIENTNET), "torchvision": (TORCHVISION,), "augreg": (AUGREG,), "package_index": ("",), "embedded": ("",)}
 every_entry = pytest.mark.parametrize(("backbone", "entry"), ENTRIES, ids=[f"{backbone}:{entry.variant}" for backbone, entry in ENTRIES])
 BYTES = b"weights" * 1000
 
@@ -30,6 +30,7 @@ def test_every_backbone_has_weights():
 def test_entry_is_consistent(backbone, entry):
     assert PurePosixPath(entry.name).name == entry.name and entry.name.endswith((".h5", ".npz", ".pth"))
     assert entry.url.startswith(HOSTS[entry.source]) and entry.embedded == (entry.source == "embedded")
+    assert bool(entry.url) == (not entry.package and not entry.embedded) and bool(entry.package) == (entry.source == "package_index")
     assert len(entry.hash) in ALGORITHMS and re.fullmatch("[0-9a-f]*", entry.hash)
     assert normalization_of(backbone, entry.variant) in (*NORMALIZATIONS, INTERNAL)
     assert entry.interpolation in ("bilinear", "bicubic") and entry.resize >= entry.crop
@@ -39,10 +40,11 @@ def test_entry_is_consistent(backbone, entry):
 
 
 @every_entry
-def test_torchvision_names_contain_their_hash(backbone, entry):
+def test_names_of_torch_files_contain_their_hash(backbone, entry):
     digits = re.search(r"-([0-9a-f]{8})\.pth$", entry.name)
-    assert bool(digits) == (entry.source == "torchvision")
-    assert not digits or (entry.hash.startswith(digits[1]) and entry.url == TORCHVISION + entry.name)
+    assert bool(digits) == (entry.source in ("torchvision", "package_index"))
+    assert not digits or entry.hash.startswith(digits[1])
+    assert entry.source != "torchvision" or entry.url == TORCHVISION + entry.name
 
 
 @pytest.mark.parametrize("backbone", WEIGHTS)
@@ -76,6 +78,8 @@ def test_non_commercial_weights_are_marked_and_never_the_default():
         ("resnet50", "imagenet", "caffe"),
         ("resnet50_torch", "imagenet_v1", "imagenet"),
         ("efficientnet_b0", "imagenet", "internal"),
+        ("efficientnet_lite0", "imagenet", "efficientnet_lite"),
+        ("efficientnet_lite0", "mine.pth", "efficientnet_lite"),
     ],
 )
 def test_normalization_follows_the_weights(backbone, weights, normalization):

