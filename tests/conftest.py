@@ -27,7 +27,10 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 
 # The files that take longest, first: workers take files in this order, so that none is left alone with a long one at the end.
-LONGEST_FILES = ("feature_cache", "trainer", "run", "torch_training", "backbones", "weights", "head_grid", "export", "lora")
+LONGEST_FILES = (
+    *("feature_cache", "trainer", "backbones", "torch_training", "weights", "run", "readme", "report", "pipeline", "convert"),
+    *("export", "settings", "head_grid", "benchmarks", "parity", "lora"),
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

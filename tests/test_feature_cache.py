@@ -68,8 +68,9 @@ def split_points(result):
 @pytest.mark.parametrize(
     ("config", "strategy", "expected", "tolerance"),
     [
-        (ALEXNET, "head", ["features"], 0),
-        (ALEXNET, "last:1", ["fc6"], 0),
+        (TINY, "last:1", ["stem"], 0),
+        pytest.param(ALEXNET, "head", ["features"], 0, marks=pytest.mark.slow),
+        pytest.param(ALEXNET, "last:1", ["fc6"], 0, marks=pytest.mark.slow),
         (TINY, "gradual", ["features", "stem", ""], 0),
         pytest.param(
             ALEXNET.replace(epochs=8),

@@ -76,12 +76,13 @@ def runtime_record(config):
     return record["precision"], record["xla"], record["replicas"]
 
 
-@pytest.fixture
-def history(tmp_path):
+@pytest.fixture(scope="module")
+def history(tmp_path_factory):
     """A function from a configuration to the losses, the selected epoch, the cache record and the files of a run."""
+    runs = tmp_path_factory.mktemp("runs")
 
     def observe(config):
-        directory = tmp_path / config.config_id() / config.runtime.cache / str(config.runtime.cache_budget)
+        directory = runs / config.config_id() / config.runtime.cache / str(config.runtime.cache_budget)
         result = run(config, directory)
         losses = [(row["loss"], row.get("val_loss")) for row in run_directory.read_history(directory)]
         cache = result["phases"][0]["cache"]
