@@ -205,6 +205,7 @@ def test_a_step_counts_three_passes_minus_one_of_the_first_stage():
     assert forward == pytest.approx(714e6, rel=0.01) and step == 3 * forward - first
 
 
+@pytest.mark.slow
 def test_only_whole_commands_include_imports(monkeypatch):
     monkeypatch.setattr(measure, "import_seconds", lambda side: 100.0)
     (benchmark,) = registry.select_benchmarks(registry.SMOKE, ["input"])

@@ -80,7 +80,7 @@ def split_points(result):
             marks=pytest.mark.slow,
         ),
         (ALEXNET.replace(frozen_mode="training"), "last:2", ["conv5"], 0),
-        (ALEXNET.replace(frozen_mode="training"), "head", ["conv5"], 0),
+        pytest.param(ALEXNET.replace(frozen_mode="training"), "head", ["conv5"], 0, marks=pytest.mark.slow),
         (TINY, "head", ["features"], 0),
         pytest.param(RESNET, "head", ["features"], 0, marks=pytest.mark.slow),
         pytest.param(RESNET, "last:1", ["layer3"], 0, marks=pytest.mark.slow),
