@@ -45,7 +45,7 @@ def test_positions_without_a_square_grid_are_refused(num_tokens):
         resize_positions(np.zeros((1, 197, 2)), num_tokens)
 
 
-@pytest.mark.parametrize("size, side", [(32, 2), (384, 24)])
+@pytest.mark.parametrize("size, side", [(32, 2), pytest.param(384, 24, marks=pytest.mark.slow)])
 def test_vit_loads_at_another_image_size(size, side):
     model = build_classifier("vit_b16", 1000, image_size=size)
     tensors = make_tensors(vit_b_16())

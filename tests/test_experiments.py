@@ -189,7 +189,7 @@ def test_fallbacks_need_consent_and_are_named(offline, tmp_path):
     assert {row.config.data.keep for row in rows} == {"even:0.25"}
 
 
-def test_an_experiment_with_fallbacks_prints_and_writes_a_marked_report(offline, tmp_path, capsys):
+def test_an_experiment_with_fallbacks_prints_and_writes_a_marked_report(offline, low_resolution, tmp_path, capsys):
     module = importlib.import_module("experiments.pets_imbalance")
     overrides = [f"--{name}={value}" for name, value in TINY.items()]
     arguments = [f"--runs_dir={tmp_path}", "--profile=smoke", "--rows=over-sampling", "--on_missing=embedded", *overrides]

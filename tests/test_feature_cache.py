@@ -196,7 +196,7 @@ def test_a_killed_run_resumes_bit_identically_within_and_between_phases(tmp_path
     assert split_points(straight) == ["features", ""]
 
 
-@pytest.mark.parametrize("storage", ["memory", "disk"])
+@pytest.mark.parametrize("storage", [pytest.param("memory", marks=pytest.mark.slow), "disk"])
 def test_views_are_the_same_with_and_without_a_cache(tmp_path, storage):
     config = TINY.replace(strategy="head", augmentation="crop_flip", cache_views=2, epochs=5)
     plain, cached = run_both(config, tmp_path, cache=storage)

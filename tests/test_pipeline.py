@@ -80,7 +80,10 @@ def test_an_epoch_has_every_example_once_and_is_trimmed_to_the_replicas(pixels):
     assert [len(batch[1]) for batch in training(pixels)] == [8, 8, 7]
 
 
-IMAGE_WISE = [("one size", name) for name in AUGMENTATIONS if name not in MIXERS]
+SLOW_TO_TRACE = {"augmix", "randaugment"}  # the case of mixed sizes below has randaugment, and test_augmentation.py both
+IMAGE_WISE = [
+    pytest.param("one size", name, marks=pytest.mark.slow if name in SLOW_TO_TRACE else ()) for name in AUGMENTATIONS if name not in MIXERS
+]
 
 
 @pytest.mark.parametrize("sizes, augmentation", [*IMAGE_WISE, ("mixed sizes", "none"), ("mixed sizes", "crop_flip+randaugment")])

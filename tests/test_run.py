@@ -164,7 +164,7 @@ def quick(experiment):
     return dataclasses.replace(experiment, fractions=(0.1,))
 
 
-def test_part_a_runs_on_the_bundled_data_and_weights(offline, tmp_path, capsys):
+def test_part_a_runs_on_the_bundled_data_and_weights(offline, low_resolution, tmp_path, capsys):
     """The whole job without data or a network: marked results, exact files, pre-training ahead, and no repeated work."""
     arguments = ["--on_missing=embedded", f"--data_dir={tmp_path}", f"--runs_dir={tmp_path / 'runs'}"]
     assert experiment.experiment_main(quick(part_a.EXPERIMENT), part_a.__doc__, arguments) == 0
