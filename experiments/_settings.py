@@ -54,7 +54,7 @@ CIFAR_TABLE = MappingProxyType(
 # Source report D, "Transfer Learning Via Default Project 1" (KTH).
 # Said: Oxford-IIIT Pet, a fifth of trainval for validation, resize to 256 and crop to 224, 10 epochs at learning rate 0.001, one test at
 # the end. Shown: batches of 32, SGD with momentum 0.9 and Nesterov.
-# What differs in every experiment with these settings: the learning rate is constant, where the code of most tables divides it by ten
+# Differences of every experiment with these settings: the learning rate is constant, where the code of most tables divides it by ten
 # after epoch 7. BatchNorm of frozen and trained stages runs in training mode throughout, where the code runs it on its running
 # statistics from epoch 2 on.
 PETS = MappingProxyType(

@@ -23,13 +23,7 @@ from tl_keras.results.metrics import SCALAR_METRICS
 
 PLOTS = ["accuracy_against_cost.png", "learning_curves.png", "confusion_matrix.png", "reliability.png", "mistakes.jpg"]
 FEW = 200  # test images, where values do not matter
-
-
-@pytest.fixture(autouse=True)
-def low_resolution(monkeypatch):
-    """Small plots, which are faster to write."""
-    monkeypatch.setattr(style, "DPI", 60)
-    monkeypatch.setattr(style, "PHOTOGRAPH_DPI", 60)
+pytestmark = pytest.mark.usefixtures("low_resolution")
 
 
 @pytest.fixture

@@ -8,16 +8,10 @@ from report_builder import make_experiment, make_row
 from tl_keras import report
 from tl_keras.cli import verbs
 from tl_keras.errors import ConfigError, DamagedError
-from tl_keras.report import plots, style
+from tl_keras.report import plots
 
 FEW = 100
-
-
-@pytest.fixture(autouse=True)
-def low_resolution(monkeypatch):
-    """Small plots, which are faster to write."""
-    monkeypatch.setattr(style, "DPI", 60)
-    monkeypatch.setattr(style, "PHOTOGRAPH_DPI", 60)
+pytestmark = pytest.mark.usefixtures("low_resolution")
 
 
 @pytest.fixture

@@ -53,14 +53,15 @@ def resolve(config: RunConfig) -> ResolvedRun:
     if config.train.grid:
         grid.parse(config.train.grid, config)
     strategies.check_weight_groups(backbone, config.train)
+    strategy = strategies.parse(config.train.strategy)
     return ResolvedRun(
         config=config,
         distribution=config.runtime.distribution,
         backbone=backbone,
         geometry=Geometry(image_size, config.data.crop_fraction or dataset.crop_fraction),
         normalization=_normalization(config.model, backbone),
-        strategy=strategies.parse(config.train.strategy),
-        phases=strategies.build_phases([name for name, _ in backbone.stages], config.train),
+        strategy=strategy,
+        phases=strategy.phases([name for name, _ in backbone.stages], config.train),
     )
 
 

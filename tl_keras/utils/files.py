@@ -20,7 +20,7 @@ import numpy as np
 
 from tl_keras.errors import UserError
 
-# What reading an absent, truncated or corrupt JSON, CSV or NPZ file can raise.
+# Errors of reading an absent, truncated or corrupt JSON, CSV or NPZ file.
 READ_ERRORS = (OSError, ValueError, LookupError, TypeError, RuntimeError, EOFError, struct.error, zipfile.BadZipFile, zlib.error, csv.Error)
 
 _META = "meta"  # the name under which an NPZ file holds its JSON record
