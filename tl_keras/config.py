@@ -18,6 +18,7 @@ from tl_keras.utils.lr_schedules import SCHEDULES
 LOSSES = ("cross_entropy", "focal")
 OPTIMIZERS = ("sgd", "adam", "adamw")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
+INTERPOLATIONS = ("bilinear", "bicubic")
 CACHES = ("auto", "off", "memory", "disk")
 
 
@@ -71,6 +72,16 @@ class DataConfig:
         "augmented views per training image, created once and reused, so that their features can be cached; 0: augment anew every epoch",
     )
     crop_fraction: float = _setting(0.0, "fraction of the shorter side that the centre crop keeps; 0: the data set's default")
+    interpolation: str = _setting(
+        "weights", "interpolation of the resize; weights: that of the weights' own test images", choices=("weights", *INTERPOLATIONS)
+    )
+    split: str = _setting(
+        "stratified",
+        "rule that divides the train split into training and validation images; streaming: image by image in the order of the data "
+        "set, as source report D does for its imbalanced sets",
+        choices=("stratified", "streaming"),
+    )
+    extra_classes: int = _setting(0, "classes without images that the head has after those of the data set")
 
     def __post_init__(self) -> None:
         _check(self)
@@ -83,6 +94,7 @@ class DataConfig:
         _check_that(self.limit_test >= 0, "limit_test", self.limit_test, "0 or more images")
         _check_that(self.cache_views >= 0, "cache_views", self.cache_views, "0 or more views")
         _check_that(0 <= self.crop_fraction <= 1, "crop_fraction", self.crop_fraction, "a fraction in (0, 1], or 0")
+        _check_that(self.extra_classes >= 0, "extra_classes", self.extra_classes, "0 or more classes")
 
 
 @dataclass(frozen=True)
@@ -97,9 +109,14 @@ class ModelConfig:
     )
     image_size: int = _setting(0, "side of the square input in pixels; 0: the backbone's default")
     normalization: str = _setting("weights", "input normalization inside the model; weights: the one the weights were trained with")
+    head: str = _setting(
+        "linear", "head: linear (one logit per class), or one_logit for two classes (logits 0 and z)", choices=("linear", "one_logit")
+    )
+    head_dropout: float = _setting(0.0, "dropout rate before the new head")
 
     def __post_init__(self) -> None:
         _check(self)
+        _check_that(0 <= self.head_dropout < 1, "head_dropout", self.head_dropout, "a rate in [0, 1)")
         _check_that(self.image_size >= 0, "image_size", self.image_size, "a side in pixels, or 0")
 
 
@@ -116,6 +133,17 @@ class TrainConfig:
         "how frozen stages run: inference (running statistics, no dropout) or training (as PyTorch's model.train())",
         choices=("inference", "training"),
     )
+    batch_norm: str = _setting(
+        "train",
+        "statistics of BatchNorm in trained stages: train (those of the batch) or inference (fixed running statistics)",
+        choices=("train", "inference"),
+    )
+    batch_norm_momentum: float = _setting(
+        0.0, "fraction of its running statistics that BatchNorm keeps in an update (0.9 is PyTorch's 0.1); 0: that of the backbone"
+    )
+    eval_mode_after: int = _setting(
+        -1, "epochs after which the whole network runs in evaluation mode while its weights go on training; -1: never"
+    )
     loss: str = _setting("cross_entropy", "loss; focal reduces the weight of examples that are classified well", choices=LOSSES)
     focal_gamma: float = _setting(2.0, "gamma of the focal loss, whose weight is (1 - p)^gamma")
     class_weights: str = _setting(
@@ -124,6 +152,9 @@ class TrainConfig:
     label_smoothing: float = _setting(0.0, "fraction of each training label that is spread evenly over all classes")
     optimizer: str = _setting("sgd", "optimizer, with PyTorch's arithmetic", choices=OPTIMIZERS)
     learning_rate: float = _setting(1e-3, "learning rate, the peak of the schedule")
+    stage_learning_rates: str = _setting(
+        "", "learning rates of single stages, e.g. stem=7e-3,head=1e-2,*=5e-3; * stands for the others; empty: those of the strategy"
+    )
     momentum: float = _setting(0.9, "momentum of sgd")
     nesterov: bool = _setting(False, "Nesterov momentum of sgd")
     weight_decay: float = _setting(0.0, "decoupled weight decay (AdamW's), times the learning rate")
@@ -135,6 +166,11 @@ class TrainConfig:
         0.0, "decay of an exponential moving average of the weights, which is validated and tested instead of them; 0: none"
     )
     schedule: str = _setting("constant", "learning-rate schedule after warm-up", choices=tuple(SCHEDULES))
+    schedule_interval: str = _setting(
+        "step",
+        "how often the schedule changes the learning rate: after every update, or after every epoch as in PyTorch",
+        choices=("step", "epoch"),
+    )
     warmup_epochs: float = _setting(
         0.0, "epochs over which the learning rate rises linearly from 0; with one_cycle the length of its rise, 30 % of the run if 0"
     )
@@ -147,6 +183,8 @@ class TrainConfig:
         _check_that(self.learning_rate > 0, "learning_rate", self.learning_rate, "a learning rate above 0")
         _check_that(0 <= self.momentum < 1, "momentum", self.momentum, "a number in [0, 1)")
         _check_that(not self.nesterov or self.momentum > 0, "nesterov", self.nesterov, "`momentum` above 0 with Nesterov")
+        _check_that(0 <= self.batch_norm_momentum < 1, "batch_norm_momentum", self.batch_norm_momentum, "a fraction in [0, 1)")
+        _check_that(self.eval_mode_after >= -1, "eval_mode_after", self.eval_mode_after, "a number of epochs, or -1")
         _check_that(self.weight_decay >= 0, "weight_decay", self.weight_decay, "0 or more")
         _check_that(self.l2 >= 0, "l2", self.l2, "0 or more")
         _check_that(self.focal_gamma >= 0, "focal_gamma", self.focal_gamma, "0 or more")

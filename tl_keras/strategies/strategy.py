@@ -32,6 +32,10 @@ class Phase:
         lr_multipliers: stage -> factor on the learning rate; 1 for other stages.
         frozen_mode: `inference` (frozen stages use running statistics and no dropout) or `training` (BatchNorm normalises with the
             batch and updates its running statistics, dropout is on).
+        batch_norm: statistics of BatchNorm in trained stages: `train` (of the batch) or `inference` (fixed running ones).
+        eval_mode: True if every layer runs as in evaluation while weights train. It overrides `frozen_mode` and `batch_norm`.
+        layers: stage -> ends of the names of its trained layers; other stages of `trainable` train all layers.
+        reset_optimizer: `never`, or the moments of the optimizer start at zero with each `phase` or each `epoch`.
     """
 
     name: str
@@ -39,6 +43,10 @@ class Phase:
     trainable: Mapping[str, str]
     lr_multipliers: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     frozen_mode: str = "inference"
+    batch_norm: str = "train"
+    eval_mode: bool = False
+    layers: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    reset_optimizer: str = "never"
 
 
 class Strategy(Protocol):
