@@ -13,6 +13,7 @@ from tl_keras.errors import ConfigError, MissingError, unknown
 from tl_keras.results.experiment_file import EXPERIMENT_FILE, PAPER, ExperimentRecord, RowRecord, write_experiment_file
 from tl_keras.results.run_directory import RunDirectory
 from tl_keras.runs.fallbacks import EMBEDDED_NOTICE, EMBEDDED_SETTINGS, fallbacks_for
+from tl_keras.runs.origins import Settings
 from tl_keras.runs.resolve import ResolvedRun, check_available, resolve
 
 QUICK, SMOKE = "quick", "smoke"
@@ -31,6 +32,7 @@ class RunSpec:
         published: metric -> value in the source report; `results/experiment_file.py` lists the metrics and their units.
         published_curve: epoch -> (training loss, training accuracy in per cent) in the source report.
         fallbacks: replacements of missing data and weights, e.g. `random weights for imagenet`.
+        origins: setting that the row itself changes -> one of `origins.ORIGINS`.
     """
 
     label: str
@@ -40,6 +42,7 @@ class RunSpec:
     published: Mapping[str, float] = field(default_factory=dict)
     published_curve: Mapping[int, tuple[float, float]] = field(default_factory=dict)
     fallbacks: tuple[str, ...] = ()
+    origins: Mapping[str, str] = field(default_factory=dict)
 
 
 Row = RunSpec  # the public name of earlier versions
@@ -78,7 +81,7 @@ class Experiment:
     Attributes:
         name: name of the module and of the directory of results.
         title, question: headline and question of the report.
-        settings: settings of the profile `paper`, by flat name, where they differ from the defaults of the package.
+        settings: settings of the profile `paper`, with their origins. All that matter are named, also those that equal the defaults.
         rows: base configuration -> rows; with `fractions`, (base configuration, fractions) -> rows.
         quick: profile that answers the question in miniature, within half an hour on two cores.
         smoke: profile that runs every row in seconds.
@@ -89,7 +92,7 @@ class Experiment:
     name: str
     title: str
     question: str
-    settings: Mapping[str, Any]
+    settings: Settings
     rows: Callable[..., list[RunSpec]]
     quick: Profile
     smoke: Profile = SMOKE_PROFILE
