@@ -42,16 +42,16 @@ def _run_experiment(experiment: Experiment, usage: str, arguments: Sequence[str]
         for description in explain_experiment(experiment, options):
             print(as_flags(description), flush=True)
         return
-    _write_report(run_experiment(experiment, options))
+    _write_report(experiment, run_experiment(experiment, options))
 
 
-def _write_report(directory: Path) -> None:
+def _write_report(experiment: Experiment, directory: Path) -> None:
     """Print the table of the experiment in `directory`, write its report, and list the files."""
     from tl_keras import report
 
     results = report.load_experiment(directory / report.EXPERIMENT_FILE)
     report.print_table(results)
-    print("\n".join(str(file) for file in report.write_report(results, directory)))
+    print("\n".join(str(file) for file in [*report.write_report(results, directory), *experiment.write_files(directory)]))
 
 
 def all_experiments_main(experiments: Sequence[Experiment], usage: str, arguments: Sequence[str] | None = None) -> int:

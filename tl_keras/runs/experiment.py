@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tl_keras.backbones import get_backbone
 from tl_keras.config import RunConfig
@@ -15,6 +15,9 @@ from tl_keras.results.run_directory import RunDirectory
 from tl_keras.runs.fallbacks import EMBEDDED_NOTICE, EMBEDDED_SETTINGS, fallbacks_for
 from tl_keras.runs.origins import Settings
 from tl_keras.runs.resolve import ResolvedRun, check_available, resolve
+
+if TYPE_CHECKING:
+    import keras
 
 QUICK, SMOKE = "quick", "smoke"
 PROFILES = (PAPER, QUICK, SMOKE)
@@ -87,6 +90,8 @@ class Experiment:
         smoke: profile that runs every row in seconds.
         embedded: settings of the version on bundled data and weights, besides EMBEDDED_SETTINGS; empty: there is no such version.
         fractions: default of the flag `fractions`; empty if the rows do not differ by the fraction of the training data.
+        callbacks: (configuration, run directory) -> Keras callbacks of that run.
+        write_files: writes tables and plots beside those of the report into the directory of results, and returns their paths.
     """
 
     name: str
@@ -98,6 +103,8 @@ class Experiment:
     smoke: Profile = SMOKE_PROFILE
     embedded: Mapping[str, Any] = field(default_factory=dict)
     fractions: tuple[float, ...] = ()
+    callbacks: "Callable[[RunConfig, Path], Sequence[keras.callbacks.Callback]]" = lambda config, run_dir: ()
+    write_files: Callable[[Path], Sequence[Path]] = lambda directory: ()
 
     def configure(self, overrides: Mapping[str, Any], profile: str = PAPER, fractions: Sequence[float] = ()) -> list[RunSpec]:
         """Return the rows of a profile with `overrides` of its settings.
@@ -174,7 +181,7 @@ def run_experiment(experiment: Experiment, options: ExperimentOptions) -> Path:
         run_dir = directory / _run_dir_name(row, config)
         done = " (finished before)" if RunDirectory(run_dir).load_if_finished(config) else ""
         options.log(f"[{number}/{len(jobs)}] {row.label}, seed {config.seed}: {run_dir}{done}")
-        run(config, run_dir, name=row.label, verbose=options.verbose)
+        run(config, run_dir, name=row.label, callbacks=experiment.callbacks(config, run_dir), verbose=options.verbose)
         gc.collect()  # A model is a cycle of references and would still be in memory while the next one is built.
     write_experiment_file(directory / EXPERIMENT_FILE, _record(experiment, options, rows, embedded))
     return directory

@@ -20,10 +20,12 @@ class EpochMeter:
     Args:
         epoch: counted from 1, for messages.
         first_step: number of steps before the epoch, for messages.
+        reads_every_step: read every step at once, so that `logs` includes the last one.
     """
 
-    def __init__(self, epoch: int, first_step: int):
+    def __init__(self, epoch: int, first_step: int, *, reads_every_step: bool = False):
         self._epoch, self._first_step = epoch, first_step
+        self._read_seconds = 0.0 if reads_every_step else READ_EVERY_SECONDS
         self._pending: list[tuple[int, tf.Tensor, tf.Tensor]] = []
         self._steps = self._examples = self._timed_examples = 0
         self._loss = self._num_correct = 0.0
@@ -49,7 +51,7 @@ class EpochMeter:
             TrainingError: The loss of a step is not finite.
         """
         self._pending.append((num_examples, loss, num_correct))
-        if time.perf_counter() - self._last_read > READ_EVERY_SECONDS:
+        if time.perf_counter() - self._last_read >= self._read_seconds:
             self._read()
 
     def logs(self) -> dict[str, float]:
