@@ -92,7 +92,7 @@ def augmentation(directory):
 
 def schedule(directory):
     """`linear` is accepted as a setting and as a flag, and falls from 1 towards 0 after the warm-up."""
-    linear = Schedule(TrainConfig(schedule="linear").schedule, steps_per_epoch=10, epochs=3, warmup_epochs=1.0)
+    linear = Schedule(TrainConfig(schedule="linear", epochs=3, warmup_epochs=1.0), updates_per_epoch=10)
     np.testing.assert_allclose([linear.factor(step) for step in (0, 10, 15, 20, 29)], [1 / 11, 1, 0.75, 0.5, 0.05])
     assert CommandFlags("train", settings=["schedule"]).parse(["--schedule=linear"]) == {"schedule": "linear"}
 

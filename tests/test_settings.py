@@ -66,8 +66,7 @@ def two_updates(config):
 def lr_factors(config):
     from tl_keras.training.schedules import Schedule
 
-    train = config.train
-    schedule = Schedule(train.schedule, steps_per_epoch=3, epochs=train.epochs, warmup_epochs=train.warmup_epochs)
+    schedule = Schedule(config.train, updates_per_epoch=3)
     return [schedule.factor(step) for step in range(6)]
 
 
@@ -125,7 +124,8 @@ EFFECTS = {
     "l2": ({}, 0.1, two_updates),
     "decay_biases": ({"l2": 0.1}, False, two_updates),
     "clip_norm": ({}, 0.1, two_updates),
-    "schedule": ({}, "cosine", lr_factors),
+    "schedule": ({}, "step:every=1", lr_factors),
+    "schedule_interval": ({"schedule": "cosine"}, "epoch", lr_factors),
     "warmup_epochs": ({}, 1.0, lr_factors),
     "accumulate_steps": ({}, 2, "history"),
     "ema": ({}, 0.9, "history"),

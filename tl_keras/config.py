@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tl_keras.errors import ConfigError, unknown
-from tl_keras.utils.lr_schedules import SCHEDULES
+from tl_keras.utils import lr_schedules
 
 LOSSES = ("cross_entropy", "focal")
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -78,7 +78,7 @@ class DataConfig:
     split: str = _setting(
         "stratified",
         "rule that divides the train split into training and validation images; streaming: image by image in the order of the data "
-        "set, as source report D does for its imbalanced sets",
+        "set, as source report D does for its imbalanced sets, whatever the seed",
         choices=("stratified", "streaming"),
     )
     extra_classes: int = _setting(0, "classes without images that the head has after those of the data set")
@@ -90,6 +90,9 @@ class DataConfig:
         total = self.fraction + self.validation_fraction
         _check_that(self.fraction == 1 or total <= 1 + 1e-9, "fraction", self.fraction,
                  f"at most 1 - `validation_fraction={self.validation_fraction}`, or 1 for all but the validation images")  # fmt: skip
+        if self.split == "streaming":
+            _check_that(self.fraction == 1, "fraction", self.fraction, "1 with `split=streaming`; `limit_train` takes a part")
+            _check_that(self.validation_fraction > 0, "validation_fraction", 0, "a fraction above 0 with `split=streaming`")
         _check_that(self.limit_train >= 0, "limit_train", self.limit_train, "0 or more images")
         _check_that(self.limit_test >= 0, "limit_test", self.limit_test, "0 or more images")
         _check_that(self.cache_views >= 0, "cache_views", self.cache_views, "0 or more views")
@@ -165,7 +168,9 @@ class TrainConfig:
     ema: float = _setting(
         0.0, "decay of an exponential moving average of the weights, which is validated and tested instead of them; 0: none"
     )
-    schedule: str = _setting("constant", "learning-rate schedule after warm-up", choices=tuple(SCHEDULES))
+    schedule: str = _setting(
+        "constant", f"learning-rate schedule after warm-up: {', '.join(lr_schedules.SCHEDULES)}; options: see tl-keras list schedules"
+    )
     schedule_interval: str = _setting(
         "step",
         "how often the schedule changes the learning rate: after every update, or after every epoch as in PyTorch",
@@ -194,6 +199,9 @@ class TrainConfig:
         _check_that(0 <= self.ema < 1, "ema", self.ema, "a decay in [0, 1)")
         _check_that(self.epochs >= 1, "epochs", self.epochs, "at least 1")
         _check_that(0 <= self.warmup_epochs < self.epochs, "warmup_epochs", self.warmup_epochs, f"fewer than `epochs={self.epochs}`")
+        lr_schedules.parse(self.schedule)
+        whole = self.schedule_interval == "step" or self.warmup_epochs.is_integer()
+        _check_that(whole, "warmup_epochs", self.warmup_epochs, "a whole number with `schedule_interval=epoch`")
         _check_that(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
 
 

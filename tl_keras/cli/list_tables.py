@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tl_keras import backbones, data, strategies, weights
+from tl_keras.utils.lr_schedules import SCHEDULES
 
 NameHelpPairs = Iterator[tuple[str, str]]
 
@@ -25,6 +26,11 @@ def _backbones() -> NameHelpPairs:
 
 def _strategies() -> NameHelpPairs:
     for name, spec in strategies.STRATEGIES.items():
+        yield name, spec.help
+
+
+def _schedules() -> NameHelpPairs:
+    for name, spec in SCHEDULES.items():
         yield name, spec.help
 
 
@@ -52,6 +58,7 @@ TABLES = {
     "datasets": _datasets,
     "backbones": _backbones,
     "strategies": _strategies,
+    "schedules": _schedules,
     "augmentations": _augmentations,
     "experiments": _experiments,
 }

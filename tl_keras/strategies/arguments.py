@@ -1,8 +1,9 @@
 """Parsers of the text after the colon of a `strategy`. Each raises ValueError with what was expected."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any
+
+from tl_keras.utils.arguments import pairs
 
 
 def count(argument: str) -> int:
@@ -38,27 +39,8 @@ def alpha(argument: str) -> float:
     return value
 
 
-def _pairs(argument: str) -> dict[str, str]:
-    pairs = [pair.partition("=") for pair in argument.split(",")]
-    if not all(name and value for name, _, value in pairs) or len({name for name, _, _ in pairs}) < len(pairs):
-        raise ValueError("different name=value pairs separated by commas")
-    return {name: value for name, _, value in pairs}
-
-
 def learning_rates(argument: str) -> Mapping[str, float]:
-    values = {stage: float(learning_rate) for stage, learning_rate in _pairs(argument).items()}
+    values = {stage: float(learning_rate) for stage, learning_rate in pairs(argument).items()}
     if not all(0 < value < float("inf") for value in values.values()):
         raise ValueError("learning rates above 0, e.g. rates:stem=7e-3,head=1e-2,*=5e-3")
     return MappingProxyType(values)
-
-
-def options(**parsers: Callable[[str], Any]) -> Callable[[str], dict[str, Any]]:
-    """Return a parser of `name=value,...` that parses the value of each name with the parser of that name."""
-
-    def parse(argument: str) -> dict[str, Any]:
-        pairs = _pairs(argument)
-        if unexpected := sorted(set(pairs) - set(parsers)):
-            raise ValueError(f"of {', '.join(parsers)}, not {', '.join(unexpected)}")
-        return {name: parsers[name](value) for name, value in pairs.items()}
-
-    return parse

@@ -15,6 +15,7 @@ from tl_keras.backbones.registry import ATTENTION, BATCH_NORM, BIAS
 from tl_keras.config import TrainConfig
 from tl_keras.errors import ConfigError, unknown
 from tl_keras.strategies import arguments as parsers
+from tl_keras.utils.arguments import options
 
 WILDCARD = "*"
 ALL_WEIGHTS, ADAPTERS = "all", "adapters"
@@ -278,13 +279,13 @@ STRATEGIES: Mapping[str, StrategySpec] = MappingProxyType(
             Gradual,
             "gradual or gradual:every=N,decay=R, unfreeze one more stage from the head down every N epochs, each at R times the "
             "learning rate of the one after it",
-            parsers.options(every=parsers.count, decay=parsers.decay),
+            options(every=parsers.count, decay=parsers.decay),
             is_optional=True,
         ),
         "head_then_full": StrategySpec(
             HeadThenFull,
             "head_then_full or head_then_full:probe=N, the head alone for N epochs, then all",
-            parsers.options(probe=parsers.count),
+            options(probe=parsers.count),
             is_optional=True,
         ),
         "batchnorm": StrategySpec(BatchNorm, "train the batch-norm layers and the head"),
@@ -299,7 +300,7 @@ STRATEGIES: Mapping[str, StrategySpec] = MappingProxyType(
             Lora,
             "lora or lora:rank=R,alpha=A,targets=a+b, train the head and low-rank adapters of frozen layers: attention (query and value), "
             "all, stages, or ends of layer names (query, mlp1, conv2, ...)",
-            parsers.options(rank=parsers.rank, alpha=parsers.alpha, targets=parsers.names),
+            options(rank=parsers.rank, alpha=parsers.alpha, targets=parsers.names),
             is_optional=True,
         ),
     }

@@ -195,7 +195,7 @@ class _BatchedHeads:
         # Targets are smoothed before the loss, for each head by its own fraction.
         self._loss = build_loss(dataclasses.replace(config, label_smoothing=0.0), counts, num_classes)
         self._settings = {name: np.array([getattr(head, name) for head in heads], np.float64) for name in HEAD_SETTINGS}
-        self._schedules = [_schedule(config, 1) for _ in heads]
+        self._schedules = [Schedule(config, 1) for _ in heads]
         self._train = tf.function(self._train_batches, jit_compile=xla or None, reduce_retracing=True)
         # Compiled, it reads and writes each variable and slot once. Operation by operation it takes up to twice as long on a CPU.
         self._update = tf.function(self._update_all, jit_compile=True)
@@ -218,7 +218,7 @@ class _BatchedHeads:
 
     def _learning_rates(self, epoch: int, updates: int) -> np.ndarray:
         """Return the learning rate of each update of an epoch and each head, float32 (updates, heads)."""
-        schedule = _schedule(self._config, updates)
+        schedule = Schedule(self._config, updates)
         factors = np.array([schedule.factor(epoch * updates + step) for step in range(updates)])
         plateau_factors = np.array([schedule.state["factor"] for schedule in self._schedules])
         return (factors[:, None] * plateau_factors * self._settings["learning_rate"]).astype(np.float32)
@@ -305,10 +305,6 @@ class _BatchedHeads:
             if decayed and l2.any():
                 gradient = gradient + variable * l2
             variable.assign_sub(column_lrs * self._optimizer.compute_update(index, gradient))
-
-
-def _schedule(config: TrainConfig, updates: int) -> Schedule:
-    return Schedule(config.schedule, steps_per_epoch=updates, epochs=config.epochs, warmup_epochs=config.warmup_epochs)
 
 
 def _batch(features: tf.Tensor, labels: tf.Tensor, indices: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

@@ -158,7 +158,7 @@ class Trainer:
         self._split_phase, self._on_epoch = split_phase, on_epoch
         self._steps_per_epoch = math.ceil(batches.num_train / config.batch_size)
         updates = math.ceil(self._steps_per_epoch / config.accumulate_steps)
-        self._schedule = Schedule(config.schedule, steps_per_epoch=updates, epochs=config.epochs, warmup_epochs=config.warmup_epochs)
+        self._schedule = Schedule(config, updates)
         self._collapse = CollapseDetector(config)
         self._resume()
         if verbose and self.progress.epoch:
