@@ -38,6 +38,13 @@ def make_row(line, fraction, label="", fallbacks=(), published=None):
     )
 
 
+def make_settings(row):
+    """Return some settings of a row with their origins."""
+    origins = {"dataset": "said", "fraction": "said", "weights": "shown", "image_size": "chosen", "learning_rate": "changed"}
+    values = row.config.identity()
+    return {name: (values[name], origin) for name, origin in origins.items()}
+
+
 def make_history(final, seed):
     """Return ten epochs whose accuracy approaches `final`, a fraction."""
     accuracies = [0.1 + (final - 0.1) * (1 - math.exp(-(epoch + 0.3 * seed) / 2.5)) for epoch in range(1, 11)]
@@ -93,7 +100,8 @@ def make_result(
                   "normalization": "imagenet", "weights": row.config.model.weights,
                   "loading_info": {"source": "alexnet.pth", "loaded": 14, "missing": {"logits/kernel": "not in the file; new"}}},
         "phases": [{"name": "full", "epochs": 10, "trainable_parameters": trained, "trainable_stages": ["conv1"], "seconds": 300.0,
-                    "frozen_mode": "inference", "audit": {}, "cache": {"split_point": "", "reason": "nothing is frozen"}, "collapse": ""}],
+                    "frozen_mode": "inference", "batch_norm": "train", "eval_mode": False, "audit": {},
+                    "cache": {"split_point": "", "reason": "nothing is frozen"}, "collapse": ""}],
         "test_cache": {"split_point": "", "reason": "nothing is frozen"},
         "runtime": {"device": "1 x NVIDIA H200", "cpu": "AMD EPYC, 2 cores", "precision": "mixed_bfloat16", "xla": True, "replicas": 1,
                     "versions": {"python": "3.11.9", "tensorflow": "2.21.0"}, "git_revision": "d4bc3b5"},
@@ -118,7 +126,7 @@ def make_run(path, row, seed, row_index, num_correct, num_test, class_names, **d
 
 def make_experiment(
     directory, rows=None, seeds=(0,), experiment=EXPERIMENT, embedded=False, command="python -m experiments.part_a",
-    changed_settings=(), profile="paper", num_test=NUM_TEST, class_names=None, accuracies=(), **data,
+    changed_settings=(), profile="paper", num_test=NUM_TEST, class_names=None, accuracies=(), reference="", **data,
 ):  # fmt: skip
     """Write run directories and `experiment.json`, and return the loaded experiment.
 
@@ -133,13 +141,13 @@ def make_experiment(
             make_run(directory / f"run{index}-seed{seed}", row, seed, index, num_correct, num_test, names, embedded=embedded, **data)
     records = [
         RowRecord(
-            row.label, row.line, row.train_fraction, row.published, row.published_curve, row.fallbacks,
+            row.label, row.line, row.train_fraction, row.published, row.published_curve, make_settings(row), row.fallbacks,
             runs=tuple(f"run{index}-seed{seed}" for seed in seeds),
         )
         for index, row in enumerate(rows)
     ]  # fmt: skip
     record = ExperimentRecord(
-        experiment.name, experiment.title, experiment.question, command, profile, embedded, tuple(changed_settings), tuple(records)
+        experiment.name, experiment.title, experiment.question, command, profile, embedded, tuple(changed_settings), reference, tuple(records)
     )
     write_experiment_file(directory / EXPERIMENT_FILE, record)
     return report.load_experiment(directory / EXPERIMENT_FILE)

@@ -57,6 +57,49 @@ def test_frozen_stages_run_in_frozen_mode(strategy, frozen_mode):
     assert [layer.rate for layer in model.layers if hasattr(layer, "rate")] == [0.5, 0.5]
 
 
+def observed_modes(model: keras.Model, stages: dict, phase) -> tuple[set[str], set[str]]:
+    """Return the stages whose running statistics move, and those whose dropout is on, in a step of `phase`."""
+    images = np.random.default_rng(0).uniform(0, 255, (16, 8, 8, 3)).astype("float32")
+    before = freezing.weight_hashes(stages)
+    outputs = [model.get_layer(f"{stage}_{end}").output for stage in ("stem", "body") for end in ("relu", "out")]
+    with freezing.apply_phase(stages, phase):
+        stem, stem_dropped, body, body_dropped = keras.Model(model.input, outputs)(images, training=True)
+    changed = {path for path, value in freezing.weight_hashes(stages).items() if value != before[path]}
+    moved = {path.partition("_bn/")[0] for path in changed}
+    assert changed == {f"{stage}_bn/moving_{statistic}" for stage in moved for statistic in ("mean", "variance")}
+    pairs = {"stem": (stem, stem_dropped), "body": (body, body_dropped)}
+    return moved, {stage for stage, (plain, dropped) in pairs.items() if not np.array_equal(plain, dropped)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "moved", "dropped"),
+    [
+        ({}, {"body"}, {"body"}),
+        ({"frozen_mode": "training"}, {"stem", "body"}, {"stem", "body"}),
+        ({"batch_norm": "inference"}, set(), {"body"}),
+        ({"batch_norm": "inference", "frozen_mode": "training"}, {"stem"}, {"stem", "body"}),
+        ({"eval_mode": True, "frozen_mode": "training"}, set(), set()),
+        ({"layers": {"body": ("conv",)}}, set(), set()),
+        ({"layers": {"body": ("conv",)}, "frozen_mode": "training"}, {"stem", "body"}, {"stem", "body"}),
+        ({"layers": {"body": ("conv", "bn")}}, {"body"}, set()),
+        ({"layers": {"body": ("body_out",)}}, set(), {"body"}),
+    ],
+    ids=str,
+)
+def test_every_layer_runs_in_the_mode_of_the_phase(changes, moved, dropped):
+    """The stem is frozen; of the body all layers are trained, or those that `layers` names."""
+    model, stages = tiny_classifier()
+    phase = replace(phase_of("last:1", "inference"), **changes)
+    assert observed_modes(model, stages, phase) == (moved, dropped)
+    statistics = {path for path in freezing.updated_paths(stages, phase) if "moving" in path}
+    assert statistics == {f"{stage}_bn/moving_{statistic}" for stage in moved for statistic in ("mean", "variance")}
+    ends = changes.get("layers", {}).get("body", ("conv", "bn"))
+    trained = {path for path in freezing.updated_paths(stages, phase) - statistics if not path.startswith("logits")}
+    assert {path.split("/")[0] for path in trained} == {f"body_{end}" for end in ends if end in ("conv", "bn")}
+    assert all(layer.trainable for layer in model.layers)
+    assert [layer.rate for layer in model.layers if hasattr(layer, "rate")] == [0.5, 0.5]
+
+
 @pytest.mark.parametrize("frozen_mode", ["inference", "training"])
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_audit_accepts_updates_of_the_phase_and_no_others(strategy, frozen_mode):

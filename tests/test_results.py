@@ -45,7 +45,7 @@ def test_a_finished_run_is_found_by_its_identity(run_dir):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b'{"schema": 1, "name"', b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"schema": "x"}', b'{"schema": 3}'],
+    [b"", b'{"schema": 1, "name"', b"[]", b"null", b"\xff\xfe", b"[" * 100_000, b'{"schema": "x"}', b'{"schema": 4}'],
     ids=["empty", "truncated", "list", "null", "not UTF-8", "deep", "no schema", "no keys"],
 )
 def test_a_damaged_result_is_unfinished(run_dir, content):
@@ -56,12 +56,12 @@ def test_a_damaged_result_is_unfinished(run_dir, content):
         run_directory.load_result(run_dir.path)
 
 
-@pytest.mark.parametrize("schema", [2, run_directory.SCHEMA + 1])
+@pytest.mark.parametrize("schema", [3, run_directory.SCHEMA + 1])
 def test_a_result_of_another_version_is_refused_with_what_to_do(run_dir, schema):
     run_dir.write_config(CONFIG)
     files.write_json(run_dir.path / run_directory.RESULT, {**complete_result(), "schema": schema})
     for read in (lambda: run_dir.load_if_finished(CONFIG), lambda: run_directory.load_result(run_dir.path)):
-        with pytest.raises(ConfigError, match=rf"has schema {schema}; .* reads schema 3\. Delete the directory and run its command again"):
+        with pytest.raises(ConfigError, match=rf"has schema {schema}; .* reads schema 4\. Delete the directory and run its command again"):
             read()
 
 

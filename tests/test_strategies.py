@@ -1,5 +1,7 @@
 """Strategies: their text form, their phases on a backbone, and what is refused before a model is built."""
 
+import dataclasses
+
 import pytest
 
 from tl_keras.backbones import BACKBONES, get_backbone
@@ -51,6 +53,28 @@ def test_a_strategy_has_its_golden_phases(strategy, frozen_mode):
         assert (phase.epochs, tuple(phase.trainable), phase.frozen_mode) == (epochs, stages, frozen_mode)
         assert dict(phase.trainable) == dict.fromkeys(stages, weight_group) | {"head": "all"}
         assert dict(phase.lr_multipliers) == pytest.approx(multipliers)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "first", "expected"),
+    [
+        ("full", 0, [("full (eval mode)", 12, True)]),
+        ("full", 1, [("full", 1, False), ("full (eval mode)", 11, True)]),
+        ("full", 12, [("full", 12, False)]),
+        ("full", 99, [("full", 12, False)]),
+        ("head_then_full", 1, [("head", 1, False), ("head (eval mode)", 1, True), ("full (eval mode)", 10, True)]),
+        ("head_then_full", 2, [("head", 2, False), ("full (eval mode)", 10, True)]),
+        ("head_then_full", 3, [("head", 2, False), ("full", 1, False), ("full (eval mode)", 9, True)]),
+    ],
+)
+def test_eval_mode_splits_the_phase_that_contains_its_first_epoch(strategy, first, expected):
+    config = TrainConfig(strategy=strategy, epochs=12, frozen_mode="training", batch_norm="inference", eval_mode_after=first)
+    phases = build_phases(STAGES, config)
+    assert [(phase.name, phase.epochs, phase.eval_mode) for phase in phases] == expected
+    whole = {phase.name: phase for phase in build_phases(STAGES, dataclasses.replace(config, eval_mode_after=-1))}
+    for phase in phases:
+        original = whole[phase.name.removesuffix(" (eval mode)")]
+        assert dataclasses.replace(original, name=phase.name, epochs=phase.epochs, eval_mode=phase.eval_mode) == phase
 
 
 def test_every_strategy_has_golden_phases():

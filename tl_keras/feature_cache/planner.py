@@ -59,7 +59,7 @@ class Planner:
         Raises:
             ConfigError: The head has dropout before the logits.
         """
-        if self._has_stochastic_head():
+        if self._has_random_head(self._phases[-1]):
             raise ConfigError(
                 f"the head of {self._config.model.backbone} has dropout before the logits, which a grid of heads does not apply. "
                 "Use a run without `grid`, or another backbone.",
@@ -93,15 +93,15 @@ class Planner:
             cost = self._costs[stage]
             total_macs += cost.macs
             split_points.append(SplitPoint(stage, cost.shape, cost.num_bytes, total_macs))
-        if len(prefix) == len(self._stages) - 1 and not self._has_stochastic_head():  # all stages but the head
+        if len(prefix) == len(self._stages) - 1 and not self._has_random_head(phase):  # all stages but the head
             features = split_tensor(self._model, self._config.model.backbone, FEATURES)
             spec = FeatureSpec(tuple(features.shape[1:]), features.dtype)
             split_points.append(SplitPoint(FEATURES, spec.shape, spec.num_bytes, total_macs))
         return split_points
 
-    def _has_stochastic_head(self) -> bool:
-        """Return True if the head has dropout before the logits (VGG16), which a suffix of the logits alone would skip."""
-        return any(map(freezing.is_stochastic, self._stages[HEAD]))
+    def _has_random_head(self, phase: Phase) -> bool:
+        """Return True if `phase` has dropout before the logits (VGG16), which a suffix of the logits alone would skip."""
+        return freezing.has_randomness(self._stages[HEAD], HEAD, phase)
 
     @cached_property
     def _costs(self) -> Mapping[str, macs.StageCost]:

@@ -28,7 +28,7 @@ from tl_keras.utils.files import READ_ERRORS, atomic_write, read_json, write_csv
 if TYPE_CHECKING:
     import keras
 
-SCHEMA = 3  # Bump when a key of `result.json` changes its name or meaning.
+SCHEMA = 4  # Bump when a key of `result.json` changes its name or meaning.
 CONFIG, HISTORY, CHECKPOINT, MODEL, RESULT = "config.json", "history.csv", "checkpoint", "model.keras", "result.json"
 
 # Keys of `result.json` beside `schema`, and the keys within each group.
@@ -52,7 +52,7 @@ RESULT_KEYS = {
 
 # Keys of one record of `phases`.
 PHASE_KEYS = (
-    "name", "epochs", "trainable_parameters", "trainable_stages", "frozen_mode", "seconds",
+    "name", "epochs", "trainable_parameters", "trainable_stages", "frozen_mode", "batch_norm", "eval_mode", "seconds",
     "cache",  # split_point, storage, features_computed, features_reused, seconds; or split_point "" and the reason
     "audit",  # numbers of weights: changed, unchanged, below_resolution
     "collapse",  # description of a collapse of the loss, or empty

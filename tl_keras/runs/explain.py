@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tl_keras.feature_cache.planner import NumImages, Planner
     from tl_keras.strategies.freezing import Stages
 
-ASSUMED_CLASSES, ASSUMED_IMAGES = 10, 1000  # if the data set is not available
+ASSUMED_CLASSES, ASSUMED_IMAGES = 10, 1000  # if the data set is not available; two classes with `head=one_logit`
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,9 @@ def _data_facts(config: RunConfig) -> "tuple[int, int, NumImages, str]":
             raise MissingError("not prepared")
         source = load_source(config.data)
     except (MissingError, DamagedError):
-        note = f"{config.data.dataset} is not available: {ASSUMED_CLASSES} classes and {ASSUMED_IMAGES:,} training images are assumed"
-        return ASSUMED_CLASSES, ASSUMED_IMAGES, NumImages(ASSUMED_IMAGES, 0, 0), note
+        num_classes = (2 if config.model.head == "one_logit" else ASSUMED_CLASSES) + config.data.extra_classes
+        note = f"{config.data.dataset} is not available: {num_classes:,} classes and {ASSUMED_IMAGES:,} training images are assumed"
+        return num_classes, ASSUMED_IMAGES, NumImages(ASSUMED_IMAGES, 0, 0), note
     splits = data.make_splits(source, config.data, config.seed)
     return len(source.class_names), data.epoch_size(splits.train, config.data.sampling), NumImages.of(splits), ""
 
@@ -130,7 +131,7 @@ def _stage_cells(estimate: RunEstimate, phase: Phase, stage: str, num_trained: i
     from tl_keras.strategies import freezing
 
     learning_rate = estimate.resolved.config.train.learning_rate * phase.lr_multipliers.get(stage, 1.0)
-    mode = "training" if freezing.runs_in_training_mode(stage, phase) else "inference"
+    mode = "inference" if phase.eval_mode else phase.frozen_mode
     group = phase.trainable.get(stage, "")
     trained = group if group == ALL_WEIGHTS else f"{group}, rest in {mode} mode" if num_trained else f"nothing, in {mode} mode"
     macs = _si_number(estimate.costs[stage].macs)

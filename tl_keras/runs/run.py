@@ -15,12 +15,15 @@ from tl_keras.results.predictions import write_confident_errors, write_predictio
 from tl_keras.results.run_directory import RunDirectory
 from tl_keras.runs.resolve import ResolvedRun, load_source, resolve
 from tl_keras.runs.setup import RunSetup, build_runtime, build_setup, make_trainer
+from tl_keras.utils.text import join_names
 
 if TYPE_CHECKING:
     import keras
 
     from tl_keras.feature_cache.feature_cache import FeatureCache
     from tl_keras.training.trainer import Progress
+
+MAX_LISTED = 10  # classes in a message
 
 
 def run(
@@ -160,7 +163,8 @@ def _merge_adapters(setup: RunSetup, run_dir: RunDirectory) -> "keras.Model":
 
     if not lora.lora_layers(setup.model):
         return setup.model
-    lora.save(run_dir.path / lora.FILE, setup.model, freezing.updated_paths(setup.stages, setup.phases[-1]))
+    updated = {path for phase in setup.phases for path in freezing.updated_paths(setup.stages, phase)}
+    lora.save(run_dir.path / lora.FILE, setup.model, updated)
     with setup.runtime.scope():
         return lora.merge(setup.model)
 
@@ -210,7 +214,7 @@ def _data_notes(config: DataConfig, source: data.DatasetSource, splits: data.Spl
     empty = [name for label, name in enumerate(source.class_names) if label not in source.train.class_counts]
     return [
         *([f"an epoch has {num_epoch} images, since smaller classes are repeated"] if num_epoch > num_train else []),
-        *([f"{len(empty)} of {len(source.class_names)} classes have no images: {', '.join(empty)}"] if empty else []),
+        *([f"{len(empty)} of {len(source.class_names)} classes have no images: {join_names(empty)}"] if empty else []),
     ]
 
 
@@ -229,8 +233,8 @@ def evaluate_run(run_dir: Path, data_settings: dict[str, Any]) -> dict[str, Any]
     source = load_source(config.data)
     if list(source.class_names) != result["data"]["class_names"]:
         raise ConfigError(
-            f"The model has the classes {', '.join(result['data']['class_names'])}; {source.name} has {', '.join(source.class_names)}. "
-            "Choose a data set with the same classes."
+            f"The model has the classes {join_names(result['data']['class_names'], MAX_LISTED)}; {source.name} has "
+            f"{join_names(source.class_names, MAX_LISTED)}. Choose a data set with the same classes."
         )
     from tl_keras.data import pipeline
     from tl_keras.training import evaluation

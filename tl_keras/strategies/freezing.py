@@ -25,13 +25,13 @@ MIN_EFFECTIVE_LR = 2e-6  # at smaller learning rates float32 may round away ever
 
 @contextmanager
 def apply_phase(stages: Stages, phase: Phase) -> Iterator[None]:
-    """Run BatchNorm and dropout of every stage in the mode that `phase` asks for.
+    """Run every BatchNorm and dropout in the mode that `phase` asks for, see `runs_in_training_mode`.
 
     The layers are restored when the phase ends, so the model is saved as it was built.
     """
     dropout_rates: dict[tuple[keras.layers.Layer, str], float] = {}
     for stage, layers in stages.items():
-        for layer in layers if not runs_in_training_mode(stage, phase) else ():
+        for layer in (layer for layer in layers if not runs_in_training_mode(layer, stage, phase)):
             # Keras passes training=True to every layer of a functional model, so inference mode has to be set on the layer.
             layer.trainable = not _is_batch_norm(layer)
             dropout_rates |= {(layer, name): getattr(layer, name) for name in DROPOUT_ATTRIBUTES if getattr(layer, name, None)}
@@ -46,47 +46,76 @@ def apply_phase(stages: Stages, phase: Phase) -> Iterator[None]:
             layer.trainable = True
 
 
-def runs_in_training_mode(stage: str, phase: Phase) -> bool:
-    """Return True if BatchNorm and dropout of `stage` run in training mode. A stage with adapters counts as frozen."""
-    return phase.frozen_mode == "training" or phase.trainable.get(stage, ADAPTERS) != ADAPTERS
+def runs_in_training_mode(layer: keras.layers.Layer, stage: str, phase: Phase) -> bool:
+    """Return True if `layer` of `stage` runs in training mode: on statistics of the batch, or with dropout."""
+    if phase.eval_mode:
+        return False
+    if is_frozen(layer, stage, phase):
+        return phase.frozen_mode == "training"
+    return not (_is_batch_norm(layer) and phase.batch_norm == "inference")
+
+
+def is_frozen(layer: keras.layers.Layer, stage: str, phase: Phase) -> bool:
+    """Return True if `phase` freezes `layer` of `stage`. A stage of which only the adapters are trained counts as frozen."""
+    return phase.trainable.get(stage, ADAPTERS) == ADAPTERS or _is_left_out(layer, stage, phase)
+
+
+def _is_left_out(layer: keras.layers.Layer, stage: str, phase: Phase) -> bool:
+    """Return True if `phase` trains other layers of `stage`, but not this one."""
+    ends = phase.layers.get(stage)
+    return ends is not None and not any(name_matches(layer.name, end) for end in ends)
+
+
+def name_matches(name: str, end: str) -> bool:
+    """Return True if a layer name is `end` or ends in it, e.g. `block1_query` in `query`."""
+    return name == end or name.endswith(f"_{end}")
 
 
 def frozen_prefix(stages: Stages, phase: Phase) -> list[str]:
     """Return the frozen prefix of `phase`: the leading stages without trained weights or randomness.
 
-    The output of the prefix for an image is the same in every epoch. With frozen_mode `training`, stages with BatchNorm or dropout
-    do not count. Call outside `apply_phase`.
+    The output of the prefix for an image is the same in every epoch. Stages whose BatchNorm or dropout runs in training mode do not
+    count. Call outside `apply_phase`.
     """
     prefix = []
     for stage, layers in stages.items():
-        training = runs_in_training_mode(stage, phase)
-        if stage == HEAD or trained_variables({stage: layers}, phase) or (training and any(map(is_stochastic, layers))):
+        if stage == HEAD or trained_variables({stage: layers}, phase) or has_randomness(layers, stage, phase):
             break
         prefix.append(stage)
     return prefix
 
 
-def is_stochastic(layer: keras.layers.Layer) -> bool:
+def has_randomness(layers: Sequence[keras.layers.Layer], stage: str, phase: Phase) -> bool:
+    """Return True if the output of `layers` of `stage` for an image depends on the batch or on chance in `phase`."""
+    return any(_is_stochastic(layer) and runs_in_training_mode(layer, stage, phase) for layer in layers)
+
+
+def _is_stochastic(layer: keras.layers.Layer) -> bool:
     """Return True if the output of `layer` for an image depends on the batch or on chance in training mode."""
     return _is_batch_norm(layer) or any(getattr(layer, name, None) for name in DROPOUT_ATTRIBUTES)
 
 
 def trained_variables(stages: Stages, phase: Phase) -> list[keras.Variable]:
     """Return the variables that `phase` trains, in stage order. Call outside `apply_phase`."""
-    return [weight for stage in stages if stage in phase.trainable for weight in _weights_of(stages[stage], phase.trainable[stage])]
+    return [weight for stage, layers in stages.items() for weight in _trained_weights(layers, stage, phase)]
 
 
 def lr_multipliers(stages: Stages, phase: Phase) -> dict[str, float]:
     """Return variable path -> factor on the learning rate, for the variables that `phase` trains."""
     return {
         weight.path: phase.lr_multipliers.get(stage, 1.0)
-        for stage, weight_group in phase.trainable.items()
-        for weight in _weights_of(stages[stage], weight_group)
+        for stage, layers in stages.items()
+        for weight in _trained_weights(layers, stage, phase)
     }
 
 
-def _weights_of(layers: Sequence[keras.layers.Layer], weight_group: str) -> list[keras.Variable]:
-    return [weight for layer in layers for weight in layer.trainable_weights if WEIGHT_GROUPS[weight_group](layer, weight)]
+def _trained_weights(layers: Sequence[keras.layers.Layer], stage: str, phase: Phase) -> list[keras.Variable]:
+    """Return the weights of `layers` of `stage` that `phase` trains."""
+    if stage not in phase.trainable:
+        return []
+    is_trained = WEIGHT_GROUPS[phase.trainable[stage]]
+    selected = [layer for layer in layers if not _is_left_out(layer, stage, phase)]
+    return [weight for layer in selected for weight in layer.trainable_weights if is_trained(layer, weight)]
 
 
 def _is_batch_norm(layer: keras.layers.Layer) -> bool:
@@ -106,7 +135,7 @@ def require_weights(stages: Stages, phase: Phase) -> None:
     """Raise ConfigError if `phase` trains a weight group that the built layers do not have, e.g. BatchNorm of a ViT."""
     for weight_group in set(phase.trainable.values()) - {ALL_WEIGHTS}:
         names = [stage for stage, group in phase.trainable.items() if group == weight_group]
-        if not any(_weights_of(stages[stage], weight_group) for stage in names):
+        if not any(_trained_weights(stages[stage], stage, phase) for stage in names):
             raise ConfigError(
                 f"`strategy`: the stages {', '.join(names)} have no {weight_group} weights, so nothing but the head would be trained."
             )
@@ -172,6 +201,7 @@ def _raise_if_unexpected(phase: Phase, changed: Sequence[str], unchanged: Sequen
 
 def updated_paths(stages: Stages, phase: Phase) -> set[str]:
     """Return the paths of the weights that `phase` updates: trained ones, and running statistics of BatchNorm in training mode."""
-    norms = [layer for stage in stages if runs_in_training_mode(stage, phase) for layer in stages[stage] if _is_batch_norm(layer)]
-    statistics = {weight.path for norm in norms for weight in (norm.moving_mean, norm.moving_variance)}
+    norms = [(layer, stage) for stage, layers in stages.items() for layer in layers if _is_batch_norm(layer)]
+    updated = [norm for norm, stage in norms if runs_in_training_mode(norm, stage, phase)]
+    statistics = {weight.path for norm in updated for weight in (norm.moving_mean, norm.moving_variance)}
     return statistics | {weight.path for weight in trained_variables(stages, phase)}

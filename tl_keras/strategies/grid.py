@@ -60,6 +60,10 @@ def parse(text: str, config: RunConfig) -> tuple[HeadConfig, ...]:
 def _require_constant_features(config: RunConfig) -> None:
     if config.train.strategy != "head" or config.train.frozen_mode != "inference":
         raise ConfigError("a grid shares one set of features: it needs `strategy=head` and `frozen_mode=inference`.")
+    if config.train.eval_mode_after != -1:
+        raise ConfigError("the frozen network of a grid always runs in evaluation mode: it needs `eval_mode_after=-1`.")
+    if config.model.head_dropout:
+        raise ConfigError("the features of a grid reach its heads without dropout: it needs `head_dropout=0`.")
     if config.data.augmentation != "none" or config.runtime.distribution != "none":
         raise ConfigError("a grid trains on cached features on one device: it needs `augmentation=none` and `distribution=none`.")
     if not config.data.validation_fraction:

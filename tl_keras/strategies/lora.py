@@ -17,6 +17,7 @@ from keras import layers
 from tl_keras.backbones import HEAD
 from tl_keras.errors import ConfigError, DamagedError
 from tl_keras.strategies import Lora
+from tl_keras.strategies.freezing import name_matches
 from tl_keras.strategies.lora_layer import LoRALayer, clone_layer, is_adaptable
 from tl_keras.utils.files import READ_ERRORS, read_npz, write_npz
 
@@ -50,7 +51,7 @@ def match_layers(stages: Mapping[str, Sequence[layers.Layer]], targets: Sequence
 
 
 def _matches(target: str, name: str, stage: str) -> bool:
-    return target in ("all", stage, name) or name.endswith(f"_{target}")
+    return target in ("all", stage) or name_matches(name, target)
 
 
 def _last_part(name: str) -> str:

@@ -6,7 +6,7 @@ imported, so that phases are checked and printed before either loads.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -68,7 +68,9 @@ def _phase(
     """Return the phase that trains the head and the `weight_group` of `stages`. All epochs if `epochs` is 0."""
     trainable = {stage: weight_group for stage in stages} | {HEAD: ALL_WEIGHTS}
     multipliers = {stage: factor for stage, factor in (lr_multipliers or {}).items() if stage in trainable}
-    return Phase(name, epochs or config.epochs, MappingProxyType(trainable), MappingProxyType(multipliers), config.frozen_mode)
+    return Phase(
+        name, epochs or config.epochs, MappingProxyType(trainable), MappingProxyType(multipliers), config.frozen_mode, config.batch_norm
+    )
 
 
 def _require_stages(names: Sequence[str], stages: Sequence[str], text: str) -> None:
@@ -328,7 +330,19 @@ def build_phases(stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...
     Raises:
         ConfigError: The strategy is unknown, or does not fit the stages or the number of epochs.
     """
-    return parse(config.strategy).phases(stages, config)
+    phases = parse(config.strategy).phases(stages, config)
+    return phases if config.eval_mode_after < 0 else _with_eval_mode(phases, config.eval_mode_after)
+
+
+def _with_eval_mode(phases: Sequence[Phase], first: int) -> tuple[Phase, ...]:
+    """Return `phases` with evaluation mode from epoch `first` (from 0) on. The phase that contains it is split in two."""
+    parts, start = [], 0
+    for phase in phases:
+        num_before = min(max(first - start, 0), phase.epochs)
+        in_eval_mode = replace(phase, name=f"{phase.name} (eval mode)", epochs=phase.epochs - num_before, eval_mode=True)
+        parts += [part for part in (replace(phase, epochs=num_before), in_eval_mode) if part.epochs]
+        start += phase.epochs
+    return tuple(parts)
 
 
 def check_weight_groups(backbone: Backbone, config: TrainConfig) -> None:
