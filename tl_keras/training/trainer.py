@@ -145,6 +145,7 @@ class Trainer:
 
         Args:
             checkpoint_dir: directory of `latest.npz`. A checkpoint found there is resumed.
+            callbacks: Keras callbacks. Their logs of a batch lag by up to `READ_EVERY_SECONDS`, unless one has a true `exact_logs`.
             split_phase: (phase, first epoch, batches) -> model and batches to train; None: the whole model on images.
             on_epoch: called with the progress after each epoch, before its checkpoint.
             verbose: 0 silent, 1 a progress bar, 2 a line per epoch.
@@ -156,6 +157,7 @@ class Trainer:
         config = self.config
         self._checkpoint_path, self._save_policy = checkpoint_dir / "latest.npz", checkpoint.SavePolicy()
         self._split_phase, self._on_epoch = split_phase, on_epoch
+        self._exact_logs = any(getattr(callback, "exact_logs", False) for callback in callbacks)
         self._steps_per_epoch = math.ceil(batches.num_train / config.batch_size)
         updates = math.ceil(self._steps_per_epoch / config.accumulate_steps)
         self._schedule = Schedule(config, updates)
@@ -256,6 +258,8 @@ class Trainer:
             "trainable_parameters": sum(math.prod(variable.shape) for variable in freezing.trained_variables(self.stages, phase)),
             "trainable_stages": list(phase.trainable),
             "frozen_mode": phase.frozen_mode,
+            "batch_norm": phase.batch_norm,
+            "eval_mode": phase.eval_mode,
             "seconds": split_seconds + sum(row["seconds"] for row in rows),
             "cache": dict(cache),
             "audit": freezing.verify_frozen(self.stages, phase, self.progress.before_phase, self.config.learning_rate),
@@ -289,7 +293,7 @@ class Trainer:
         """Train and validate one epoch, from 0. Return its row of the history without `epoch` and `phase`."""
         callbacks.on_epoch_begin(epoch)
         started = time.perf_counter()
-        meter = EpochMeter(epoch + 1, epoch * self._steps_per_epoch)
+        meter = EpochMeter(epoch + 1, epoch * self._steps_per_epoch, reads_every_step=self._exact_logs)
         for batch in meter.timed(self.batches(batches, epoch)):
             self._set_learning_rate(batch.update)
             callbacks.on_train_batch_begin(batch.index)
