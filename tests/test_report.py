@@ -223,8 +223,8 @@ def test_results_csv_has_one_line_per_run(tmp_path, no_plots):
         "experiment,profile,row,seed,dataset,embedded,backbone,weights,strategy,num_train,num_validation,num_test,image_size,epochs,"
         "precision,xla,device,trained_parameters,accuracy,interval_low,interval_high,"
         f"{','.join(SCALAR_METRICS)},balanced_accuracy,calibration_error,"
-        "loss,seconds,seconds_per_epoch,published_accuracy,published_loss,published_validation_loss,published_seconds,"
-        "published_seconds_per_epoch,"
+        "loss,seconds,seconds_per_epoch,parameters,published_accuracy,published_loss,published_validation_loss,published_seconds,"
+        "published_seconds_per_epoch,published_parameters,published_accuracy_difference,published_parameter_ratio,published_speed_ratio,"
         "difference_accuracy,difference_loss,fallbacks,run"
     )
     assert len(lines) == 12 and [line["seed"] for line in lines[:2]] == ["0", "1"]
@@ -238,7 +238,7 @@ def test_the_page_has_command_settings_runtime_and_notes(tmp_path, no_plots):
     text = (tmp_path / "report.md").read_text()
     for fact in ("    python -m experiments.part_a\n", "| run0-seed0 |", "tensorflow: 2.21.0", "source revision: d4bc3b5"):
         assert fact in text
-    assert "3 files were unreadable" in text and "fraction: 0.1, 0.2, 0.5 (differs by run)" in text
+    assert "3 files were unreadable" in text and "| pre-trained, 20 % | fraction | 0.2 | said |" in text
     assert [line[3:].partition(",")[0].partition(":")[0] for line in text.splitlines() if line.startswith("## ")] == [
         "Paired tests against the best row", "Best row", "How to read this report", "Settings", "Runtime", "Runs", "Notes",
     ]  # fmt: skip
@@ -381,7 +381,7 @@ def change_index(directory, change):
     "change",
     [
         lambda index: index.clear(),
-        lambda index: index.update(schema="3"),
+        lambda index: index.update(schema="4"),
         lambda index: index.pop("profile"),
         lambda index: index["rows"][0].pop("fallbacks"),
         lambda index: index["rows"][0].update(published={"accuracy": 82.99}),
@@ -399,7 +399,7 @@ def test_a_damaged_experiment_file_is_an_error_with_its_name(tmp_path, change):
         report.load_experiment(tmp_path / report.EXPERIMENT_FILE)
 
 
-@pytest.mark.parametrize("schema", [2, 4])
+@pytest.mark.parametrize("schema", [3, 5])
 def test_an_experiment_file_of_another_version_is_refused(tmp_path, schema):
     make_experiment(tmp_path, num_test=FEW)
     change_index(tmp_path, lambda index: index.update(schema=schema))

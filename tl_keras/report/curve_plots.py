@@ -135,8 +135,8 @@ def _plot_pair(pair: np.ndarray, results: ExperimentResults, rows: Sequence[Tabl
             colour = colours[_curve_name(row)]
             for column, line_style in zip(curve.columns, LINE_STYLES, strict=True):
                 _plot_history(axes, row, column, curve.scale, {"color": colour, "linestyle": line_style})
-            published = [(epoch, values[curve.published_index]) for epoch, values in row.published_curve.items()]
-            if published:
+            values = [(epoch, values[curve.published_index]) for epoch, values in row.published_curve.items()]
+            if published := [(epoch, value) for epoch, value in values if value is not None]:
                 opacity = 1 if results.is_comparable(row) else DIMMED
                 axes.plot(*zip(*published, strict=True), color=colour, alpha=opacity, zorder=3, **PUBLISHED_STYLE)
 

@@ -44,10 +44,11 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells. The first column is aligned to the left, the others to the right."""
+    """Rows of cells. The first column is aligned to the left, the others to the right, or also to the left if they are text."""
 
     headings: Sequence[str]
     rows: Sequence[Sequence[str]]
+    is_text: bool = False
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def to_html(blocks: Sequence[Block], root: Path) -> str:
 
 
 def _markdown_table(table: Table, root: Path) -> str:
-    marks = [":--", *["--:"] * (len(table.headings) - 1)]
+    marks = [":--", *[":--" if table.is_text else "--:"] * (len(table.headings) - 1)]
     lines = [list(map(escape_markdown, table.headings)), marks, *(list(map(escape_markdown, row)) for row in table.rows)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 
@@ -99,7 +100,8 @@ def _escape(text: object) -> str:
 
 def _html_table(table: Table, root: Path) -> str:
     rows = [_html_row("th", table.headings), *(_html_row("td", row) for row in table.rows)]
-    return f'<div class="wide"><table>\n{"".join(rows)}</table></div>'
+    kind = ' class="text"' if table.is_text else ""
+    return f'<div class="wide"><table{kind}>\n{"".join(rows)}</table></div>'
 
 
 def _html_row(tag: str, cells: Sequence[str]) -> str:
@@ -142,6 +144,7 @@ table {{ border-collapse: collapse; font-size: 0.9rem; font-variant-numeric: tab
 th, td {{ padding: 0.25rem 0.6rem; text-align: right; border-bottom: 1px solid #e3e3e3; }}
 th {{ vertical-align: bottom; border-bottom-color: #777; }}
 th:first-child, td:first-child {{ text-align: left; min-width: 9rem; }}
+.text th, .text td {{ text-align: left; vertical-align: top; overflow-wrap: anywhere; }}
 figure {{ margin: 1.5rem 0; }}
 img {{ max-width: 100%; height: auto; }}
 figcaption {{ color: #5a5a5a; font-size: 0.85rem; }}

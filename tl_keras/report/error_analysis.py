@@ -31,10 +31,17 @@ def sum_confusion_matrices(row: TableRow) -> np.ndarray:
     return np.sum(matrices, axis=0)
 
 
+def occurring_classes(confusion: np.ndarray) -> np.ndarray:
+    """Return the labels, in ascending order, of the classes in `confusion` with test images or predictions."""
+    return np.flatnonzero(confusion.sum(axis=0) + confusion.sum(axis=1))
+
+
 def plot_confusion_matrix(results: ExperimentResults, path: Path) -> Path:
-    """Plot the confusion matrix of the best row, in per cent of the true class."""
+    """Plot the confusion matrix of the best row, in per cent of the true class. Classes that do not occur are left out."""
     row = results.best_row
     confusion = sum_confusion_matrices(row)
+    classes = occurring_classes(confusion)
+    num_omitted, confusion = len(confusion) - len(classes), confusion[np.ix_(classes, classes)]
     percents = 100 * confusion / np.maximum(1, confusion.sum(axis=1, keepdims=True))
     side = min(9.6, max(3.2, 1.0 + 0.42 * len(percents)))
     with plot_style():
@@ -46,15 +53,21 @@ def plot_confusion_matrix(results: ExperimentResults, path: Path) -> Path:
         figure.colorbar(image, ax=axes, label="Fraction of the true class (%)", ticks=[0, 1, 5, 10, 25, 50, 100], shrink=0.8)
         axes.set(xlabel="Predicted class", ylabel="True class", title=f"Best row: {short_label(results, row)}")
         if len(percents) <= MAX_NAMED_CLASSES:
-            _label_cells(axes, row, percents)
-        finish_figure(figure, results, _if_several_seeds(row, "Counts summed over the seeds"), [], 1)
+            _label_cells(axes, [row.runs[0].class_names[label] for label in classes], percents)
+        notes = [_if_several_seeds(row, "Counts summed over the seeds"), omitted_note(num_omitted)]
+        finish_figure(figure, results, ". ".join(filter(None, notes)), [], 1)
         return save_figure(figure, path)
 
 
-def _label_cells(axes: Axes, row: TableRow, percents: np.ndarray) -> None:
+def omitted_note(num_classes: int) -> str:
+    """Return a note on `num_classes` classes that are left out because they do not occur; empty for 0."""
+    return f"{num_classes:,} classes without test images that were never predicted are left out" if num_classes else ""
+
+
+def _label_cells(axes: Axes, class_names: Sequence[str], percents: np.ndarray) -> None:
     """Write the names of the classes on the axes, and numbers in the cells."""
     is_small = len(percents) <= MAX_CLASSES_OF_SMALL_MATRIX
-    names = [shorten(name, 28) for name in row.runs[0].class_names]
+    names = [shorten(name, 28) for name in class_names]
     size = 9 if is_small else 6.5
     axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 4 else 0, fontsize=size)
     axes.set_yticks(range(len(names)), names, fontsize=size)

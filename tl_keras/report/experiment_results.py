@@ -7,10 +7,12 @@ from statistics import fmean
 from typing import Any
 
 from tl_keras.report.statistics import summarize
-from tl_keras.results.experiment_file import METRICS, PAPER
+from tl_keras.results.experiment_file import METRICS, PAPER, ExperimentRow
 
-ACCURACY, LOSS, VALIDATION_LOSS, SECONDS, EPOCH_SECONDS = METRICS
-COMPARED_METRICS = (ACCURACY, LOSS)  # without times, which depend on the hardware
+ACCURACY, LOSS, VALIDATION_LOSS, SECONDS, EPOCH_SECONDS, PARAMETERS, ACCURACY_DIFFERENCE, PARAMETER_RATIO, SPEED_RATIO = METRICS
+# Metrics whose difference from the published value has a meaning. Times depend on the hardware, validation losses on the split, and
+# published numbers of parameters are rounded.
+COMPARED_METRICS = (ACCURACY, LOSS, ACCURACY_DIFFERENCE)
 # Key in the data record of a result -> caveat that every table and plot shows if the value is true.
 CAVEATS = {
     "embedded": "EMBEDDED data and weights: NOT comparable with the published values",
@@ -64,26 +66,9 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class TableRow:
-    """One row of an experiment's table.
+class TableRow(ExperimentRow):
+    """A row with its runs: at least one, one per seed."""
 
-    Attributes:
-        label: name of the row.
-        line: rows of the same `line` form one line of a plot.
-        train_fraction: fraction of the training data, or None if the rows do not differ by it.
-        published: metric of `METRICS` -> value in the source report, in the unit of `RowRecord.published`.
-        published_curve: epoch -> (training loss, training accuracy in per cent) in the source report.
-        fallbacks: replacements of missing data and weights, e.g. `random weights for imagenet`. A row with fallbacks is never compared
-            with published values.
-        runs: at least one run, one per seed.
-    """
-
-    label: str
-    line: str
-    train_fraction: float | None
-    published: Mapping[str, float]
-    published_curve: Mapping[int, tuple[float, float]]
-    fallbacks: tuple[str, ...]
     runs: tuple[Run, ...]
 
     @property
@@ -110,16 +95,24 @@ class TableRow:
         return fmean(values) if len(values) == len(self.runs) else None
 
     def value(self, metric: str) -> float | None:
-        """Return the mean over the seeds of one of `METRICS`, in its unit."""
+        """Return the mean over the seeds of one of `METRIC_VALUES`, in its unit."""
         return self.mean(METRIC_VALUES[metric])
 
 
+# The metrics of one run; the others compare two rows.
 METRIC_VALUES: Mapping[str, Callable[[Run], float | None]] = {
     ACCURACY: lambda run: 100 * run.test["accuracy"],
     LOSS: lambda run: run.test["loss"],
     VALIDATION_LOSS: lambda run: run.history[-1].get("val_loss"),  # of the last epoch, even if another one was tested
     SECONDS: lambda run: run.result["seconds"]["train"],
     EPOCH_SECONDS: lambda run: run.result["seconds"]["train"] / max(1, run.num_epochs),
+    PARAMETERS: lambda run: run.result["model"]["parameters"],
+}
+# Metric that compares a row with the reference row -> the compared metric, and a function of its values in the two rows.
+RELATIVE_VALUES: Mapping[str, tuple[str, Callable[[float, float], float | None]]] = {
+    ACCURACY_DIFFERENCE: (ACCURACY, lambda row, reference: row - reference),
+    PARAMETER_RATIO: (PARAMETERS, lambda row, reference: reference / row if row else None),
+    SPEED_RATIO: (EPOCH_SECONDS, lambda row, reference: reference / row if row else None),
 }
 
 
@@ -134,6 +127,7 @@ class ExperimentResults:
         embedded: True if it ran on the bundled data and weights.
         changed_settings: settings that differ from the source report's, e.g. `epochs 6`.
         profile: size of the experiment; `PAPER` is that of the source report.
+        reference: label or line of the reference row; `ExperimentRecord` explains it.
     """
 
     name: str
@@ -144,6 +138,7 @@ class ExperimentResults:
     rows: tuple[TableRow, ...]
     changed_settings: tuple[str, ...] = ()
     profile: str = PAPER
+    reference: str = ""
 
     @property
     def runs(self) -> list[Run]:
@@ -155,14 +150,29 @@ class ExperimentResults:
         keys = {key for run in self.runs for key in CAVEATS if run.result["data"][key]} | ({"embedded"} if self.embedded else set())
         return next((text for key, text in CAVEATS.items() if key in keys), "")
 
-    def is_comparable(self, row: TableRow) -> bool:
-        """Return True if the results of `row` are comparable with the published ones."""
-        return not self.caveat and not row.fallbacks
+    def is_comparable(self, row: TableRow, metric: str = ACCURACY) -> bool:
+        """Return True if the value of `metric` in `row` is comparable with the published one."""
+        rows = [row, self.reference_row(row)] if metric in RELATIVE_VALUES else [row]
+        return not self.caveat and not any(row.fallbacks for row in rows if row)
+
+    def reference_row(self, row: TableRow) -> TableRow | None:
+        """Return the row that `row` is compared with; None if the experiment has no reference, or it was not run."""
+        labelled = [other for other in self.rows if other.label == self.reference]
+        of_line = [other for other in self.rows if other.line == self.reference and other.train_fraction == row.train_fraction]
+        return next(iter([*labelled, *of_line]), None)
+
+    def value(self, row: TableRow, metric: str) -> float | None:
+        """Return one of `METRICS` in its unit, a mean over the seeds; None if a run or the reference row lacks it."""
+        if metric not in RELATIVE_VALUES:
+            return row.value(metric)
+        (compared, function), reference = RELATIVE_VALUES[metric], self.reference_row(row)
+        ours, theirs = row.value(compared), reference.value(compared) if reference else None
+        return None if ours is None or theirs is None else function(ours, theirs)
 
     def difference(self, row: TableRow, metric: str = ACCURACY) -> float | None:
         """Return our value minus the published one, or None if they are not comparable or none was published."""
-        ours, published = row.value(metric), row.published.get(metric)
-        if ours is None or published is None or metric not in COMPARED_METRICS or not self.is_comparable(row):
+        ours, published = self.value(row, metric), row.published.get(metric)
+        if ours is None or published is None or metric not in COMPARED_METRICS or not self.is_comparable(row, metric):
             return None
         return ours - published
 

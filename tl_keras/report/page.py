@@ -6,14 +6,17 @@ from typing import Any
 
 from tl_keras.report import plots
 from tl_keras.report.document import Block, Bullets, Caveat, Code, Heading, Image, Paragraph, Table, to_html, to_markdown
-from tl_keras.report.experiment_results import ExperimentResults, Run
-from tl_keras.report.sections import best_row_blocks, comparison_blocks
+from tl_keras.report.experiment_results import PARAMETERS, ExperimentResults, Run
+from tl_keras.report.sections import best_row_blocks, comparison_blocks, reference_blocks
+from tl_keras.report.settings_tables import settings_blocks
 from tl_keras.report.tables import COLUMNS, FURTHER_COLUMNS, make_table, results_csv, table_caption
 from tl_keras.report.text import EMPTY_CELL, device_name, format_duration, join_unique, row_label, to_one_line
 from tl_keras.results.metrics import NUM_BINS
 from tl_keras.utils.files import write_text
+from tl_keras.utils.text import join_names
 
 PAGE, WEB_PAGE, RUNS_TABLE = "report.md", "report.html", "results.csv"
+MAX_CLASS_NAMES = 120
 
 
 def write_report(results: ExperimentResults, directory: Path) -> list[Path]:
@@ -55,6 +58,7 @@ def experiment_blocks(results: ExperimentResults, plot_dir: Path, plot_files: se
         make_table(results, COLUMNS),
         Paragraph(table_caption(results)),
         make_table(results, FURTHER_COLUMNS),
+        *reference_blocks(results, level + 1),
         *_images(plots.ROW_PLOTS, plot_dir, plot_files),
         *comparison_blocks(results, level + 1),
         *best_row_blocks(results, level + 1),
@@ -71,8 +75,7 @@ def _details(results: ExperimentResults) -> list[Block]:
     return [
         Heading(2, "How to read this report"),
         Bullets(_how_to_read(results)),
-        Heading(2, "Settings"),
-        Bullets(_settings(results)),
+        *settings_blocks(results, 2),
         Heading(2, "Runtime"),
         Bullets(_runtime(results)),
         Heading(2, "Runs"),
@@ -89,22 +92,15 @@ def _how_to_read(results: ExperimentResults) -> list[str]:
         f"Tested epoch: {rules}. Best is the epoch with the best result on the validation split; last is the last epoch of training.",
         "A validation split, if there is one, is held out of the training split. No choice during training depends on the test split.",
         "Published values are those of the source report. It gives neither seeds nor intervals.",
-        "Balanced accuracy: mean recall over the classes.",
+        "Balanced accuracy: mean recall over the classes with test images.",
         f"Calibration error: expected calibration error with {NUM_BINS} bins of confidence (Guo et al. 2017).",
         "Times depend on the hardware, which differs from the source report's. Therefore no difference is given.",
     ]
+    if any(PARAMETERS in row.published for row in results.rows):
+        lines.append("Published numbers of parameters are rounded, and may include a head for 1,000 classes. No difference is given.")
     if results.caveat:
         return [f"{results.caveat}. Published values are in brackets, without a difference.", *lines]
     return [*lines, "Difference: our value minus the published one. A difference within the interval is not significant."]
-
-
-def _settings(results: ExperimentResults) -> list[str]:
-    """Return the settings that all runs have in common, then those that differ."""
-    configs = [run.result["config"] for run in results.runs]
-    values = {name: [config.get(name, EMPTY_CELL) for config in configs] for name in configs[0]}
-    common = {name: found[0] for name, found in values.items() if all(value == found[0] for value in found)}
-    lines = [f"{name}: {value}" for name, value in common.items() if value != ""]
-    return lines + [f"{name}: {join_unique(found)} (differs by run)" for name, found in values.items() if name not in common]
 
 
 def _runtime(results: ExperimentResults) -> list[str]:
@@ -137,7 +133,7 @@ def _run(run: Run) -> list[str]:
 def _notes(results: ExperimentResults) -> list[str]:
     data = [run.result["data"] for run in results.runs]
     notes = dict.fromkeys(str(note) for part in data for note in part["notes"])
-    classes = dict.fromkeys(", ".join(part["class_names"]) for part in data)
+    classes = dict.fromkeys(join_names(part["class_names"], MAX_CLASS_NAMES) for part in data)
     weights = dict.fromkeys(_weights(run.result["model"]) for run in results.runs)
     fingerprints = join_unique(part["fingerprint"] for part in data)
     return [*weights, f"Fingerprint of the data: {fingerprints}", *(f"Classes: {names}" for names in classes), *notes]

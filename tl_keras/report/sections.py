@@ -1,15 +1,15 @@
-"""Sections of a page: paired tests of all rows against the best one, and scores of the best row by class."""
+"""Sections of a page: the rows against the reference row, paired tests of all rows against the best one, its scores by class."""
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from tl_keras.report.document import Block, Bullets, Heading, Paragraph, Table
-from tl_keras.report.error_analysis import sum_confusion_matrices
+from tl_keras.report.error_analysis import occurring_classes, omitted_note, sum_confusion_matrices
 from tl_keras.report.experiment_results import ExperimentResults
 from tl_keras.report.paired_tests import SIGNIFICANCE_LEVEL, Comparison, compare
 from tl_keras.report.statistics import EXACT_BELOW
+from tl_keras.report.tables import REFERENCE_COLUMNS, make_table
 from tl_keras.report.text import EMPTY_CELL, row_label, to_one_line
 from tl_keras.results.metrics import ClassScores, class_scores
 
@@ -23,8 +23,21 @@ COMPARISON_HEADINGS = (
     "p",
     "p after Holm",
 )
+REFERENCE_TEXT = (
+    "Accuracy difference: test accuracy minus that of the reference row. Parameter ratio: parameters of the reference row, divided by "
+    "those of the row. Speed ratio: seconds per epoch of the reference row, divided by those of the row; it depends on the hardware."
+)
 MAX_CLASSES = 40
 CLASS_HEADINGS = ("class", "test images", "precision (%)", "recall (%)", "F1 (%)", "most often confused with")
+
+
+def reference_blocks(results: ExperimentResults, level: int) -> list[Block]:
+    """Return a table that compares the rows with the reference row, and its explanation; empty if there is none or it was not run."""
+    if not any(map(results.reference_row, results.rows)):
+        return []
+    fractions = "Each row is compared with the reference row of its fraction. " if results.rows[0].train_fraction else ""
+    title = f"Against the reference row: {to_one_line(results.reference)}"
+    return [Heading(level, title), make_table(results, REFERENCE_COLUMNS), Paragraph(fractions + REFERENCE_TEXT)]
 
 
 def comparison_blocks(results: ExperimentResults, level: int) -> list[Block]:
@@ -89,28 +102,29 @@ def _explanation(results: ExperimentResults) -> str:
 def best_row_blocks(results: ExperimentResults, level: int) -> list[Block]:
     """Return precision, recall and F1 of each class of the best row, or of the `MAX_CLASSES` classes with the lowest F1.
 
+    Classes without test images and predictions are left out.
+
     Raises:
         DamagedError: The predictions of a run are absent or damaged.
     """
     row = results.best_row
     confusion = sum_confusion_matrices(row)
     names, scores = row.runs[0].class_names, class_scores(confusion)
-    shown = list(range(len(names)))
-    if len(names) > MAX_CLASSES:
-        shown = sorted(shown, key=lambda index: _undefined_last(scores.f1[index]))[:MAX_CLASSES]
-    selection = "" if len(names) <= MAX_CLASSES else f" Only the {MAX_CLASSES} of {len(names):,} classes with the lowest F1 are shown."
-    summed = " Counts are summed over the seeds." if len(row.runs) > 1 else ""
-    text = f"Scores of the best row by class. {EMPTY_CELL}: the class was never predicted, or has no test image.{summed}{selection}"
+    occurring = occurring_classes(confusion).tolist()
+    lowest = sorted(occurring, key=lambda label: scores.f1[label] or 0.0)[:MAX_CLASSES]
+    shown = lowest if len(occurring) > MAX_CLASSES else occurring
+    notes = [
+        "Scores of the best row by class",
+        f"{EMPTY_CELL}: the class was never predicted, or has no test image",
+        "Counts are summed over the seeds" if len(row.runs) > 1 else "",
+        omitted_note(len(names) - len(occurring)),
+        f"Only the {MAX_CLASSES} of {len(occurring):,} classes with the lowest F1 are shown" if len(occurring) > MAX_CLASSES else "",
+    ]
     return [
         Heading(level, f"Best row: {row_label(results, row)}"),
-        Table(CLASS_HEADINGS, [_class_cells(confusion, scores, names, index) for index in shown]),
-        Paragraph(text),
+        Table(CLASS_HEADINGS, [_class_cells(confusion, scores, names, label) for label in shown]),
+        Paragraph(". ".join(filter(None, notes)) + "."),
     ]
-
-
-def _undefined_last(score: float | None) -> float:
-    """Return a sort key that places undefined scores after all others."""
-    return math.inf if score is None else score
 
 
 def _class_cells(confusion: np.ndarray, scores: ClassScores, names: Sequence[str], index: int) -> list[str]:

@@ -14,12 +14,16 @@ from rich.text import Text
 from tl_keras.report.document import Table
 from tl_keras.report.experiment_results import (
     ACCURACY,
+    ACCURACY_DIFFERENCE,
     CAVEATS,
     COMPARED_METRICS,
     EPOCH_SECONDS,
     LOSS,
     METRIC_VALUES,
+    PARAMETER_RATIO,
+    PARAMETERS,
     SECONDS,
+    SPEED_RATIO,
     VALIDATION_LOSS,
     ExperimentResults,
     Run,
@@ -37,6 +41,7 @@ from tl_keras.report.text import (
     run_facts,
     to_one_line,
 )
+from tl_keras.results.experiment_file import METRICS
 from tl_keras.results.metrics import SCALAR_METRICS
 from tl_keras.utils.files import csv_text
 
@@ -59,7 +64,17 @@ def _published(metric: str, format_spec: str) -> Cell:
         if metric not in row.published:
             return EMPTY_CELL
         text = format(row.published[metric], format_spec)
-        return text if results.is_comparable(row) else f"({text})"
+        return text if results.is_comparable(row, metric) else f"({text})"
+
+    return cell
+
+
+def _value(metric: str, format_spec: str) -> Cell:
+    """Return the column of our value of one of `METRICS`."""
+
+    def cell(results: ExperimentResults, row: TableRow) -> str:
+        value = results.value(row, metric)
+        return EMPTY_CELL if value is None else format(value, format_spec)
 
     return cell
 
@@ -119,15 +134,28 @@ FURTHER_COLUMNS: Mapping[str, Cell] = {
     **{metric.heading: _mean(partial(_scalar_value, name), f".{metric.digits}f") for name, metric in SCALAR_METRICS.items()},
     "balanced accuracy (%)": _mean(lambda run: 100 * run.test["balanced_accuracy"], ".2f"),
     "calibration error (points)": _mean(lambda run: 100 * run.test["calibration"]["ece"], ".2f"),
-    "test loss (nats)": _mean(METRIC_VALUES[LOSS], ".4f"),
+    "test loss (nats)": _value(LOSS, ".4f"),
     "published loss (nats)": _published(LOSS, ".4f"),
     "difference (nats)": _difference(LOSS, "+.4f"),
-    "last validation loss (nats)": _mean(METRIC_VALUES[VALIDATION_LOSS], ".4f"),
+    "last validation loss (nats)": _value(VALIDATION_LOSS, ".4f"),
     "published validation loss (nats)": _published(VALIDATION_LOSS, ".4f"),
-    "seconds per epoch": _mean(METRIC_VALUES[EPOCH_SECONDS], ".1f"),
+    "seconds per epoch": _value(EPOCH_SECONDS, ".1f"),
     "published seconds per epoch": _published(EPOCH_SECONDS, "g"),
-    "seconds": _mean(METRIC_VALUES[SECONDS], ".1f"),
+    "seconds": _value(SECONDS, ".1f"),
     "published seconds": _published(SECONDS, "g"),
+    "parameters": _value(PARAMETERS, ",.0f"),
+    "published parameters": _published(PARAMETERS, ",.0f"),
+}
+# Comparisons with the reference row.
+REFERENCE_COLUMNS: Mapping[str, Cell] = {
+    "row": row_label,
+    "accuracy difference (points)": _value(ACCURACY_DIFFERENCE, "+.2f"),
+    "published accuracy difference (points)": _published(ACCURACY_DIFFERENCE, "+.2f"),
+    "ours minus published (points)": _difference(ACCURACY_DIFFERENCE, "+.2f"),
+    "parameter ratio": _value(PARAMETER_RATIO, ".2f"),
+    "published parameter ratio": _published(PARAMETER_RATIO, "g"),
+    "speed ratio": _value(SPEED_RATIO, ".2f"),
+    "published speed ratio": _published(SPEED_RATIO, "g"),
 }
 
 
@@ -199,8 +227,8 @@ def _metric_cells(results: ExperimentResults, row: TableRow, run: Run) -> dict[s
     values = {metric: metric_value(run) for metric, metric_value in METRIC_VALUES.items()}
     differences = {
         metric: value - row.published[metric]
-        for metric in COMPARED_METRICS
-        if results.difference(row, metric) is not None and (value := values[metric]) is not None
+        for metric, value in values.items()
+        if results.difference(row, metric) is not None and value is not None
     }
     return {
         "accuracy": _rounded(values[ACCURACY], 4),
@@ -212,13 +240,14 @@ def _metric_cells(results: ExperimentResults, row: TableRow, run: Run) -> dict[s
         "loss": _rounded(values[LOSS], 6),
         "seconds": _rounded(values[SECONDS], 3),
         "seconds_per_epoch": _rounded(values[EPOCH_SECONDS], 3),
+        "parameters": values[PARAMETERS],
         **{f"published_{name}": row.published.get(metric) for metric, name in CSV_NAMES.items()},
-        **{f"difference_{CSV_NAMES[metric]}": _rounded(differences.get(metric), 6) for metric in COMPARED_METRICS},
+        **{f"difference_{CSV_NAMES[metric]}": _rounded(differences.get(metric), 6) for metric in COMPARED_METRICS if metric in values},
     }
 
 
 # Metric -> its name in `results.csv`.
-CSV_NAMES = {ACCURACY: "accuracy", LOSS: "loss", VALIDATION_LOSS: "validation_loss", SECONDS: "seconds", EPOCH_SECONDS: "seconds_per_epoch"}
+CSV_NAMES = {metric: metric.removeprefix("test ").replace(" ", "_") for metric in METRICS}
 
 
 def _rounded(value: float | None, digits: int) -> float | None:

@@ -1,19 +1,28 @@
 """Experiments: named lists of runs with the published values that they are compared with."""
 
 import gc
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from tl_keras.backbones import get_backbone
-from tl_keras.config import RunConfig
+from tl_keras.config import SETTINGS, RunConfig
 from tl_keras.errors import ConfigError, MissingError, unknown
-from tl_keras.results.experiment_file import EXPERIMENT_FILE, PAPER, ExperimentRecord, RowRecord, write_experiment_file
+from tl_keras.results.experiment_file import (
+    CHANGED,
+    CHOSEN,
+    EXPERIMENT_FILE,
+    PAPER,
+    ExperimentRecord,
+    RowRecord,
+    SettingsWithOrigins,
+    write_experiment_file,
+)
 from tl_keras.results.run_directory import RunDirectory
 from tl_keras.runs.fallbacks import EMBEDDED_NOTICE, EMBEDDED_SETTINGS, fallbacks_for
-from tl_keras.runs.origins import Settings
+from tl_keras.runs.origins import REQUIRED, Settings
 from tl_keras.runs.resolve import ResolvedRun, check_available, resolve
 
 if TYPE_CHECKING:
@@ -30,12 +39,13 @@ class RunSpec:
     Attributes:
         label: name of the row in the table and in `rows`.
         line: rows of the same `line` form one line of a plot.
-        config: all settings of the runs except the seed.
+        config: all settings of the runs. Its seed is added to those of the options, so a row that repeats the settings of another with
+            a seed of its own is another run.
         train_fraction: fraction of the training data, or None if the rows do not differ by it.
         published: metric -> value in the source report; `results/experiment_file.py` lists the metrics and their units.
-        published_curve: epoch -> (training loss, training accuracy in per cent) in the source report.
+        published_curve: epoch -> (training loss or None, training accuracy in per cent) in the source report.
         fallbacks: replacements of missing data and weights, e.g. `random weights for imagenet`.
-        origins: setting that the row itself changes -> one of `origins.ORIGINS`.
+        origins: origins of the settings that the row itself sets; they win over those of the experiment.
     """
 
     label: str
@@ -43,7 +53,7 @@ class RunSpec:
     config: RunConfig
     train_fraction: float | None = None
     published: Mapping[str, float] = field(default_factory=dict)
-    published_curve: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    published_curve: Mapping[int, tuple[float | None, float]] = field(default_factory=dict)
     fallbacks: tuple[str, ...] = ()
     origins: Mapping[str, str] = field(default_factory=dict)
 
@@ -90,6 +100,8 @@ class Experiment:
         smoke: profile that runs every row in seconds.
         embedded: settings of the version on bundled data and weights, besides EMBEDDED_SETTINGS; empty: there is no such version.
         fractions: default of the flag `fractions`; empty if the rows do not differ by the fraction of the training data.
+        reference: label of the row that `accuracy difference`, `parameter ratio` and `speed ratio` compare the others with, or its
+            line, which stands for the row with the same fraction; empty: there is none.
         callbacks: (configuration, run directory) -> Keras callbacks of that run.
         write_files: writes tables and plots beside those of the report into the directory of results, and returns their paths.
     """
@@ -103,6 +115,7 @@ class Experiment:
     smoke: Profile = SMOKE_PROFILE
     embedded: Mapping[str, Any] = field(default_factory=dict)
     fractions: tuple[float, ...] = ()
+    reference: str = ""
     callbacks: "Callable[[RunConfig, Path], Sequence[keras.callbacks.Callback]]" = lambda config, run_dir: ()
     write_files: Callable[[Path], Sequence[Path]] = lambda directory: ()
 
@@ -127,12 +140,31 @@ class Experiment:
         base = RunConfig().replace(**settings)
         return self.rows(base, fractions or self.fractions) if self.fractions else self.rows(base)
 
+    def settings_of(self, rows: Sequence[RunSpec]) -> list[SettingsWithOrigins]:
+        """Return the settings of each row that matter, with their origins.
+
+        A setting matters if it is in `REQUIRED`, if the experiment or a row names it, or if a row does not have its default. Its origin
+        is `changed` if the row has another value in the profile `paper`, and `chosen` if neither the row nor the experiment names it.
+        """
+        fractions = [row.train_fraction for row in rows if row.train_fraction]
+        paper = {row.label: row for row in self.configure({}, fractions=fractions)}
+        configs = [spec.config for row in rows for spec in (row, paper[row.label])]
+        matters = {*REQUIRED, *self.settings, *(name for row in rows for name in row.origins)}
+        matters |= {name for config in configs for name, value in config.identity().items() if value != SETTINGS[name].default}
+        return [self._with_origins(row, paper[row.label].config, matters) for row in rows]
+
+    def _with_origins(self, row: RunSpec, paper: RunConfig, names: Collection[str]) -> SettingsWithOrigins:
+        origins = {**getattr(self.settings, "origins", {}), **row.origins}
+        if row.train_fraction not in (None, *self.fractions):
+            origins["fraction"] = CHANGED
+        values, published = row.config.identity(), paper.identity()
+        same = {name: values[name] == published[name] for name in values if name in names}
+        return {name: (values[name], origins.get(name, CHOSEN) if is_same else CHANGED) for name, is_same in same.items()}
+
     def changed_settings(self, rows: Sequence[RunSpec]) -> list[str]:
         """Return the settings of `rows` that differ from the profile `paper`, e.g. `epochs 6`."""
-        fractions = [row.train_fraction for row in rows if row.train_fraction]
-        paper = {row.label: row.config.identity() for row in self.configure({}, fractions=fractions)}
-        changed = (f"{name} {value}" for row in rows for name, value in row.config.identity().items() if value != paper[row.label][name])
-        return list(dict.fromkeys(changed))
+        pairs = [(name, *setting) for settings in self.settings_of(rows) for name, setting in settings.items()]
+        return list(dict.fromkeys(f"{name} {value}" for name, value, origin in pairs if origin == CHANGED))
 
 
 @dataclass(frozen=True)
@@ -176,7 +208,7 @@ def run_experiment(experiment: Experiment, options: ExperimentOptions) -> Path:
 
     rows, embedded = available_rows(experiment, options)
     directory = options.runs_dir / _directory_name(experiment, options.profile, embedded)
-    jobs = [(row, row.config.replace(seed=seed)) for row in rows for seed in options.seeds]
+    jobs = [(row, _seeded(row, seed)) for row in rows for seed in options.seeds]
     for number, (row, config) in enumerate(jobs, start=1):
         run_dir = directory / _run_dir_name(row, config)
         done = " (finished before)" if RunDirectory(run_dir).load_if_finished(config) else ""
@@ -249,6 +281,10 @@ def _directory_name(experiment: Experiment, profile: str, embedded: bool) -> str
     return "-".join([experiment.name, *(["embedded"] if embedded else []), *([profile] if profile != PAPER else [])])
 
 
+def _seeded(row: RunSpec, seed: int) -> RunConfig:
+    return row.config.replace(seed=row.config.seed + seed)
+
+
 def _run_dir_name(row: RunSpec, config: RunConfig) -> str:
     """Return the row, the seed, and a digest that separates runs with other settings."""
     letters = "".join(letter if letter.isalnum() else "-" for letter in row.label.lower())
@@ -265,17 +301,19 @@ def _record(experiment: Experiment, options: ExperimentOptions, rows: Sequence[R
         profile=options.profile,
         embedded=embedded,
         changed_settings=() if embedded else tuple(experiment.changed_settings(rows)),
-        rows=tuple(_row_record(row, options.seeds) for row in rows),
+        reference=experiment.reference,
+        rows=tuple(_row_record(row, settings, options.seeds) for row, settings in zip(rows, experiment.settings_of(rows), strict=True)),
     )
 
 
-def _row_record(row: RunSpec, seeds: Sequence[int]) -> RowRecord:
+def _row_record(row: RunSpec, settings: SettingsWithOrigins, seeds: Sequence[int]) -> RowRecord:
     return RowRecord(
         label=row.label,
         line=row.line,
         train_fraction=row.train_fraction,
         published=dict(row.published),
         published_curve=dict(row.published_curve),
+        settings=settings,
         fallbacks=row.fallbacks,
-        runs=tuple(_run_dir_name(row, row.config.replace(seed=seed)) for seed in seeds),
+        runs=tuple(_run_dir_name(row, _seeded(row, seed)) for seed in seeds),
     )

@@ -4,15 +4,22 @@ from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
-SAID, SHOWN, CHOSEN = "said", "shown", "chosen"
-ORIGINS = (SAID, SHOWN, CHOSEN)
+from tl_keras.results.experiment_file import CHOSEN, SAID, SHOWN
+
+# Settings that need an origin in every row of every experiment, also where they have their default.
+REQUIRED = (
+    "dataset", "fraction", "validation_fraction", "augmentation", "crop_fraction", "interpolation",
+    "backbone", "weights", "image_size", "normalization", "head",
+    "strategy", "frozen_mode", "batch_norm", "batch_norm_momentum", "eval_mode_after", "loss", "optimizer", "learning_rate", "momentum",
+    "nesterov", "weight_decay", "l2", "schedule", "schedule_interval", "epochs", "batch_size", "selection", "precision",
+)  # fmt: skip
 
 
 class Settings(Mapping[str, Any]):
     """A read-only mapping of settings, of which each has an origin. `a | b` merges two; those of `b` win.
 
     Attributes:
-        origins: setting -> one of `ORIGINS`.
+        origins: setting -> said, shown or chosen.
     """
 
     def __init__(self, values: Mapping[str, Any], origins: Mapping[str, str]):
