@@ -3,85 +3,144 @@
 Every setting is *said* by the text of a source report, *shown* by its code, or *chosen* here.
 """
 
+from collections.abc import Mapping
 from types import MappingProxyType
 
 from tl_keras.backbones import get_backbone, resnet_equivalent_stages
 from tl_keras.config import RunConfig
-from tl_keras.runs.experiment import SMOKE_SETTINGS, Profile
+from tl_keras.runs.experiment import SMOKE_SETTINGS, Profile, RunSpec
+from tl_keras.runs.origins import Settings, chosen, said, shown
 
 RESNET_STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 
-# Source report A, "COMP5541 Assignment 1, Question 3".
-# Said: CIFAR-10, ImageNet weights, batches of 64 (for part A), 10 epochs (for part B; the curves of A and C end at epoch 10).
-# Chosen: 224 px, the normalization of the weights, SGD at learning rate 0.001 with momentum 0.9, a test of the last epoch, and frozen
-# stages in training mode, as PyTorch leaves them. About 33 s per epoch of 25,000 images make 224 px likely.
-COMP5541 = MappingProxyType(
-    {
-        "dataset": "cifar10",
-        "weights": "imagenet",
-        "optimizer": "sgd",
-        "learning_rate": 1e-3,
-        "momentum": 0.9,
-        "epochs": 10,
-        "batch_size": 64,
-        "selection": "last",
-        "frozen_mode": "training",
-    }
+# Settings of source reports A, B, C and E that their texts and listings leave open. Most are defaults, written out for the table of
+# settings. Frozen layers run in training mode, as PyTorch leaves them.
+OPEN = chosen(
+    crop_fraction=0.0,
+    interpolation="weights",
+    augmentation="none",
+    fraction=1.0,
+    validation_fraction=0.1,
+    frozen_mode="training",
+    batch_norm="train",
+    batch_norm_momentum=0.0,
+    eval_mode_after=-1,
+    momentum=0.9,
+    nesterov=False,
+    l2=0.0,
+    weight_decay=0.0,
+    schedule="constant",
+    schedule_interval="step",
+    selection="last",
+    precision="auto",
+    head="linear",
+    loss="cross_entropy",
 )
 
-# Source report C, "Pre-trained Models on ImageNet".
-# Said: CIFAR-10 and its normalization; for one experiment SGD, momentum 0.9 and a cosine over 20 epochs; at 224 px rotation and flip.
-# Chosen: the same optimizer, schedule and augmentation for all rows, batches of 128, a test of the last epoch, and frozen stages in
-# training mode. The learning rate is that of the head in the row "different lr".
-CIFAR_TABLE = MappingProxyType(
-    {
-        "dataset": "cifar10",
-        "backbone": "resnet18",
-        "weights": "imagenet",
-        "normalization": "cifar10",
-        "augmentation": "rotate10_flip",
-        "optimizer": "sgd",
-        "learning_rate": 1e-2,
-        "momentum": 0.9,
-        "schedule": "cosine",
-        "epochs": 20,
-        "batch_size": 128,
-        "selection": "last",
-        "frozen_mode": "training",
-    }
+# Source report A, "COMP5541 Assignment 1, Question 3". Batches of 64 are said for part A, 10 epochs for part B; the curves of parts A
+# and C end at epoch 10. About 33 s per epoch of 25,000 images make the chosen 224 px likely.
+COMP5541 = (
+    OPEN
+    | said(dataset="cifar10", weights="imagenet", epochs=10)
+    | chosen(normalization="weights", image_size=224, optimizer="sgd", learning_rate=1e-3, batch_size=64)
+)
+
+# Source report C, "Pre-trained Models on ImageNet". A listing for the row with different learning rates shows SGD, its momentum and a
+# cosine over 20 epochs, once an epoch. They are chosen for all other rows, with that listing's learning rate of the head. Augmentation
+# is said for images of 224 px, and chosen for 32 px, where its resize changes nothing.
+CIFAR_TABLE = (
+    OPEN
+    | said(dataset="cifar10", backbone="resnet18", weights="imagenet", normalization="cifar10")
+    | chosen(augmentation="resize+rotate:degrees=10,interpolation=nearest+flip")
+    | chosen(optimizer="sgd", learning_rate=1e-2, schedule="cosine", schedule_interval="epoch", epochs=20, batch_size=128)
 )
 
 # Source report D, "Transfer Learning Via Default Project 1" (KTH).
-# Said: Oxford-IIIT Pet, a fifth of trainval for validation, resize to 256 and crop to 224, 10 epochs at learning rate 0.001, one test at
-# the end. Shown: batches of 32, SGD with momentum 0.9 and Nesterov.
-# Differences of every experiment with these settings: the learning rate is constant, where the code of most tables divides it by ten
-# after epoch 7. BatchNorm of frozen and trained stages runs in training mode throughout, where the code runs it on its running
-# statistics from epoch 2 on.
-PETS = MappingProxyType(
-    {
-        "dataset": "oxford_iiit_pet",
-        "backbone": "resnet18",
-        "weights": "imagenet",
-        "validation_fraction": 0.2,
-        "optimizer": "sgd",
-        "learning_rate": 1e-3,
-        "momentum": 0.9,
-        "nesterov": True,
-        "epochs": 10,
-        "batch_size": 32,
-        "selection": "last",
-        "frozen_mode": "training",
-    }
+# What differs in all its experiments: the validation images are a stratified fifth, where the code draws a fifth at random, anew for each
+# set. The code augments validation images as well; ours are not augmented. Nothing is selected on them. The code sets one seed once, so
+# each of its runs continues the random numbers of the one before it; each of ours has a seed.
+PETS = (
+    said(
+        dataset="oxford_iiit_pet",
+        label="label",
+        fraction=1.0,
+        validation_fraction=0.2,
+        augmentation="none",
+        backbone="resnet18",
+        weights="imagenet",
+        image_size=0,  # The transform of the weights: resize to 256, centre crop of 224.
+        crop_fraction=0.0,
+        interpolation="weights",
+        normalization="weights",
+        loss="cross_entropy",
+        optimizer="sgd",
+        learning_rate=1e-3,
+        momentum=0.9,
+        nesterov=True,
+        weight_decay=0.0,
+        l2=0.0,
+        epochs=10,
+    )
+    | shown(
+        head="linear",
+        batch_size=32,
+        # The network is put into training mode once, before the first epoch. The evaluation after that epoch puts it into evaluation mode,
+        # and it stays there. So BatchNorm, frozen or not, runs on batches in epoch 1 and on its running statistics from epoch 2 on.
+        frozen_mode="training",
+        batch_norm="train",
+        batch_norm_momentum=0.9,
+        eval_mode_after=1,
+        schedule="step:every=7,factor=0.1",
+        schedule_interval="epoch",
+        selection="last",
+    )
+    | chosen(split="stratified", precision="auto")
 )
+# At the size of the model's input. The text names flip, rotation and jitter; their strengths are those of the code.
+MEANT_AUGMENTATION = "resize+flip+rotate:degrees=20,interpolation=nearest+jitter:brightness=0.2,contrast=0.2,saturation=0.2"
+PETS_AUGMENTATION = MEANT_AUGMENTATION.replace("resize", "random_resized_crop:scale=0.08-1,ratio=0.75-1.3333")
 
-# All pets at 96 px. Gradual unfreezing of a ResNet has six phases; seven epochs give at least one to each.
-PETS_QUICK = Profile(MappingProxyType({"epochs": 7}), max_image_size=96)
+# Half of the epochs at 96 px. Everything that happens at an epoch happens at half of it, rounded up: the learning rate falls after epoch
+# 4 instead of 7, and `gradual` unfreezes a stage every epoch instead of every second one. Evaluation mode begins after epoch 1 in both.
+PETS_QUICK = Profile(MappingProxyType({"epochs": 5, "schedule": "step:every=4,factor=0.1"}), max_image_size=96)
+PETS_QUICK_CONSTANT = Profile(MappingProxyType({"epochs": 5}), max_image_size=96)
 
-# Gradual unfreezing needs at least one epoch per phase; eight are enough for every backbone that is tested.
-GRADUAL_SMOKE = Profile(MappingProxyType({**SMOKE_SETTINGS, "epochs": 8}), max_image_size=64)
+# Two epochs, one before the switch to evaluation mode and one after it.
+PETS_SMOKE = Profile(MappingProxyType({**SMOKE_SETTINGS, "epochs": 2, "schedule": "step:every=1,factor=0.1"}), max_image_size=64)
+PETS_SMOKE_CONSTANT = Profile(MappingProxyType({**SMOKE_SETTINGS, "epochs": 2}), max_image_size=64)
+# Gradual unfreezing from layer4 to layer1 has four phases.
+GRADUAL_SMOKE = Profile(MappingProxyType({**SMOKE_SETTINGS, "epochs": 4}), max_image_size=64)
+
+# Source report D ran some rows twice or three times with equal settings. Their seeds differ by this, so they measure the noise.
+REPEAT = 1000
+
+
+def row(base: RunConfig, label: str, line: str, changes: Settings, published: Mapping[str, float] = MappingProxyType({})) -> RunSpec:
+    """Return a row with `changes` of `base`. `published` is the metrics of `RunSpec.published`."""
+    return RunSpec(label, line, base.replace(**changes), published=published, origins=changes.origins)
+
+
+def stages(base: RunConfig, *names: str) -> tuple[str, ...]:
+    """Return the stages of the backbone of `base` that correspond to the stages `names` of a ResNet."""
+    return resnet_equivalent_stages(get_backbone(base.model.backbone), *names)
 
 
 def last(base: RunConfig, number: int) -> str:
     """Return the strategy that trains the head and the equivalent of the last `number` stages of a ResNet; 0: the head alone."""
-    stages = resnet_equivalent_stages(get_backbone(base.model.backbone), *RESNET_STAGES[len(RESNET_STAGES) - number :])
-    return f"last:{len(stages)}"
+    num_stages = len(stages(base, *RESNET_STAGES[len(RESNET_STAGES) - number :]))
+    return f"last:{num_stages}" if num_stages else "head"
+
+
+def last_children(base: RunConfig, number: int) -> str:
+    """Return the strategy that source report D ran as `l = number`, at most 5.
+
+    Its code trains the last `number + 1` children of a ResNet: conv1, bn1, relu, maxpool, layer1 to layer4, avgpool, fc. Pooling has no
+    weights, so 0 and 1 are the head alone, 2 adds layer4, and 5 trains layer1 to layer4. The stem is never trained.
+    """
+    return last(base, max(0, number - 1))
+
+
+def stage_learning_rates(base: RunConfig, head: float, **learning_rates: float) -> str:
+    """Return the setting `stage_learning_rates` for the head and the equivalents of stages of a ResNet."""
+    values = {"head": head} | {stage: value for name, value in learning_rates.items() for stage in stages(base, name)}
+    return ",".join(f"{stage}={value:g}" for stage, value in values.items())

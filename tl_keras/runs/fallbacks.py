@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Any
 
 from tl_keras.config import RunConfig
+from tl_keras.data import parse_keep
 from tl_keras.errors import MissingError
 
 # The embedded version of an experiment uses all of these settings together.
@@ -25,10 +26,11 @@ EMBEDDED_SETTINGS = MappingProxyType(
     }
 )
 
-# Digits replace photographs of pets: even and odd digits replace cats and dogs.
+# Digits replace photographs of pets: even and odd digits replace cats and dogs. A list of breeds is replaced by one of the two.
 DIGITS = MappingProxyType({"dataset": "digits", "data_dir": ""})
 DIGIT_LABELS = MappingProxyType({"species": "parity"})
 DIGIT_GROUPS = MappingProxyType({"cat": "even", "dog": "odd"})
+NUM_BREEDS = 37
 
 EMBEDDED_NOTICE = """
 {error}
@@ -59,6 +61,12 @@ def fallbacks_for(config: RunConfig) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 
 def _digit_groups(keep: str) -> str:
-    for name, group in DIGIT_GROUPS.items():
-        keep = keep.replace(f"{name}:", f"{group}:")
-    return keep
+    """Return the setting `keep` for digits.
+
+    A list of breeds becomes the even digits, or the odd ones if it names more than half of the breeds, at the fraction of its first.
+    """
+    fractions = parse_keep(keep)
+    if fractions and not fractions.keys() <= DIGIT_GROUPS.keys():
+        group = "even" if 2 * len(fractions) < NUM_BREEDS else "odd"
+        return f"{group}:{next(iter(fractions.values())):g}"
+    return ",".join(f"{DIGIT_GROUPS[name]}:{fraction:g}" for name, fraction in fractions.items())
