@@ -18,20 +18,21 @@ from experiments._settings import CIFAR_TABLE
 from tl_keras.cli.experiment import experiment_main
 from tl_keras.config import RunConfig
 from tl_keras.runs.experiment import Experiment, Profile, RunSpec
+from tl_keras.runs.origins import CHOSEN, chosen
 
 PRECISIONS = ("float32", "mixed_bfloat16")
 
 
 def rows(base: RunConfig) -> list[RunSpec]:
     """Return one row per precision."""
-    return [RunSpec(label=name, line=name, config=base.replace(precision=name)) for name in PRECISIONS]
+    return [RunSpec(label=name, line=name, config=base.replace(precision=name), origins={"precision": CHOSEN}) for name in PRECISIONS]
 
 
 EXPERIMENT = Experiment(
     name="precision",
     title="ResNet18 from scratch in float32 and in mixed bfloat16",
     question="Does the faster precision cost accuracy?",
-    settings=MappingProxyType({**CIFAR_TABLE, "weights": "none", "strategy": "full", "image_size": 32}),
+    settings=chosen(**CIFAR_TABLE) | chosen(weights="none", strategy="full", image_size=32),
     rows=rows,
     quick=Profile(MappingProxyType({"fraction": 0.2, "epochs": 5})),
 )

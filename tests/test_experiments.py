@@ -13,9 +13,11 @@ import pytest
 from experiments.all import experiments
 from tl_keras.backbones import get_backbone, resnet_equivalent_stages
 from tl_keras.cli import experiment
+from tl_keras.config import SETTINGS
 from tl_keras.errors import ConfigError, MissingError
 from tl_keras.report import load_experiment
 from tl_keras.runs.experiment import PROFILES, SMOKE, ExperimentOptions, available_rows
+from tl_keras.runs.origins import CHOSEN, REQUIRED, SAID, SHOWN
 from tl_keras.runs.resolve import resolve
 
 ROOT = Path(__file__).parents[1]
@@ -25,27 +27,40 @@ EXPERIMENTS = {experiment.name: experiment for experiment in experiments()}
 # nats, times in seconds.
 PUBLISHED = json.loads((ROOT / "tests" / "data" / "published.json").read_text())
 
+# Words in the heading of a column -> metric of its values, and their unit. In tables without these words, columns are rows and values
+# are test accuracies.
+COLUMNS = {
+    "test acc": ("test accuracy", 1),
+    "test loss": ("test loss", 1),
+    "val loss": ("test loss", 1),  # the "validation" images of source report B are the test set
+    "difference": ("accuracy difference", 1),
+    "drop": ("accuracy difference", 1),
+    "parameters": ("parameters", 1e6),
+    "s / epoch": ("seconds per epoch", 1),
+    "total time": ("seconds", 1),
+}
+
 # Experiment -> number of rows with a published accuracy, and of rows without one.
 NUM_ROWS = {
     "part_a": (6, 0),
     "part_b": (2, 0),
     "part_c": (4, 0),
-    "adaptation": (2, 0),
-    "scratch_stem": (2, 0),
-    "table1": (16, 0),
+    "adaptation": (2, 1),
+    "scratch_stem": (2, 1),
+    "table1": (17, 1),
     "lora": (1, 4),
-    "pets_binary": (1, 0),
-    "pets_last_l": (5, 0),
-    "pets_factors": (4, 0),
-    "pets_gradual": (5, 0),
-    "pets_imbalance": (7, 2),
-    "pets_resnet50": (6, 7),
-    "pets_batchnorm": (2, 1),
-    "resnet50": (0, 10),
+    "pets_binary": (1, 1),
+    "pets_last_l": (5, 1),
+    "pets_factors": (4, 2),
+    "pets_gradual": (5, 5),
+    "pets_imbalance": (7, 4),
+    "pets_resnet50": (9, 13),
+    "pets_batchnorm": (2, 3),
+    "resnet50": (0, 19),
     "precision": (0, 2),
 }
 
-# First words of a table of the source reports -> experiments whose rows hold its accuracies, and accuracies that no row holds.
+# First words of a table of the source reports -> experiments whose rows hold its values, and accuracies that no row holds.
 TABLES = {
     "| data | pre-trained test acc": (("part_a",), ()),
     "| model | test acc | test loss": (("part_b",), ()),
@@ -57,7 +72,176 @@ TABLES = {
     "| factor | baseline | higher rate": (("pets_gradual",), ()),
     "| dog majority, l =": (("pets_imbalance",), ()),
     "| factor at l = 3 | baseline | weighted": (("pets_imbalance",), ()),
-    "| optimizer | l = 0": (("pets_resnet50",), (90.32, 90.57, 90.92)),  # l = 1 repeats l = 0
+    "| optimizer | l = 0": (("pets_resnet50",), ()),
+}
+
+# Settings of the rows of source reports A, B, C and E, read off the reports by hand: experiment -> (settings of every row, label ->
+# further settings of that row). Each setting has its value and its origin. Everything that is not here is chosen.
+AUGMENTATION_224 = "resize+rotate:degrees=10,interpolation=nearest+flip"
+PART = {"dataset": ("cifar10", SAID), "weights": ("imagenet", SAID), "epochs": (10, SAID), "image_size": (224, CHOSEN),
+        "normalization": ("weights", CHOSEN), "optimizer": ("sgd", CHOSEN), "learning_rate": (1e-3, CHOSEN),
+        "eval_mode_after": (-1, CHOSEN), "selection": ("last", CHOSEN), "augmentation": ("none", CHOSEN)}  # fmt: skip
+PART_C = {
+    **PART,
+    "backbone": ("resnet18", SAID),
+    "fraction": (0.5, CHOSEN),
+    "batch_size": (64, CHOSEN),
+    "frozen_mode": ("training", CHOSEN),
+}
+TABLE = {"dataset": ("cifar10", SAID), "normalization": ("cifar10", SAID), "augmentation": (AUGMENTATION_224, CHOSEN),
+         "optimizer": ("sgd", CHOSEN), "momentum": (0.9, CHOSEN), "schedule": ("cosine", CHOSEN), "schedule_interval": ("epoch", CHOSEN),
+         "epochs": (20, CHOSEN), "learning_rate": (1e-2, CHOSEN), "batch_size": (128, CHOSEN), "frozen_mode": ("training", CHOSEN),
+         "batch_norm": ("train", CHOSEN)}  # fmt: skip
+PRE_TRAINED = {**TABLE, "backbone": ("resnet18", SAID), "weights": ("imagenet", SAID)}
+AT_32, CIFAR_STEM, ORIGINAL_STEM = {"image_size": (32, SAID)}, {"stem": ("cifar", SAID)}, {"stem": ("imagenet", SAID)}
+AT_224 = {"image_size": (224, SAID), "augmentation": (AUGMENTATION_224, SAID), "strategy": ("full", SAID)}
+FULL, PROBE = {"strategy": ("full", SAID)}, {"strategy": ("head", SAID), **ORIGINAL_STEM}
+LISTED = {"optimizer": ("sgd", SHOWN), "momentum": (0.9, SHOWN), "schedule": ("cosine", SHOWN), "schedule_interval": ("epoch", SHOWN),
+          "epochs": (20, SHOWN)}  # fmt: skip
+VGG16 = {"backbone": ("vgg16", SAID), "weights": ("torchvision", SAID)}
+HOMEWORK = {"dataset": ("cifar10", SAID), "backbone": ("alexnet", SAID), "weights": ("imagenet", SAID), "image_size": (224, SAID),
+            "crop_fraction": (1.0, SAID), "batch_size": (128, SAID), "epochs": (10, SAID), "optimizer": ("adam", SAID),
+            "learning_rate": (1e-3, SAID), "frozen_mode": ("training", SHOWN)}  # fmt: skip
+ALL_LAYERS = {"strategy": ("full", SAID), "normalization": ("half", SAID)}
+NOTE = {"dataset": ("cifar10", SAID), "backbone": ("resnet50_torch", SAID), "weights": ("imagenet_v1", SHOWN), "image_size": (32, SAID),
+        "normalization": ("cifar10", CHOSEN), "optimizer": ("sgd", SAID), "learning_rate": (0.01, SAID), "momentum": (0.9, SAID),
+        "schedule": ("constant", SAID), "augmentation": ("none", SAID), "strategy": ("full", SAID), "epochs": (20, CHOSEN),
+        "l2": (0.0, CHOSEN), "weight_decay": (0.0, CHOSEN), "batch_size": (128, CHOSEN)}  # fmt: skip
+
+
+def conv1_and(*stages: str) -> dict[str, tuple[object, str]]:
+    """Return the settings of a row of source report C that trains fc, conv1 without its BatchNorm, and `stages`."""
+    return {**AT_32, **CIFAR_STEM, "strategy": ("+".join(("train:stem/conv1", *stages)), SAID)}
+
+
+SOURCE_SETTINGS = {
+    "part_a": (
+        {**PART, "backbone": ("alexnet", SAID), "strategy": ("full", SAID), "batch_size": (64, SAID)},
+        {
+            f"{line} {percent} %": {"fraction": (percent / 100, SAID), "weights": (weights, SAID)}
+            for percent in (10, 20, 50)
+            for line, weights in (("pre-trained", "imagenet"), ("from scratch", "none"))
+        },
+    ),
+    "part_b": (
+        {**PART, "fraction": (0.5, SAID), "strategy": ("full", CHOSEN), "batch_size": (64, CHOSEN)},
+        {"ResNet18": {"backbone": ("resnet18", SAID)}, "VGG16": VGG16},
+    ),
+    "part_c": (
+        {
+            **PART,
+            "backbone": ("resnet18", SAID),
+            "fraction": (0.5, CHOSEN),
+            "batch_size": (64, CHOSEN),
+            "frozen_mode": ("training", CHOSEN),
+        },
+        {
+            "none frozen": {"strategy": ("full", SAID)},
+            "early frozen": {"strategy": ("freeze:layer1+layer2", SAID)},
+            "middle frozen": {"strategy": ("freeze:layer2+layer3", SAID)},
+            "last only trained": {"strategy": ("head", SAID)},
+        },
+    ),
+    "adaptation": (
+        HOMEWORK,
+        {
+            "representation learning": {
+                "strategy": ("head", SAID),
+                "normalization": ("imagenet", SAID),
+                "validation_fraction": (0.2, SAID),
+                "eval_mode_after": (-1, SHOWN),
+                "selection": ("best", CHOSEN),
+            },
+            "full fine-tuning": {
+                **ALL_LAYERS,
+                "validation_fraction": (0.0, SHOWN),
+                "eval_mode_after": (1, SHOWN),
+                "selection": ("last", CHOSEN),
+            },
+            "meant: full fine-tuning": {
+                **ALL_LAYERS,
+                "validation_fraction": (0.2, SAID),
+                "eval_mode_after": (-1, CHOSEN),
+                "selection": ("best", CHOSEN),
+            },
+        },
+    ),
+    "scratch_stem": (
+        {**TABLE, **AT_32, **FULL, "backbone": ("resnet18", SAID), "weights": ("none", SAID)},
+        {
+            "original stem": {**ORIGINAL_STEM, "extra_classes": (990, SHOWN)},
+            "original stem, 10 classes": {**ORIGINAL_STEM, "extra_classes": (0, CHOSEN)},
+            "CIFAR stem": {**CIFAR_STEM, "extra_classes": (0, SAID)},
+        },
+    ),
+    "table1": (
+        PRE_TRAINED,
+        {
+            "fc (original stem)": {**AT_32, **PROBE},
+            "fc (original stem) after epoch 1": {**AT_32, **PROBE, "epochs": (1, SAID), "schedule": ("constant", CHOSEN)},
+            "fc (original stem) at 224 px": {**PROBE, "image_size": (224, CHOSEN)},
+            "fc+conv1": conv1_and(),
+            "fc+conv1+layer1": conv1_and("layer1"),
+            "fc+conv1+layer2": conv1_and("layer2"),
+            "fc+conv1+layer3": conv1_and("layer3"),
+            "fc+conv1+layer4": conv1_and("layer4"),
+            "fc+conv1+layer1+layer4": conv1_and("layer1", "layer4"),
+            "fc+conv1+layer2+layer3": conv1_and("layer2", "layer3"),
+            "fc+conv1+layer1+layer2": conv1_and("layer1", "layer2"),
+            "fc+conv1+layer3+layer4": conv1_and("layer3", "layer4"),
+            "full": {**AT_32, **CIFAR_STEM, **FULL},
+            "full with different lr": {
+                **conv1_and("layer1", "layer2", "layer3", "layer4"),
+                **LISTED,
+                "strategy": ("train:stem/conv1+layer1+layer2+layer3+layer4", SHOWN),
+                "stage_learning_rates": ("stem=7e-3,head=1e-2,*=5e-3", SAID),
+            },
+            "full at 224 px": {**AT_224, **ORIGINAL_STEM},
+            "VGG16 full at 32 px": {**AT_32, **FULL, **VGG16},
+            "VGG16 full at 224 px": {**AT_224, **VGG16},
+            "ViT-B/16 full at 224 px": {**AT_224, "backbone": ("vit_b16", SAID)},
+        },
+    ),
+    "lora": (
+        {**TABLE, "weights": ("imagenet", SAID), "image_size": (224, CHOSEN), "frozen_mode": ("inference", CHOSEN)},
+        {
+            "head only": {"strategy": ("head", CHOSEN), "optimizer": ("adamw", CHOSEN), "learning_rate": (1e-3, CHOSEN)},
+            **{
+                f"LoRA rank {rank}": {
+                    "strategy": (f"lora:rank={rank},alpha={2 * rank},targets=query+value", CHOSEN),
+                    "optimizer": ("adamw", CHOSEN),
+                    "learning_rate": (1e-3, CHOSEN),
+                }
+                for rank in (4, 8, 16)
+            },
+            "full fine-tuning": {**AT_224, "backbone": ("vit_b16", SAID)},
+        },
+    ),
+    "resnet50": (
+        NOTE,
+        {
+            "baseline": {},
+            "schedule plateau": {"schedule": ("plateau:patience=5,factor=0.1", SAID)},
+            "schedule step": {"schedule": ("step", SAID)},
+            "schedule cosine": {"schedule": ("cosine", SAID)},
+            "augmentation crop_flip": {"augmentation": ("crop_flip", SAID), "normalization": ("cifar10", SAID)},
+            "augmentation mixup": {"augmentation": ("mixup", SAID)},
+            "augmentation cutout": {"augmentation": ("cutout", SAID)},
+            "augmentation randaugment": {"augmentation": ("randaugment", SAID)},
+            "augmentation jitter": {"augmentation": ("jitter:brightness=0.2,contrast=0.2,saturation=0.2", CHOSEN)},
+            "optimizer adam": {"optimizer": ("adam", CHOSEN), "learning_rate": (1e-3, CHOSEN)},
+            "optimizer adamw": {"optimizer": ("adamw", CHOSEN), "learning_rate": (1e-3, CHOSEN), "weight_decay": (0.01, CHOSEN)},
+            "head dropout": {"head_dropout": (0.5, CHOSEN)},
+            "weight decay": {"l2": (5e-4, CHOSEN)},
+            "CIFAR stem": {"stem": ("cifar", CHOSEN)},
+            "224 px": {"image_size": (224, SAID)},
+            **{f"last:{number}": {"strategy": (f"last:{number}", SAID)} for number in (1, 2, 3, 4)},
+        },
+    ),
+    "precision": (
+        {**{name: (value, CHOSEN) for name, (value, _) in TABLE.items()}, "weights": ("none", CHOSEN), "image_size": (32, CHOSEN)},
+        {name: {"precision": (name, CHOSEN)} for name in ("float32", "mixed_bfloat16")},
+    ),
 }
 
 
@@ -76,7 +260,7 @@ def published_values(name: str) -> dict[tuple[str, str], float]:
         values |= {(row.label, metric): value for metric, value in row.published.items()}
         for epoch, (loss, accuracy) in row.published_curve.items():
             values |= {(row.label, f"training loss, epoch {epoch}"): loss, (row.label, f"training accuracy, epoch {epoch}"): accuracy}
-    return values
+    return {key: value for key, value in values.items() if value is not None}
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -91,32 +275,67 @@ def test_published_values_belong_to_experiments():
     assert PUBLISHED and {entry["experiment"] for entry in PUBLISHED} <= EXPERIMENTS.keys()
 
 
-def accuracies(source: str, head: str) -> Counter:
-    """Return the test accuracies of the table whose first line begins with `head`.
+def values(source: str, head: str) -> Counter:
+    """Return the (metric, value) pairs of the table whose first line begins with `head`. The value of a cell is its first number.
 
-    They are the numbers of two digits, or with one or two decimals, in the columns that hold accuracies.
+    A difference of 0, that of the reference row from itself, is left out.
     """
     lines = source.splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith(head))
     table = [[cell.strip() for cell in line.strip("|").split("|")] for line in takewhile(lambda line: line.startswith("|"), lines[start:])]
     heading, body = table[0], [row for row in table[2:] if not row[0].startswith("seconds")]
-    columns = [index for index, title in enumerate(heading) if "test acc" in title]
-    columns = columns or [index for index in range(1, len(heading)) if "seconds" not in heading[index]]
-    cells = [row[index] for row in body for index in columns]
-    return Counter(float(match[0]) for cell in cells if (match := re.match(r"\d\d(\.\d+)?(?= |$)", cell)))
+    columns = {index: kind for index, title in enumerate(heading) for words, kind in COLUMNS.items() if words in title}
+    columns = columns or {index: COLUMNS["test acc"] for index in range(1, len(heading)) if "seconds" not in heading[index]}
+    cells = [(row[index], *kind) for row in body for index, kind in columns.items()]
+    numbers = [(metric, unit, re.match(r"~?(-?\d+(?:\.\d+)?)", cell)) for cell, metric, unit in cells]
+    return Counter((metric, unit * float(match[1])) for metric, unit, match in numbers if match and float(match[1]))
 
 
 @pytest.mark.parametrize("head", TABLES)
-def test_every_accuracy_of_the_source_reports_is_listed(head, shared):
+def test_every_value_of_the_tables_of_the_source_reports_is_listed(head, shared):
     names, left_out = TABLES[head]
-    found = accuracies((shared / "reports.md").read_text(), head)
-    listed = Counter(entry["value"] for entry in PUBLISHED if entry["metric"] == "test accuracy" and entry["experiment"] in names)
-    assert len(found) > 1 and found - listed == Counter(left_out)
+    found = values((shared / "reports.md").read_text(), head)
+    listed = Counter((entry["metric"], entry["value"]) for entry in PUBLISHED if entry["experiment"] in names)
+    assert len(found) > 1 and found - listed == Counter(("test accuracy", accuracy) for accuracy in left_out)
 
 
 def test_every_listed_value_is_in_the_source_reports(shared):
     numbers = {float(number) for number in re.findall(r"\d+(?:\.\d+)?", (shared / "reports.md").read_text())}
-    assert [entry for entry in PUBLISHED if entry["value"] not in numbers] == []
+    units = {entry["metric"]: 1e6 if entry["metric"] == "parameters" else 1 for entry in PUBLISHED}
+    assert [entry for entry in PUBLISHED if abs(entry["value"]) / units[entry["metric"]] not in numbers] == []
+
+
+def test_rows_of_what_was_meant_have_no_published_values():
+    meant = [row for name in EXPERIMENTS for row in EXPERIMENTS[name].configure({}) if row.label.startswith("meant: ")]
+    assert meant and not any(row.published or row.published_curve for row in meant)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_every_setting_that_matters_has_an_origin(name):
+    experiment = EXPERIMENTS[name]
+    for row in experiment.configure({}):
+        origins = {**experiment.settings.origins, **row.origins}
+        changed = {setting for setting, value in row.config.identity().items() if value != SETTINGS[setting].default} - {"seed"}
+        assert set(origins.values()) <= {SAID, SHOWN, CHOSEN}
+        assert not {*REQUIRED, *changed} - origins.keys(), row.label
+
+
+@pytest.mark.parametrize("name", SOURCE_SETTINGS)
+def test_settings_of_rows_are_those_of_the_source_reports(name):
+    rows = EXPERIMENTS[name].configure({})
+    common, listed = SOURCE_SETTINGS[name]
+    assert [row.label for row in rows] == list(listed)
+    for row, settings in zip(rows, EXPERIMENTS[name].settings_of(rows), strict=True):
+        expected = {**common, **listed[row.label]}
+        assert {setting: settings[setting] for setting in expected} == expected, row.label
+
+
+def test_only_what_the_source_reports_name_is_attributed_to_them():
+    for name, (common, listed) in SOURCE_SETTINGS.items():
+        rows = EXPERIMENTS[name].configure({})
+        for row, settings in zip(rows, EXPERIMENTS[name].settings_of(rows), strict=True):
+            attributed = {setting for setting, (_, origin) in settings.items() if origin != CHOSEN}
+            assert attributed <= {**common, **listed[row.label]}.keys(), (name, row.label)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
