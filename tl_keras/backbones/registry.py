@@ -32,6 +32,7 @@ class Backbone:
         normalization: key of NORMALIZATIONS that its weights expect, or `internal` if the backbone itself normalises.
         stems: available stems.
         depthwise: True if it has depthwise convolutions, which CPUs train no faster in bfloat16.
+        unbiased_variance: True if BatchNorm keeps its running variance as PyTorch does, see `layers.use_unbiased_variance`.
         weight_groups: weight groups that it has and that a strategy can train alone: `batchnorm`, `bias`, `attention`.
         options: keyword arguments of the builder.
     """
@@ -45,13 +46,21 @@ class Backbone:
     normalization: str = "imagenet"
     stems: tuple[str, ...] = ("imagenet",)
     depthwise: bool = False
+    unbiased_variance: bool = False
     weight_groups: frozenset[str] = frozenset({BATCH_NORM, BIAS})
     options: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
 
 def _resnet(name: str, num_blocks: tuple[int, ...], block: str = "basic") -> Backbone:
     options = MappingProxyType({"num_blocks": num_blocks, "block": block})
-    return Backbone(name, "resnet:build", stages.torch_resnet(num_blocks), stems=("imagenet", "cifar"), options=options)
+    return Backbone(
+        name,
+        "resnet:build",
+        stages.torch_resnet(num_blocks),
+        stems=("imagenet", "cifar"),
+        unbiased_variance=True,
+        options=options,
+    )
 
 
 def _application(name: str, constructor: str, ends: Stages, options: Mapping[str, Any] = MappingProxyType({}), **settings: Any) -> Backbone:
@@ -95,6 +104,7 @@ def _efficientnet_lite(number: int, image_size: int, num_blocks: tuple[int, ...]
         image_size=image_size,
         normalization="efficientnet_lite",
         depthwise=True,
+        unbiased_variance=True,
         options=MappingProxyType({"num_blocks": num_blocks, "filters": filters, "dropout": dropout}),
     )
 
