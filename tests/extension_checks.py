@@ -23,6 +23,7 @@ from tl_keras.cli.list_tables import TABLES
 from tl_keras.config import DataConfig, RunConfig, TrainConfig
 from tl_keras.data import get_augmentation, load_source
 from tl_keras.data.augmentation import augment_fn
+from tl_keras.data.geometry import Geometry
 from tl_keras.data.registry import find_dataset
 from tl_keras.errors import ConfigError
 from tl_keras.report import tables
@@ -82,7 +83,7 @@ def augmentation(directory):
     """`flip_vertical` mirrors some images top to bottom, leaves the others, and can be combined."""
     images = np.random.default_rng(0).integers(0, 256, (32, 5, 7, 3), np.uint8)
     seeds = np.stack([np.zeros(32, np.int64), np.arange(32)], axis=1)
-    augmented = np.asarray(augment_fn("flip_vertical")(images, seeds))
+    augmented = np.asarray(augment_fn("flip_vertical", Geometry(5, 1.0))(images, seeds))
     is_mirrored = (augmented == images[:, ::-1]).all(axis=(1, 2, 3))
     is_unchanged = (augmented == images).all(axis=(1, 2, 3))
     assert (is_mirrored ^ is_unchanged).all() and 8 < is_mirrored.sum() < 24

@@ -21,6 +21,7 @@ MIXED = [RANDOM.integers(0, 256, (5 + index % 4, 9 - index % 3, 3), np.uint8) fo
 SIZES = {"one size": SQUARE, "mixed sizes": MIXED}
 GEOMETRY = Geometry(12, 1.0)
 MIXERS = tuple(name for name, row in AUGMENTATIONS.items() if row.mixer)
+RESIZED = "resized_crop_flip_rotate20_jitter"
 
 
 def examples(pixels):
@@ -62,6 +63,27 @@ def test_the_device_resizes_as_the_pipeline_does(augmentation):
     np.testing.assert_array_equal(same_targets, targets)
 
 
+@pytest.mark.parametrize("sizes", SIZES)
+def test_an_augmentation_that_resizes_is_the_only_resize(sizes):
+    """`resize` gives the rounded images of evaluation: the centre is not cropped twice."""
+    geometry = Geometry(12, 0.8)
+    images, _ = collect(training(SIZES[sizes], geometry, augmentation="resize"))
+    order = TrainingOrder(examples(SIZES[sizes]), 0).epoch(0).positions
+    expected = np.concatenate([geometry.resize(tf.constant(SIZES[sizes][position][None])) for position in order])
+    assert images.dtype == np.float32 and (images == np.round(images)).all()
+    np.testing.assert_allclose(images, expected, atol=0.501)
+
+
+@pytest.mark.parametrize("sizes", SIZES)
+def test_views_are_those_of_the_epochs_that_train_on_them(sizes):
+    data = examples(SIZES[sizes])
+    epoch = TrainingOrder(data, 7).epoch(2)
+    settings = {"augmentation": "random_resized_crop+flip", "batch_size": 4, "seed": 7}
+    (views,) = collect(pipeline.view_batches(data.subset(epoch.positions), np.full(NUM, 2), GEOMETRY, **settings))
+    trained, _ = collect(training(SIZES[sizes], seed=7, augmentation="random_resized_crop+flip", epoch=2))
+    np.testing.assert_array_equal(views, trained)
+
+
 @pytest.mark.parametrize("size", [None, (20, 20), (14, 30)])
 def test_images_that_shrink_or_differ_in_size_are_resized_in_the_pipeline(size):
     geometry = Geometry(12, 1.0, source_size=size)
@@ -86,7 +108,9 @@ IMAGE_WISE = [
 ]
 
 
-@pytest.mark.parametrize("sizes, augmentation", [*IMAGE_WISE, ("mixed sizes", "none"), ("mixed sizes", "crop_flip+randaugment")])
+@pytest.mark.parametrize(
+    "sizes, augmentation", [*IMAGE_WISE, ("mixed sizes", "none"), ("mixed sizes", "crop_flip+randaugment"), ("mixed sizes", RESIZED)]
+)
 def test_epochs_depend_only_on_seed_and_epoch(sizes, augmentation):
     pixels = SIZES[sizes]
     first, again, wide = (collect(training(pixels, augmentation=augmentation, epoch=3, batch_size=size)) for size in (8, 8, 5))
@@ -99,7 +123,7 @@ def test_epochs_depend_only_on_seed_and_epoch(sizes, augmentation):
 
 
 @pytest.mark.parametrize("pixels", SIZES.values(), ids=SIZES)
-@pytest.mark.parametrize("augmentation", [*MIXERS, "crop_flip+mixup"])
+@pytest.mark.parametrize("augmentation", [*MIXERS, "crop_flip+mixup", "random_resized_crop+mixup"])
 def test_mixtures_depend_on_seed_epoch_and_batch(pixels, augmentation):
     first, again, wide = (collect(training(pixels, augmentation=augmentation, epoch=3, batch_size=size)) for size in (8, 8, 5))
     for one, other in zip(first, again, strict=True):

@@ -132,7 +132,7 @@ def test_plateau_resumes():
         ("step:", "name=value pairs"),
         ("step:7", "name=value pairs"),
         ("step:every=7,every=8", "different name=value pairs"),
-        ("step:patience=7", "of every, factor, not patience"),
+        ("step:patience=7", "the arguments every, factor, not patience"),
         ("step:every=0", "at least 1, e.g. every=7"),
         ("step:every=1.5", "at least 1, e.g. every=7"),
         ("step:factor=1", "a factor in (0, 1)"),

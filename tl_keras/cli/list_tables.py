@@ -36,8 +36,10 @@ def _schedules() -> NameHelpPairs:
 
 def _augmentations() -> NameHelpPairs:
     for augmentation in data.AUGMENTATIONS.values():
-        yield augmentation.name, augmentation.description
-    yield "NAME+NAME", "one after the other, e.g. crop_flip+cutout; mixup and cutmix come last, e.g. crop_flip+mixup"
+        help = augmentation.description
+        yield augmentation.usage, f"{augmentation.preset}, {help}" if augmentation.preset else help
+    yield "NAME:KEY=VALUE,KEY=VALUE", "other values than the defaults above, e.g. rotate:degrees=20"
+    yield "NAME+NAME", "one after the other, e.g. crop:padding=2+flip; mixup and cutmix come last, e.g. crop_flip+mixup"
 
 
 def experiment_files() -> list[Path]:

@@ -5,15 +5,15 @@
     examples, decode      labelled images and their decoder
     splits                training, validation and test examples of a run; subsampling of classes
     sampling              order of the examples in an epoch
-    augmentation          table of augmentations
-    image_ops, augment_policies, mixup, stateless_random      parts of augmentations
+    augmentation          table of augmentations, and the grammar of the setting
+    image_ops, augment_policies, mixup, random_crop, stateless_random      parts of augmentations
     geometry, pipeline    crop and resize; tf.data batches of all of the above
     augmentation_sheet    picture of augmented images
 
 Importing this package loads no TensorFlow. The pipeline, the functions of augmentations and the TFDS loader load it when used.
 """
 
-from tl_keras.data.augmentation import AUGMENTATIONS, Augmentation, get_augmentation
+from tl_keras.data.augmentation import AUGMENTATIONS, Augmentation, AugmentationSpec, get_augmentation
 from tl_keras.data.decode import decode_image
 from tl_keras.data.examples import DatasetSource, Examples, ImageStore, make_examples
 from tl_keras.data.registry import DATASETS, DatasetInfo, find_dataset, load_source
@@ -24,6 +24,7 @@ __all__ = [
     "AUGMENTATIONS",
     "DATASETS",
     "Augmentation",
+    "AugmentationSpec",
     "DatasetInfo",
     "Examples",
     "ImageStore",

@@ -1,20 +1,24 @@
 """Stateless augmentation: the transformation of an image depends only on its seed.
 
 So resumed runs, parallel maps and other batch sizes see the same pixels. Mixup and cutmix also depend on the batch. Images are
-uint8 at source resolution; resizing is the most expensive step and comes last. Only this module uses KerasCV, and imports it only
+uint8 at source resolution, and resizing, the most expensive step, comes last. If an augmentation has a step that resizes, such as
+`random_resized_crop`, the steps after it run at the size of the model's input. Only this module uses KerasCV, and imports it only
 when an augmentation needs it.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from types import MappingProxyType, ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tl_keras.data import augment_policies, image_ops, mixup
 from tl_keras.data.augment_policies import Operation
+from tl_keras.data.geometry import Geometry
+from tl_keras.data.random_crop import random_crop, random_resized_crop
 from tl_keras.data.stateless_random import uniform
 from tl_keras.errors import ConfigError, MissingError, unknown
+from tl_keras.utils import arguments as parsers
 
 if TYPE_CHECKING:
     import keras
@@ -22,31 +26,90 @@ if TYPE_CHECKING:
 
 SEPARATOR = "+"
 NONE = "none"
-JITTER = 0.2
 CUTOUT_FRACTION, CUTOUT_GREY = 0.5, 128.0
 RADIANS = 3.141592653589793 / 180
 
-Step = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
+AugmentFn = Callable[["tf.Tensor", "tf.Tensor"], "tf.Tensor"]
 Mixer = Callable[["tf.Tensor", "tf.Tensor", "tf.Tensor"], mixup.Mixture]
 
 
 @dataclass(frozen=True)
-class Augmentation:
-    """An entry of `AUGMENTATIONS`, or several entries joined by +.
+class Argument:
+    """An argument of an augmentation: the text of its default, and the parser of its values."""
+
+    default: str
+    parse: Callable[[str], Any]
+
+
+@dataclass(frozen=True)
+class AugmentationSpec:
+    """The text form of an augmentation: an entry of `AUGMENTATIONS`.
 
     Attributes:
-        name: value of the setting `augmentation`.
+        name: name in the setting `augmentation`.
         description: one line for lists of augmentations.
-        steps: functions applied in sequence to each image: (images uint8 (b, h, w, 3), draws float32 (b, n)) -> images uint8.
+        apply: the step: (images uint8 (b, h, w, 3), draws float32 (b, n), one keyword for each argument) -> images uint8.
+        arguments: name -> default and parser of what may follow the name, as in `rotate:degrees=20`.
         mixer: function applied last, to a batch; see `mixup`.
-        needs_keras_cv: True if a step applies a layer of KerasCV.
+        preset: the text that the name replaces; it has no step of its own then.
+        resizes: True if the step returns images of the size of the model's input. `apply` then has the keyword `geometry`.
+        needs_keras_cv: True if the step applies a layer of KerasCV.
     """
 
     name: str
     description: str
+    apply: Callable[..., "tf.Tensor"] | None = None
+    arguments: Mapping[str, Argument] = field(default_factory=lambda: MappingProxyType({}))
+    mixer: Mixer | None = None
+    preset: str = ""
+    resizes: bool = False
+    needs_keras_cv: bool = False
+
+    @property
+    def usage(self) -> str:
+        """The name with its arguments and their defaults, e.g. `rotate:degrees=10,interpolation=nearest`."""
+        pairs = ",".join(f"{name}={argument.default}" for name, argument in self.arguments.items())
+        return f"{self.name}:{pairs}" if pairs else self.name
+
+    def defaults(self) -> dict[str, Any]:
+        """Return the default of every argument."""
+        return {name: argument.parse(argument.default) for name, argument in self.arguments.items()}
+
+    def parse(self, text: str) -> dict[str, Any]:
+        """Return the value of every argument. Raise ValueError, with what was expected, for a text that is not possible."""
+        return self.defaults() | parsers.options(**{name: argument.parse for name, argument in self.arguments.items()})(text)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A step of an augmentation: `apply`, `resizes` and `needs_keras_cv` of its entry, and the values of its arguments."""
+
+    apply: Callable[..., "tf.Tensor"]
+    values: Mapping[str, Any]
+    resizes: bool
+    needs_keras_cv: bool
+
+    def bind(self, geometry: Geometry) -> AugmentFn:
+        """Return the function (images, draws) -> images, which resizes to the model's input of `geometry` if it resizes."""
+        return partial(self.apply, **self.values, **({"geometry": geometry} if self.resizes else {}))
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """A value of the setting `augmentation`: steps in sequence, applied to each image, and a mixer, applied to each batch."""
+
     steps: tuple[Step, ...] = ()
     mixer: Mixer | None = None
-    needs_keras_cv: bool = False
+
+    @property
+    def resizes(self) -> bool:
+        """True if a step resizes to the model's input. Nothing else may resize then."""
+        return any(step.resizes for step in self.steps)
+
+    @property
+    def needs_keras_cv(self) -> bool:
+        """True if a step applies a layer of KerasCV."""
+        return any(step.needs_keras_cv for step in self.steps)
 
 
 def random_flip(images: "tf.Tensor", draws: "tf.Tensor") -> "tf.Tensor":
@@ -56,30 +119,25 @@ def random_flip(images: "tf.Tensor", draws: "tf.Tensor") -> "tf.Tensor":
     return tf.where(draws[:, 0, None, None, None] < 0.5, images[:, :, ::-1], images)
 
 
-def random_crop(images: "tf.Tensor", draws: "tf.Tensor", padding: int = 4) -> "tf.Tensor":
-    """Shift by up to `padding` pixels in each direction and fill with black, as torchvision's RandomCrop(size, padding)."""
-    import tensorflow as tf
-
-    shape = tf.shape(images)
-    padded = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
-    offsets = tf.cast(draws[:, :2] * (2 * padding + 1), tf.int32)
-    rows = offsets[:, 0, None] + tf.range(shape[1])
-    columns = offsets[:, 1, None] + tf.range(shape[2])
-    return tf.gather(tf.gather(padded, rows, axis=1, batch_dims=1), columns, axis=2, batch_dims=1)
+def resize(images: "tf.Tensor", draws: "tf.Tensor", geometry: Geometry) -> "tf.Tensor":
+    """Resize to the input of the model as test images are, and round. `draws` are unused."""
+    return image_ops.to_uint8(geometry.resize(images))
 
 
-def random_rotation(images: "tf.Tensor", draws: "tf.Tensor", degrees: float = 10.0) -> "tf.Tensor":
-    """Rotate by up to `degrees` in either direction."""
-    return rotate(images, _between(draws[:, 0], -degrees, degrees))
+def random_rotation(images: "tf.Tensor", draws: "tf.Tensor", degrees: float, interpolation: str) -> "tf.Tensor":
+    """Rotate by up to `degrees` in either direction, and fill with black."""
+    return rotate(images, _between(draws[:, 0], -degrees, degrees), interpolation)
 
 
-def random_jitter(images: "tf.Tensor", draws: "tf.Tensor") -> "tf.Tensor":
-    """Scale brightness, contrast and saturation in this order, each by a factor in [0.8, 1.2].
+def random_jitter(images: "tf.Tensor", draws: "tf.Tensor", brightness: float, contrast: float, saturation: float) -> "tf.Tensor":
+    """Scale brightness, contrast and saturation in this order, each by a factor within its strength of 1.
 
-    torchvision's ColorJitter(0.2, 0.2, 0.2) is the same in a random order.
+    torchvision's ColorJitter is the same in a random order.
     """
-    for index, operation in enumerate((image_ops.brightness, image_ops.contrast, saturate)):
-        images = operation(images, _between(draws[:, index], 1 - JITTER, 1 + JITTER))
+    operations = ((image_ops.brightness, brightness), (image_ops.contrast, contrast), (saturate, saturation))
+    for index, (operation, strength) in enumerate(operations):
+        if strength:
+            images = operation(images, _between(draws[:, index], 1 - strength, 1 + strength))
     return images
 
 
@@ -106,9 +164,9 @@ def _between(draws: "tf.Tensor", low: float, high: float) -> "tf.Tensor":
     return low + (high - low) * draws
 
 
-def rotate(images: "tf.Tensor", degrees: "tf.Tensor") -> "tf.Tensor":
-    """Rotate counter-clockwise around the centre with bilinear interpolation, and fill with black."""
-    rotation = _keras_cv_layers().RandomRotation(0.0, fill_mode="constant", dtype="float32")
+def rotate(images: "tf.Tensor", degrees: "tf.Tensor", interpolation: str = "bilinear") -> "tf.Tensor":
+    """Rotate counter-clockwise around the centre, and fill with black. `interpolation` is `bilinear` or `nearest`."""
+    rotation = _keras_cv_layers().RandomRotation(0.0, fill_mode="constant", interpolation=interpolation, dtype="float32")
     return _apply_layer(rotation, images, {"angles": degrees * RADIANS})
 
 
@@ -160,7 +218,7 @@ def _keras_cv_layers() -> ModuleType:
     try:
         from keras_cv import layers
     except (ImportError, AttributeError) as error:
-        *others, last = [entry.name for entry in AUGMENTATIONS.values() if not entry.needs_keras_cv]
+        *others, last = [name for name in AUGMENTATIONS if not get_augmentation(name).needs_keras_cv]
         raise MissingError(
             f"This augmentation needs KerasCV, which cannot be imported ({error}). Install it with "
             "`pip install 'keras-cv>=0.9,<0.10'`, or choose an `augmentation` that does not need it: "
@@ -190,82 +248,143 @@ _COLOURS = tuple(
 RAND_AUGMENT_OPERATIONS = (Operation(image_ops.identity), *_GEOMETRY, *_TONES, *_COLOURS)
 AUGMIX_OPERATIONS = (*_GEOMETRY, *_TONES)
 
+
+def _range(is_allowed: Callable[[float], bool], expected: str) -> Callable[[str], tuple[float, float]]:
+    """Return a parser of LOW-HIGH, two allowed numbers in order. `expected` is its error message."""
+    bound = parsers.number(is_allowed, expected)
+
+    def parse(text: str) -> tuple[float, float]:
+        low, high = (bound(part) for part in (text.split("-") if text.count("-") == 1 else ("", "")))
+        if low > high:
+            raise ValueError(expected)
+        return low, high
+
+    return parse
+
+
+def _interpolation(text: str) -> str:
+    if text not in ("nearest", "bilinear"):
+        raise ValueError("interpolation=nearest or interpolation=bilinear")
+    return text
+
+
+def _strength(name: str) -> Argument:
+    return Argument("0.2", parsers.number(lambda value: 0 <= value <= 1, f"{name} from 0 (unchanged) to 1, e.g. {name}=0.2"))
+
+
+_CROP = {"padding": Argument("4", parsers.integer(1, "a padding of at least 1 pixel, e.g. padding=4"))}
+_RESIZED_CROP = {
+    "scale": Argument("0.08-1", _range(lambda area: 0 < area <= 1, "two fractions of the area in (0, 1], e.g. scale=0.08-1")),
+    "ratio": Argument("0.75-1.3333", _range(lambda ratio: 0 < ratio, "two ratios of width to height above 0, e.g. ratio=0.75-1.3333")),
+}
+_ROTATE = {
+    "degrees": Argument("10", parsers.number(lambda degrees: 0 < degrees <= 180, "degrees in (0, 180], e.g. degrees=10")),
+    "interpolation": Argument("nearest", _interpolation),
+}
+_JITTER = {name: _strength(name) for name in ("brightness", "contrast", "saturation")}
+
 _ENTRIES = (
-    Augmentation(NONE, "unchanged images"),
-    Augmentation("flip", "mirrored left to right at random", (random_flip,)),
-    Augmentation("crop_flip", "shifted by up to 4 source pixels over black, and mirrored at random", (random_crop, random_flip)),
-    Augmentation(
-        "rotate10_flip",
-        "rotated by up to 10 degrees over black, and mirrored at random",
-        (random_rotation, random_flip),
-        needs_keras_cv=True,
+    AugmentationSpec(NONE, "unchanged images"),
+    AugmentationSpec("flip", "mirrored left to right at random", random_flip),
+    AugmentationSpec("crop", "shifted by up to so many pixels over black", random_crop, _CROP),
+    AugmentationSpec(
+        "random_resized_crop",
+        "a random part by area and aspect ratio, resized to the model's input, where later steps run (Szegedy et al. 2015)",
+        random_resized_crop,
+        _RESIZED_CROP,
+        resizes=True,
     ),
-    Augmentation(
-        "flip_rotate20_jitter",
-        "mirrored, rotated by up to 20 degrees over black; brightness, contrast and saturation changed by up to 20 %",
-        (random_flip, partial(random_rotation, degrees=20.0), random_jitter),
-        needs_keras_cv=True,
+    AugmentationSpec("resize", "resized as test images are; later steps run at the size of the model's input", resize, resizes=True),
+    AugmentationSpec(
+        "rotate", "rotated by up to so many degrees over black; nearest or bilinear", random_rotation, _ROTATE, needs_keras_cv=True
     ),
-    Augmentation(
+    AugmentationSpec(
+        "jitter", "brightness, contrast and saturation scaled in this order, by up to 20 %", random_jitter, _JITTER, needs_keras_cv=True
+    ),
+    AugmentationSpec(
         "randaugment",
         "two of 14 operations at level 9 of 30 (Cubuk et al. 2020)",
-        (partial(augment_policies.rand_augment, operations=RAND_AUGMENT_OPERATIONS),),
+        partial(augment_policies.rand_augment, operations=RAND_AUGMENT_OPERATIONS),
         needs_keras_cv=True,
     ),
-    Augmentation(
+    AugmentationSpec(
         "augmix",
         "three chains of one to three of 9 operations, mixed with the image (Hendrycks et al. 2020)",
-        (partial(augment_policies.augmix, operations=AUGMIX_OPERATIONS),),
+        partial(augment_policies.augmix, operations=AUGMIX_OPERATIONS),
         needs_keras_cv=True,
     ),
-    Augmentation("cutout", "a grey square of half the shorter side (DeVries and Taylor 2017)", (random_cutout,), needs_keras_cv=True),
-    Augmentation("mixup", "weighted means of two images and of their labels (Zhang et al. 2018, alpha 1)", mixer=mixup.mixup),
-    Augmentation("cutmix", "a rectangle of another image, labels by area (Yun et al. 2019, alpha 1)", mixer=mixup.cutmix),
+    AugmentationSpec("cutout", "a grey square of half the shorter side (DeVries and Taylor 2017)", random_cutout, needs_keras_cv=True),
+    AugmentationSpec("mixup", "weighted means of two images and of their labels (Zhang et al. 2018, alpha 1)", mixer=mixup.mixup),
+    AugmentationSpec("cutmix", "a rectangle of another image, labels by area (Yun et al. 2019, alpha 1)", mixer=mixup.cutmix),
+    AugmentationSpec("crop_flip", "at source resolution", preset="crop+flip"),
+    AugmentationSpec("rotate10_flip", "at source resolution", preset="rotate:degrees=10,interpolation=bilinear+flip"),
+    AugmentationSpec("flip_rotate20_jitter", "at source resolution", preset="flip+rotate:degrees=20,interpolation=bilinear+jitter"),
+    AugmentationSpec(
+        "resized_crop_flip_rotate20_jitter",
+        "at the size of the model's input, as source report D was run",
+        preset="random_resized_crop+flip+rotate:degrees=20+jitter",
+    ),
 )
-AUGMENTATIONS: Mapping[str, Augmentation] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
+AUGMENTATIONS: Mapping[str, AugmentationSpec] = MappingProxyType({entry.name: entry for entry in _ENTRIES})
 
 
-def get_augmentation(name: str) -> Augmentation:
-    """Return the entry `name`, or several joined by +, e.g. `crop_flip+mixup`. A mixer must be last.
+def get_augmentation(text: str) -> Augmentation:
+    """Return the augmentation that `text` describes: one or several entries joined by +, e.g. `crop:padding=2+flip+mixup`.
 
     Raises:
-        ConfigError: A name is unknown or occurs twice, `none` is combined with others, or a mixer is not last.
+        ConfigError: A name or an argument is unknown or impossible, a name occurs twice, `none` is combined with others, two steps
+            resize, or a mixer is not last.
     """
-    parts = name.split(SEPARATOR)
-    for part in parts:
-        if part not in AUGMENTATIONS:
-            raise unknown("augmentation", part, AUGMENTATIONS)
-    entries = [AUGMENTATIONS[part] for part in parts]
-    if error := _find_error(parts, entries):
-        raise ConfigError(f"{error}.", setting="augmentation", value=name)
-    if len(entries) == 1:
-        return entries[0]
-    description = "; then ".join(entry.description for entry in entries)
-    steps = tuple(step for entry in entries for step in entry.steps)
-    return Augmentation(name, description, steps, entries[-1].mixer, any(entry.needs_keras_cv for entry in entries))
+    names = [part.partition(":")[0] for part in text.split(SEPARATOR)]
+    for name in names:
+        if name not in AUGMENTATIONS:
+            raise ConfigError(str(unknown("augmentation", name, AUGMENTATIONS)), setting="augmentation", value=text)
+    entries = [entry for part in text.split(SEPARATOR) for entry in _parse_entry(part, text)]
+    if error := _find_error(names, [spec for spec, _ in entries]):
+        raise ConfigError(f"{error}.", setting="augmentation", value=text)
+    steps = [Step(spec.apply, values, spec.resizes, spec.needs_keras_cv) for spec, values in entries if spec.apply]
+    return Augmentation(tuple(steps), entries[-1][0].mixer)
 
 
-def _find_error(parts: list[str], entries: list[Augmentation]) -> str:
-    """Return the error in a combination, or an empty string."""
-    if twice := [part for part in AUGMENTATIONS if parts.count(part) > 1]:
+def _parse_entry(part: str, text: str) -> list[tuple[AugmentationSpec, dict[str, Any]]]:
+    """Return an entry with the values of its arguments, or those that a preset replaces. `text` is the whole setting."""
+    name, colon, argument = part.partition(":")
+    spec = AUGMENTATIONS[name]
+    if spec.preset and not colon:
+        return [entry for part in spec.preset.split(SEPARATOR) for entry in _parse_entry(part, text)]
+    if colon and not spec.arguments:
+        hint = f" It stands for {spec.preset}." if spec.preset else ""
+        raise ConfigError(f"{name} has no arguments.{hint}", setting="augmentation", value=text)
+    try:
+        return [(spec, spec.parse(argument) if colon else spec.defaults())]
+    except ValueError as error:
+        raise ConfigError(f"{name}: expected {error}.", setting="augmentation", value=text) from None
+
+
+def _find_error(names: list[str], specs: list[AugmentationSpec]) -> str:
+    """Return the error in a combination, or an empty string. `specs` are the entries after presets are replaced."""
+    if twice := [name for name in AUGMENTATIONS if names.count(name) > 1]:
         return f"{twice[0]} occurs twice. Name each once"
-    if NONE in parts and len(parts) > 1:
+    if NONE in names and len(names) > 1:
         return f"{NONE} leaves images unchanged. Leave it out"
-    mixers = [entry.name for entry in entries if entry.mixer]
+    mixers, resizing = [spec.name for spec in specs if spec.mixer], [spec.name for spec in specs if spec.resizes]
     if len(mixers) > 1:
         return f"{' and '.join(mixers)} both mix the images of a batch. Choose one"
-    if mixers and not entries[-1].mixer:
+    if mixers and not specs[-1].mixer:
         return f"{mixers[0]} mixes finished images. Put it last"
+    if len(resizing) > 1:
+        return f"{' and '.join(resizing)} both resize to the model's input. Choose one"
     return ""
 
 
-def augment_fn(name: str) -> Step:
+def augment_fn(text: str, geometry: Geometry) -> AugmentFn:
     """Return the per-image function of an augmentation: (images uint8 (b, h, w, 3), seeds int64 (b, 2)) -> images uint8.
 
-    An image with the same seed gives the same result in any batch, eagerly and in `Dataset.map`. The function raises MissingError
-    if it needs KerasCV and that cannot be imported.
+    An image with the same seed gives the same result in any batch, eagerly and in `Dataset.map`. Images keep their size, unless a
+    step resizes them to the model's input of `geometry`. The function raises MissingError if it needs KerasCV and that cannot be
+    imported.
     """
-    steps = get_augmentation(name).steps
+    steps = [step.bind(geometry) for step in get_augmentation(text).steps]
 
     def apply(images: "tf.Tensor", seeds: "tf.Tensor") -> "tf.Tensor":
         for index, step in enumerate(steps):
@@ -275,13 +394,13 @@ def augment_fn(name: str) -> Step:
     return apply
 
 
-def mix_fn(name: str) -> Mixer | None:
+def mix_fn(text: str) -> Mixer | None:
     """Return the batch function of an augmentation, or None if it mixes nothing.
 
     The function maps (images (b, h, w, 3), targets float32 (b, classes), seeds int64 (b, 2)) to (images float32, targets float32).
     It gives the same result for the same batch.
     """
-    augmentation = get_augmentation(name)
+    augmentation = get_augmentation(text)
     mixer = augmentation.mixer
     if mixer is None:
         return None

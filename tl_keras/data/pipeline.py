@@ -1,6 +1,7 @@
-"""Batches for training and evaluation, as tf.data: decode, augment at the source resolution, resize; in parallel and in order.
+"""Batches for training and evaluation, as tf.data: decode, augment, resize; in parallel and in order.
 
-`Geometry` decides whether images are resized here or later on the device; see there.
+Images are augmented at source resolution, unless the augmentation itself resizes. `Geometry` decides whether images are resized
+here or later on the device; see there.
 """
 
 from collections.abc import Callable
@@ -10,9 +11,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tl_keras.data.augmentation import augment_fn, mix_fn
+from tl_keras.data.augmentation import AugmentFn, augment_fn, get_augmentation, mix_fn
 from tl_keras.data.examples import Examples
-from tl_keras.data.geometry import Geometry
+from tl_keras.data.geometry import Geometry, ResizeFn, Size
 from tl_keras.data.sampling import TrainingOrder
 
 
@@ -22,7 +23,7 @@ def training_batches(
     """Return the batches of one epoch, from 0.
 
     Order and augmentation depend only on (seed, epoch). Mixup and cutmix also depend on the batch; images of one size are
-    mixed before they are resized, others after that.
+    mixed before they are resized, others after that. If the augmentation resizes, `geometry` must not resize on the device.
 
     Returns:
         Batches (images, targets); the last may be smaller. Images are float32 (b, image_size, image_size, 3) in 0..255, or at
@@ -31,8 +32,8 @@ def training_batches(
     examples, epoch_order = order.examples, order.epoch(epoch)
     seeds = _seeds(order.seed, epoch_order.views, epoch_order.augmentation_ids)
     labels = examples.labels[epoch_order.positions].astype(np.int32)
-    augment_images, mix_images = _augment_fn(augmentation), mix_fn(augmentation)
-    resize = geometry.pipeline_resize(examples.size) or tf.identity
+    augment_images, resize = _augment_and_resize(augmentation, geometry, examples.size)
+    mix_images = mix_fn(augmentation)
 
     def prepare(images: tf.Tensor, seeds: tf.Tensor, labels: tf.Tensor) -> tuple[tf.Tensor, ...]:
         images, targets = augment_images(images, seeds), tf.one_hot(labels, num_classes)
@@ -58,7 +59,7 @@ def view_batches(
 
     The images are those that `training_batches` gives for these views.
     """
-    augment_images, resize = _augment_fn(augmentation), geometry.pipeline_resize(examples.size) or tf.identity
+    augment_images, resize = _augment_and_resize(augmentation, geometry, examples.size)
 
     def prepare(images: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return (resize(augment_images(images, seeds)),)
@@ -114,10 +115,18 @@ def padded_positions(num_examples: int, replicas: int) -> tuple[np.ndarray, np.n
     return padded.clip(max=num_examples - 1), (padded < num_examples).astype(np.float32)
 
 
+def _augment_and_resize(augmentation: str, geometry: Geometry, size: Size | None) -> tuple[AugmentFn, ResizeFn]:
+    """Return the augmentation, and what follows it: the resize, unless the augmentation or the device resizes."""
+    augment_images = _augment_fn(augmentation, geometry.in_pipeline())
+    if get_augmentation(augmentation).resizes:
+        return augment_images, lambda images: tf.cast(images, tf.float32)
+    return augment_images, geometry.pipeline_resize(size) or tf.identity
+
+
 @lru_cache(maxsize=8)
-def _augment_fn(augmentation: str) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+def _augment_fn(augmentation: str, geometry: Geometry) -> AugmentFn:
     """Return the function of an augmentation. It is traced once, not once per epoch, which can take a second."""
-    return tf.function(augment_fn(augmentation), reduce_retracing=True, autograph=False)
+    return tf.function(augment_fn(augmentation, geometry), reduce_retracing=True, autograph=False)
 
 
 def _batches(

@@ -87,7 +87,8 @@ def build_setup(resolved: ResolvedRun) -> RunSetup:
     runtime = build_runtime(resolved)
     source = load_source(config.data)
     splits = data.make_splits(source, config.data, config.seed)
-    geometry = replace(resolved.geometry, source_size=_common_size(source))
+    resizes = data.get_augmentation(config.data.augmentation).resizes
+    geometry = replace(resolved.geometry, source_size=None if resizes else _common_size(source))
     model, loading_info = _build_model(resolved, len(source.class_names), runtime)
     order = TrainingOrder(splits.train, config.seed, config.data.sampling, config.data.cache_views, runtime.replicas)
 

@@ -19,7 +19,7 @@ def options(**parsers: Callable[[str], Any]) -> Callable[[str], dict[str, Any]]:
     def parse(argument: str) -> dict[str, Any]:
         texts = pairs(argument)
         if unexpected := sorted(set(texts) - set(parsers)):
-            raise ValueError(f"of {', '.join(parsers)}, not {', '.join(unexpected)}")
+            raise ValueError(f"the arguments {', '.join(parsers)}, not {', '.join(unexpected)}")
         return {name: parsers[name](value) for name, value in texts.items()}
 
     return parse
