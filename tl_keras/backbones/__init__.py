@@ -7,7 +7,7 @@
 Importing this package does not import Keras, so that `list backbones` and `--help` answer at once.
 """
 
-from tl_keras.backbones.classifier import build_classifier, feature_extractor, stage_layers, variables_by_path
+from tl_keras.backbones.classifier import build_classifier, check_head, feature_extractor, stage_layers, variables_by_path
 from tl_keras.backbones.normalization import NORMALIZATIONS
 from tl_keras.backbones.registry import (
     BACKBONES,
@@ -28,6 +28,7 @@ __all__ = [
     "NORMALIZATIONS",
     "Backbone",
     "build_classifier",
+    "check_head",
     "check_image_size",
     "feature_extractor",
     "get_backbone",

@@ -12,18 +12,30 @@ from tl_keras.errors import ConfigError
 if TYPE_CHECKING:
     import keras
 
+ONE_LOGIT = "one_logit"
+
 
 def build_classifier(
-    name: str, num_classes: int, *, image_size: int = 0, stem: str = "imagenet", normalization: str = "weights"
+    name: str,
+    num_classes: int,
+    *,
+    image_size: int = 0,
+    stem: str = "imagenet",
+    normalization: str = "weights",
+    head: str = "linear",
+    head_dropout: float = 0.0,
 ) -> "keras.Model":
     """Build a flat functional model of stock Keras layers, with new weights.
 
     Args:
         name: name of a backbone, see `get_backbone`.
-        num_classes: width of the new head `logits`, a Dense layer with PyTorch's initial weights.
+        num_classes: number of logits of the new head. Its Dense layer `logits` has PyTorch's initial weights.
         image_size: side of the input in pixels; 0 is the backbone's own.
         stem: `imagenet`, or `cifar` for the backbones whose `stems` include it.
         normalization: key of NORMALIZATIONS, or `weights` for the one that the backbone's weights were trained with.
+        head: `linear`, or `one_logit` for two classes. `one_logit` computes one logit z and returns (0, z), so that their softmax
+            is the sigmoid of z and softmax cross-entropy is binary cross-entropy.
+        head_dropout: dropout rate before `logits`, besides any dropout of the backbone itself.
 
     Returns:
         A model from RGB 0..255, float32 (b, size, size, 3), to logits, float32 (b, num_classes). The layers between compute in
@@ -36,21 +48,45 @@ def build_classifier(
     size = resolve_image_size(backbone, image_size=image_size, stem=stem, normalization=normalization)
     if num_classes < 2:
         raise ConfigError(f"num_classes={num_classes}: a classifier needs at least 2 classes.")
-    return _assemble(backbone, num_classes, size, stem, backbone.normalization if normalization == "weights" else normalization)
-
-
-def _assemble(backbone: Backbone, num_classes: int, size: int, stem: str, normalization: str) -> "keras.Model":
+    check_head(head, num_classes)
     import keras
 
-    from tl_keras.backbones.layers import dense
+    images, features = _features(backbone, size, stem, backbone.normalization if normalization == "weights" else normalization)
+    return keras.Model(images, _logits(features, num_classes, head, head_dropout), name=backbone.name)
+
+
+def check_head(head: str, num_classes: int) -> None:
+    """Raise ConfigError if `head` cannot tell `num_classes` classes apart."""
+    if head == ONE_LOGIT and num_classes != 2:
+        raise ConfigError(
+            f"one logit tells two classes apart, and there are {num_classes}. Use `head=linear`, or a `label` of two classes.",
+            setting="head",
+            value=head,
+        )
+
+
+def _features(backbone: Backbone, size: int, stem: str, normalization: str) -> "tuple[keras.KerasTensor, keras.KerasTensor]":
+    """Return the input images and the features (b, channels) of `backbone`."""
+    import keras
 
     module, _, function = backbone.builder.partition(":")
     build = getattr(importlib.import_module(f"{__package__}.{module}"), function)
     images = keras.Input((size, size, 3), dtype="float32", name="image")
     normalized = images if normalization == INTERNAL else normalize(images, normalization)
     stem_option = {"stem": stem} if len(backbone.stems) > 1 else {}
-    features = build(normalized, **backbone.options, **stem_option)
-    return keras.Model(images, dense(features, num_classes, LOGITS, dtype="float32"), name=backbone.name)
+    return images, build(normalized, **backbone.options, **stem_option)
+
+
+def _logits(features: "keras.KerasTensor", num_classes: int, head: str, head_dropout: float) -> "keras.KerasTensor":
+    """Return the logits (b, num_classes) of features (b, channels)."""
+    import keras
+
+    from tl_keras.backbones.layers import dense
+
+    if head_dropout:
+        features = keras.layers.Dropout(head_dropout, name="head_dropout")(features)
+    logits = dense(features, 1 if head == ONE_LOGIT else num_classes, LOGITS, dtype="float32")
+    return keras.ops.pad(logits, ((0, 0), (1, 0))) if head == ONE_LOGIT else logits
 
 
 def feature_extractor(model: "keras.Model") -> "keras.Model":

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 Stages = tuple[tuple[str, str], ...]
 
 HEAD = "head"  # the stage after the last one of the backbone: all that leads to the logits
-LOGITS = "logits"  # the last layer of every classifier, a Dense layer
+LOGITS = "logits"  # the Dense layer of every classifier, its last layer with weights
 
 
 def _numbered_stages(ends: Sequence[str], *, stem: str, prefix: str = "block") -> Stages:

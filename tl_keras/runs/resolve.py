@@ -79,13 +79,19 @@ def check_available(resolved: ResolvedRun) -> None:
     """
     check_strategy(resolved)
     config, missing = resolved.config, []
-    for check in (lambda: locate_weights(config), lambda: data.make_splits(load_source(config.data), config.data, config.seed)):
+    for check in (lambda: locate_weights(config), lambda: _check_data(config)):
         try:
             check()
         except MissingError as error:
             missing.append(str(error))
     if missing:
         raise MissingError("\n".join(missing))
+
+
+def _check_data(config: RunConfig) -> None:
+    source = load_source(config.data)
+    backbones.check_head(config.model.head, len(source.class_names))
+    data.make_splits(source, config.data, config.seed)
 
 
 def check_strategy(resolved: ResolvedRun) -> None:

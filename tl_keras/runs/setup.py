@@ -86,6 +86,7 @@ def build_setup(resolved: ResolvedRun) -> RunSetup:
     config = resolved.config
     runtime = build_runtime(resolved)
     source = load_source(config.data)
+    backbones.check_head(config.model.head, len(source.class_names))
     splits = data.make_splits(source, config.data, config.seed)
     resizes = data.get_augmentation(config.data.augmentation).resizes
     geometry = replace(resolved.geometry, source_size=None if resizes else _common_size(source))
@@ -156,24 +157,42 @@ def _common_size(source: data.DatasetSource) -> tuple[int, int] | None:
 
 def _build_model(resolved: ResolvedRun, num_classes: int, runtime: "Runtime") -> tuple["keras.Model", weights.LoadingInfo | None]:
     """Return the classifier with loaded weights and adapters, and what was loaded."""
+    from tl_keras.backbones import layers
+
     weights_path = locate_weights(resolved.config)
     with runtime.scope():
         model = build_model(resolved, num_classes)
         loading_info = weights.load_weights(model, resolved.backbone.name, weights_path) if weights_path else None
-        return add_adapters(model, resolved), loading_info
+        model = add_adapters(model, resolved)
+    if resolved.backbone.unbiased_variance:
+        layers.use_unbiased_variance(model)
+    return model, loading_info
 
 
 def build_model(resolved: ResolvedRun, num_classes: int) -> "keras.Model":
     """Return the classifier of `resolved` with new weights and without adapters."""
     config = resolved.config.model
     is_default = resolved.normalization == resolved.backbone.normalization
-    return backbones.build_classifier(
+    model = backbones.build_classifier(
         config.backbone,
         num_classes,
         image_size=resolved.geometry.image_size,
         stem=config.stem,
         normalization="weights" if is_default else resolved.normalization,
+        head=config.head,
+        head_dropout=config.head_dropout,
     )
+    _set_batch_norm_momentum(model, resolved.config.train.batch_norm_momentum)
+    return model
+
+
+def _set_batch_norm_momentum(model: "keras.Model", momentum: float) -> None:
+    """Set the momentum of every BatchNorm, from which copies with adapters get it; 0 keeps that of the backbone."""
+    import keras
+
+    for layer in model.layers if momentum else ():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = momentum
 
 
 def add_adapters(model: "keras.Model", resolved: ResolvedRun) -> "keras.Model":

@@ -1,7 +1,7 @@
 """Trains many classifier heads on the same frozen features in one compiled loop, and selects the best on validation.
 
 Heads that differ in learning rate, decay, label smoothing or seed see the same batches, so they share one matrix product:
-features (b, f) times kernels (f, heads x classes). Optimizer, schedule, clipping, average and best epoch are separate for each
+features (b, f) times kernels (f, heads x units). Optimizer, schedule, clipping, average and best epoch are separate for each
 head, as in a run of its own.
 """
 
@@ -33,7 +33,7 @@ class GridResult:
 
     Attributes:
         best_index: index of the head that is best on validation, in the order of the grid.
-        kernel, bias: weights of the best head at its selected epoch, float32 (f, classes) and (classes,).
+        kernel, bias: weights of the best head at its selected epoch, float32 (f, units) and (units,).
         best: epoch, accuracy and loss on validation of its best epoch, as `Progress.best`.
         selected_epoch: epoch of the weights, from 1.
         history: its history, as `Progress.history`. Seconds are those of all heads together.
@@ -63,14 +63,15 @@ def train_heads(
 ) -> GridResult:
     """Train all `heads` at once. Each equals a single run with its settings, to rounding.
 
-    Memory: (2 + optimizer slots + 1 with `ema`) float32 arrays (heads, f, classes), plus the features. SGD has one slot, Adam two.
+    Memory: (2 + optimizer slots + 1 with `ema`) float32 arrays (heads, f, units), plus the features. SGD has one slot, Adam two.
     Memory-mapped features are read `BLOCK_BYTES` at a time.
 
     Args:
         training, validation: features (n, f), float32, float16 or bfloat16, and labels int (n,).
         config: all settings but those of `HeadConfig`.
         order: epoch, from 0 -> indices of the training examples, in order, see `data.sampling`.
-        initial: seed -> kernel (f, classes) and bias (classes,) of a new model with this seed.
+        initial: seed -> kernel (f, units) and bias (units,) of a new model with this seed. The units are the classes, or a single
+            one for the head `one_logit`, whose first logit is 0.
         xla: True to compile the loop with XLA.
 
     Raises:
@@ -170,7 +171,7 @@ class _Split:
 
 
 class _BatchedHeads:
-    """All heads during training. Column h * classes + c of every variable belongs to class c of head h."""
+    """All heads during training. Column h * units + u of every variable belongs to unit u of head h."""
 
     def __init__(
         self,
@@ -183,6 +184,7 @@ class _BatchedHeads:
     ):
         self._config, self._num_heads, self._num_classes = config, len(heads), num_classes
         starts = {seed: initial(seed) for seed in {head.seed for head in heads}}
+        self._num_units = next(iter(starts.values()))[1].size
         self._variables = [
             keras.Variable(np.concatenate([starts[head.seed][index] for head in heads], axis=-1), dtype="float32", name=name)
             for index, name in enumerate(("kernel", "bias"))
@@ -210,7 +212,7 @@ class _BatchedHeads:
         for features, labels, indices in split.blocks(order, size):
             done = range(first - epoch * updates, first - epoch * updates + len(indices))
             ema_decays = [min(self._config.ema, (1 + first + step) / (10 + first + step)) for step in range(len(indices))]
-            column_lrs = np.repeat(learning_rates[done.start : done.stop], self._num_classes, axis=1)
+            column_lrs = np.repeat(learning_rates[done.start : done.stop], self._num_units, axis=1)
             totals += self._train(features, labels, indices, column_lrs, np.array(ema_decays, np.float32)).numpy()
             first += len(indices)
         losses, accuracies = (totals / len(order)).tolist()
@@ -235,8 +237,8 @@ class _BatchedHeads:
             schedule.on_validation_loss(loss)
 
     def weights(self, index: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return copies of the validated weights of a head: kernel (f, classes) and bias (classes,)."""
-        columns = slice(index * self._num_classes, (index + 1) * self._num_classes)
+        """Return copies of the validated weights of a head: kernel (f, units) and bias (units,)."""
+        columns = slice(index * self._num_units, (index + 1) * self._num_units)
         kernel, bias = (variable[..., columns].numpy() for variable in self._validated())
         return kernel, bias
 
@@ -260,7 +262,8 @@ class _BatchedHeads:
 
     def _logits(self, inputs: Any, kernel: Any, bias: Any) -> tf.Tensor:
         """Return the logits of all heads, float32 (b, heads, classes)."""
-        return tf.reshape(inputs @ kernel + bias, (-1, self._num_heads, self._num_classes))
+        logits = tf.reshape(inputs @ kernel + bias, (-1, self._num_heads, self._num_units))
+        return logits if self._num_units == self._num_classes else tf.pad(logits, ((0, 0), (0, 0), (1, 0)))
 
     def _sums(self, losses: Any, logits: Any, classes: Any, is_real: Any) -> tf.Tensor:
         """Return the summed loss and the number of correct predictions of each head, float64 (2, heads)."""
@@ -290,15 +293,13 @@ class _BatchedHeads:
         limit = self._config.clip_norm
         if not limit:
             return gradients
-        squares = sum(
-            tf.reduce_sum(tf.reshape(gradient**2, (-1, self._num_heads, self._num_classes)), axis=(0, 2)) for gradient in gradients
-        )
-        factors = tf.repeat(tf.minimum(limit / (tf.sqrt(squares) + CLIP_EPSILON), 1.0), self._num_classes)
+        squares = sum(tf.reduce_sum(tf.reshape(gradient**2, (-1, self._num_heads, self._num_units)), axis=(0, 2)) for gradient in gradients)
+        factors = tf.repeat(tf.minimum(limit / (tf.sqrt(squares) + CLIP_EPSILON), 1.0), self._num_units)
         return [gradient * factors for gradient in gradients]
 
     def _update_all(self, gradients: Sequence[Any], column_lrs: Any) -> None:
         """Do what `update_step` of the optimizer does, with a learning rate, an L2 and a decay for each column."""
-        l2, decay = (np.repeat(self._settings[name], self._num_classes).astype(np.float32) for name in ("l2", "weight_decay"))
+        l2, decay = (np.repeat(self._settings[name], self._num_units).astype(np.float32) for name in ("l2", "weight_decay"))
         for index, (variable, gradient, decayed) in enumerate(zip(self._variables, gradients, self._decayed, strict=True)):
             if decayed and decay.any():
                 variable.assign_sub(variable * (column_lrs * decay))
