@@ -1,7 +1,6 @@
 """Imbalance: subsampled classes, balanced sampling, superclasses; and a comparison with the split sizes of source report D."""
 
 import dataclasses
-import math
 
 import numpy as np
 import pytest
@@ -32,9 +31,31 @@ def source(counts, superclasses=None, names=None):
 
 
 TOY = source((60, 30, 10), superclasses={"large": (0, 1), "small": (2,)})
-# Train and validation of 12 breeds of cats and 25 of dogs with the totals of Oxford-IIIT Pet's trainval; most breeds have 100 images.
-CATS, DOGS = (100,) * 9 + (99, 96, 93), (100,) * 23 + (96, 96)
-PETS = source(CATS + DOGS, superclasses={"cat": tuple(range(12)), "dog": tuple(range(12, 37))})
+# Images of each breed in trainval of Oxford-IIIT Pet, in the order of its labels. One more breed has 99: `pets` says which.
+BREEDS = (
+    "Abyssinian american_bulldog american_pit_bull_terrier basset_hound beagle Bengal Birman Bombay boxer British_Shorthair chihuahua "
+    "Egyptian_Mau english_cocker_spaniel english_setter german_shorthaired great_pyrenees havanese japanese_chin keeshond leonberger "
+    "Maine_Coon miniature_pinscher newfoundland Persian pomeranian pug Ragdoll Russian_Blue saint_bernard samoyed scottish_terrier "
+    "shiba_inu Siamese Sphynx staffordshire_bull_terrier wheaten_terrier yorkshire_terrier"
+).split()
+COUNTS = dict.fromkeys(BREEDS, 100) | {"Bombay": 96, "Egyptian_Mau": 93, "english_cocker_spaniel": 96, "newfoundland": 96}
+CATS = [name for name in BREEDS if name[0].isupper()]
+DOGS = [name for name in BREEDS if name not in CATS]
+# The list of cats in the code of source report D: class ids that count from 1, used on labels that count from 0.
+SHIFTED_CATS = [BREEDS[BREEDS.index(name) + 1] for name in CATS]
+OTHERS = [name for name in BREEDS if name not in SHIFTED_CATS]
+BREEDS_OF_99 = ("Siamese", "scottish_terrier")
+
+
+def pets(breed_of_99):
+    counts = COUNTS | {breed_of_99: 99}
+    assert sum(counts.values()) == 3680
+    labels = {species: tuple(map(BREEDS.index, names)) for species, names in (("cat", CATS), ("dog", DOGS))}
+    return source(tuple(counts.values()), superclasses=labels, names=tuple(BREEDS))
+
+
+def a_quarter(names):
+    return ",".join(f"{name}:0.25" for name in names)
 
 
 def indices(examples):
@@ -47,10 +68,13 @@ def test_fractions_refer_to_the_images_without_validation():
     assert splits.validation.class_counts == {0: 12, 1: 6, 2: 2}
 
 
-def test_a_superclass_is_subsampled_as_a_whole_and_its_classes_keep_their_proportions():
-    splits = make_splits(TOY, DataConfig(validation_fraction=0.2, keep="large:0.25"), 0)
-    counts = splits.train.class_counts
-    assert counts[0] + counts[1] == 18 and abs(counts[0] - 12) <= 1 and counts[2] == 8
+def test_every_class_of_a_superclass_is_subsampled_to_its_fraction():
+    """As if its classes were named one by one."""
+    whole, named = (
+        make_splits(TOY, DataConfig(validation_fraction=0.2, keep=keep), 0).train for keep in ("large:0.25", "class0:0.25,class1:0.25")
+    )
+    assert whole.class_counts == {0: 12, 1: 6, 2: 8}
+    np.testing.assert_array_equal(whole.indices, named.indices)
 
 
 @settings(deadline=None, max_examples=30)
@@ -103,36 +127,53 @@ def test_class_names_may_contain_colons():
     assert parse_keep("a:b:0.5, c:1") == {"a:b": 0.5, "c": 1.0}
 
 
-PUBLISHED = {"": (2944, 736), "cat:0.25": (2227, 712), "dog:0.25": (1450, 726)}
-OURS = {"": (2944, 736), "cat:0.25": (2232, 736), "dog:0.25": (1448, 736)}
+@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize(
+    "breed_of_99, keep, num_train", [("Siamese", "cat:0.25", 2231), ("scottish_terrier", "cat:0.25", 2230), ("Siamese", "dog:0.25", 1448),
+                                     ("scottish_terrier", "dog:0.25", 1449), ("Siamese", "", 2944)],
+)  # fmt: skip
+def test_the_imbalanced_sets_of_source_report_d_as_described(breed_of_99, keep, num_train, seed):
+    """20 % of each breed for validation, to the nearest image, and a quarter of the rest of each breed of the species."""
+    splits = make_splits(pets(breed_of_99), DataConfig(validation_fraction=0.2, keep=keep), seed)
+    assert (len(splits.train), len(splits.validation)) == (num_train, 736)
+    thinned = {"cat": CATS, "dog": DOGS, "": []}[keep.partition(":")[0]]
+    for label, (name, count) in enumerate((COUNTS | {breed_of_99: 99}).items()):
+        num_validation = round(0.2 * count)
+        fraction = 0.25 if name in thinned else 1
+        assert splits.validation.class_counts[label] == num_validation
+        assert splits.train.class_counts[label] == round(fraction * (count - num_validation))
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("keep", OURS)
-def test_sizes_are_near_the_published_ones_of_source_report_d(keep, seed):
-    """Train sizes are within five images. Validation is one split here; the published sizes of it are three."""
-    splits = make_splits(PETS, DataConfig(validation_fraction=0.2, keep=keep), seed)
-    ours, published = (len(splits.train), len(splits.validation)), PUBLISHED[keep]
-    assert ours == OURS[keep]
-    assert abs(ours[0] - published[0]) <= 5 and abs(ours[1] - published[1]) <= 24
-    counts = [splits.train.class_counts[label] for label in range(37)]
-    assert max(counts[:12]) - min(counts[:12]) <= 7 and max(counts[12:]) - min(counts[12:]) <= 5
+def test_the_shifted_list_of_cats_names_four_cats_and_eight_dogs():
+    assert (
+        SHIFTED_CATS
+        == (
+            "american_bulldog Birman Bombay boxer chihuahua english_cocker_spaniel miniature_pinscher pomeranian Russian_Blue "
+            "saint_bernard Sphynx staffordshire_bull_terrier"
+        ).split()
+    )
+    assert len(set(SHIFTED_CATS) & set(CATS)) == 4 and len(OTHERS) == 25
 
 
-@pytest.mark.parametrize("rounded", [math.floor, round, math.ceil])
-@pytest.mark.parametrize("parts", [CATS + DOGS, (sum(CATS), sum(DOGS)), (sum(CATS + DOGS),)], ids=["class", "species", "all"])
-def test_no_rounding_gives_the_published_validation_splits(parts, rounded):
-    """A fraction of each part gives one number for all three splits."""
-    validation = sum(rounded(0.2 * part) for part in parts)
-    assert 734 <= validation <= 740 and validation not in (712, 726)
-
-
-@pytest.mark.parametrize("keep", PUBLISHED)
-def test_an_independent_draw_per_image_makes_the_published_sizes_likely(keep):
-    cats, dogs = (0.2 if keep.startswith(name) else 0.8 for name in ("cat", "dog"))
-    std = np.sqrt(0.2 * 0.8 * sum(CATS + DOGS))
-    assert abs(PUBLISHED[keep][0] - cats * sum(CATS) - dogs * sum(DOGS)) < std
-    assert abs(PUBLISHED[keep][1] - 0.2 * sum(CATS + DOGS)) < std
+@pytest.mark.parametrize(
+    "thinned, sizes",
+    [
+        (SHIFTED_CATS, {"Siamese": (2227, 712), "scottish_terrier": (2227, 712)}),  # published as "dog majority"
+        (OTHERS, {"Siamese": (1450, 726), "scottish_terrier": (1450, 726)}),  # published as "cat majority"
+        (CATS, {"Siamese": (2230, 713), "scottish_terrier": (2229, 713)}),
+        (DOGS, {"Siamese": (1447, 725), "scottish_terrier": (1448, 725)}),
+    ],
+    ids=["shifted cats", "others", "cats", "dogs"],
+)
+@pytest.mark.parametrize("breed_of_99", BREEDS_OF_99)
+def test_the_streaming_rule_gives_the_published_sizes_with_the_shifted_list_alone(thinned, sizes, breed_of_99):
+    config = DataConfig(split="streaming", validation_fraction=0.2, keep=a_quarter(thinned))
+    splits = make_splits(pets(breed_of_99), config, 0)
+    assert (len(splits.train), len(splits.validation)) == sizes[breed_of_99]
+    by_species = {tuple(CATS): "cat:0.25", tuple(DOGS): "dog:0.25"}.get(tuple(thinned))
+    if by_species:
+        again = make_splits(pets(breed_of_99), DataConfig(split="streaming", validation_fraction=0.2, keep=by_species), 0)
+        assert indices(again.train) == indices(splits.train)
 
 
 @pytest.mark.parametrize("sampling, size", [("natural", 17), ("balanced", 30)])

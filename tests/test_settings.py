@@ -42,6 +42,10 @@ def layers(config):
     return build_model(resolve(config), 3).get_config()
 
 
+def layers_for_two_classes(config):
+    return build_model(resolve(config), 2).get_config()
+
+
 def losses_of_three_examples(config):
     from tl_keras.training.losses import build_loss
 
@@ -99,6 +103,8 @@ EFFECTS = {
     "validation_fraction": ({}, 0.2, split_sizes),
     "limit_train": ({}, 100, split_sizes),
     "limit_test": ({}, 50, split_sizes),
+    "split": ({"limit_train": 0}, "streaming", split_sizes),
+    "extra_classes": ({}, 990, class_names),
     "keep": ({"limit_train": 0}, "even:0.5", split_sizes),
     "sampling": (IMBALANCED, "balanced", epoch_views),
     "cache_views": ({"augmentation": "flip"}, 3, epoch_views),
@@ -108,6 +114,8 @@ EFFECTS = {
     "backbone": ({}, "alexnet_narrow", resolved_settings),
     "image_size": ({}, 20, resolved_settings),
     "normalization": ({}, "cifar10", resolved_settings),
+    "head": ({"label": "parity"}, "one_logit", layers_for_two_classes),
+    "head_dropout": ({}, 0.5, layers),
     "stem": ({"backbone": "resnet18", "image_size": 32}, "cifar", layers),
     "strategy": ({}, "full", resolved_settings),
     "frozen_mode": ({}, "training", resolved_settings),

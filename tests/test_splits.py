@@ -1,6 +1,8 @@
 """Splits are stratified, seeded and nested."""
 
 import dataclasses
+from collections import Counter
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ from hypothesis import strategies as st
 
 from tl_keras.config import DataConfig
 from tl_keras.data.examples import DatasetSource, ImageStore, make_examples
-from tl_keras.data.splits import assign_splits, make_splits, stratified_order
+from tl_keras.data.splits import assign_splits, make_splits, stratified_order, streaming_split
 from tl_keras.errors import ConfigError
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=150).map(lambda labels: np.array(labels, np.int64))
@@ -105,6 +107,68 @@ def test_limits_keep_stratified_prefixes():
 def test_empty_splits_are_refused_with_their_sizes(settings, message):
     with pytest.raises(ConfigError, match=message):
         make_splits(source(), DataConfig(**settings), 0)
+
+
+def streamed_by_hand(labels, train_fractions, validation_fraction):
+    """Return the roles of the images as the rule says, with exact fractions of the decimal numbers."""
+    counts, roles = {label: Counter() for label in labels}, []
+    for label in labels:
+        count = counts[label]
+        seen = count.total()
+        if seen == 0 or Fraction(count["train"], seen) < train_fractions[label]:
+            role = "train"
+        else:
+            role = "validation" if Fraction(count["validation"], seen) < validation_fraction else "dropped"
+        count[role] += 1
+        roles.append(role)
+    return roles
+
+
+@settings(deadline=None)
+@given(LABELS, st.lists(st.integers(1, 100), min_size=7, max_size=7), st.integers(1, 99))
+def test_streaming_follows_the_rule(labels, percents, validation_percent):
+    """For hundredths, whose binary fractions are not exact: 1 - 0.9 is less than 0.1."""
+    roles = streamed_by_hand(labels.tolist(), [Fraction(percent, 100) for percent in percents], Fraction(validation_percent, 100))
+    train, validation = streaming_split(labels, np.array(percents) / 100, validation_percent / 100)
+    assert train.tolist() == [position for position, role in enumerate(roles) if role == "train"]
+    assert validation.tolist() == [position for position, role in enumerate(roles) if role == "validation"]
+
+
+def test_streaming_drops_an_image_of_a_class_that_is_not_subsampled():
+    train, validation = streaming_split(np.array([0, 0, 0, 1, 0, 0, 0]), np.array([0.8, 0.2]), 0.2)
+    assert train.tolist() == [0, 2, 3, 4, 5] and validation.tolist() == [1]  # the last image of class 0 is dropped
+
+
+def test_streaming_takes_the_order_of_the_data_set_whatever_the_seed():
+    streaming = DataConfig(split="streaming", validation_fraction=0.2, keep="class0:0.25")
+    first, other = (make_splits(source(), streaming, seed) for seed in (0, 1))
+    np.testing.assert_array_equal(first.train.indices, other.train.indices)
+    assert first.train.class_counts == {0: 12, 1: 24, 2: 8} and first.validation.class_counts == {0: 12, 1: 5, 2: 1}
+    reduced = [make_splits(source(), dataclasses.replace(streaming, limit_train=11), seed) for seed in (0, 1)]
+    for splits in reduced:
+        assert splits.train.class_counts == {0: 3, 1: 6, 2: 2} and indices(splits.train) < indices(first.train)
+        assert indices(splits.validation) == indices(first.validation)
+    assert indices(reduced[0].train) != indices(reduced[1].train)
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"fraction": 0.5}, "`fraction=0.5`: expected 1 with `split=streaming`; `limit_train` takes a part"),
+        ({"validation_fraction": 0.0}, "`validation_fraction=0.0`: expected a fraction above 0 with `split=streaming`"),
+    ],
+)
+def test_settings_that_exclude_streaming_are_refused(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        DataConfig(split="streaming", **settings)
+
+
+def test_sources_that_exclude_streaming_are_refused():
+    config = DataConfig(split="streaming", validation_fraction=0.2)
+    with pytest.raises(ConfigError, match="`split=streaming`: toy has a validation split of its own. Use `split=stratified`"):
+        make_splits(source(validation=examples([0, 1, 2])), config, 0)
+    with pytest.raises(ConfigError, match="`split=streaming`: no class of toy has a second image"):
+        make_splits(source((1, 1)), config, 0)
 
 
 def test_a_class_without_images_in_the_source_is_no_error():

@@ -92,7 +92,7 @@ class DataConfig:
                  f"at most 1 - `validation_fraction={self.validation_fraction}`, or 1 for all but the validation images")  # fmt: skip
         if self.split == "streaming":
             _check_that(self.fraction == 1, "fraction", self.fraction, "1 with `split=streaming`; `limit_train` takes a part")
-            _check_that(self.validation_fraction > 0, "validation_fraction", 0, "a fraction above 0 with `split=streaming`")
+            _check_that(self.validation_fraction > 0, "validation_fraction", 0.0, "a fraction above 0 with `split=streaming`")
         _check_that(self.limit_train >= 0, "limit_train", self.limit_train, "0 or more images")
         _check_that(self.limit_test >= 0, "limit_test", self.limit_test, "0 or more images")
         _check_that(self.cache_views >= 0, "cache_views", self.cache_views, "0 or more views")

@@ -1,8 +1,9 @@
 """Labelled images of a data set: a store of decoded images, subsets of it, and the data set as a whole. No TensorFlow."""
 
+import itertools
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -131,3 +132,13 @@ class DatasetSource:
     embedded: bool = False
     notes: tuple[str, ...] = ()
     superclasses: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def with_extra_classes(self, count: int) -> "DatasetSource":
+        """Return the data set with `count` more classes after its own, without images.
+
+        Their names are `unused_` and the number of the class, counted from 1: `unused_11`, ... after ten classes. A name that the
+        data set has already is skipped.
+        """
+        numbered = (f"unused_{number}" for number in itertools.count(len(self.class_names) + 1))
+        free = (name for name in numbered if name not in self.class_names)
+        return replace(self, class_names=(*self.class_names, *itertools.islice(free, count))) if count else self

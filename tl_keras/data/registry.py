@@ -88,7 +88,7 @@ def _find_entry(name: str) -> DatasetInfo:
 def load_source(config: DataConfig) -> DatasetSource:
     """Open the data set of `config`. A missing TFDS set is downloaded if its host answers.
 
-    Only `dataset`, `data_dir`, `label` and `on_corrupt` of `config` are used.
+    Only `dataset`, `data_dir`, `label`, `on_corrupt` and `extra_classes` of `config` are used.
 
     Raises:
         ConfigError: The name or the label is unknown, or the data set is not one of labelled images.
@@ -97,4 +97,4 @@ def load_source(config: DataConfig) -> DatasetSource:
     """
     dataset = find_dataset(config)
     source = importlib.import_module(f"tl_keras.data.{dataset.loader}").load(config, dataset.url)
-    return replace(source, crop_fraction=dataset.crop_fraction)
+    return replace(source, crop_fraction=dataset.crop_fraction).with_extra_classes(config.extra_classes)

@@ -1,4 +1,4 @@
-"""Training, validation and test splits: stratified, seeded and nested. NumPy only."""
+"""Training, validation and test splits: stratified, seeded and nested, or by the streaming rule of source report D. NumPy only."""
 
 import heapq
 from collections.abc import Mapping
@@ -11,9 +11,11 @@ from tl_keras.data.examples import DatasetSource, Examples
 from tl_keras.errors import ConfigError, unknown
 from tl_keras.utils.text import join_names
 
+STREAMING = "streaming"
 TEST_FRACTION = 0.2
 TEST_SEED = 0  # the test split does not depend on the seed of a run
 MAX_LISTED = 10
+ROUNDING = 1e-9  # fractions of counts that differ by less are equal: 1 - 0.9 is not 0.1 in binary
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,25 +65,83 @@ def _windows(labels: np.ndarray) -> tuple[list[int], list[int]]:
     return (ranks * len(labels) // sizes).tolist(), (-(-(ranks + 1) * len(labels) // sizes)).tolist()
 
 
+def streaming_split(labels: np.ndarray, train_fractions: np.ndarray, validation_fraction: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the positions of the training and of the validation examples by the streaming rule of source report D.
+
+    The rule takes the examples in order and counts by class. The first example of a class is for training. A later one is for
+    training while train / seen is below the training fraction of its class, else for validation while validation / seen is below
+    `validation_fraction`. Else it is dropped. `seen` counts the earlier examples of the class, dropped ones too.
+
+    Nothing is random, and the sizes depend only on the number of examples in each class. They are a little smaller than the
+    fractions: with 0.8 and 0.2, a class of 100 examples gives 80 and 19, and one is dropped. With 0.2 and 0.2 it gives 20 and 20.
+
+    Args:
+        labels: int64 (n,).
+        train_fractions: float (classes,).
+        validation_fraction: the same for all classes.
+
+    Returns:
+        Two arrays int64, in ascending order.
+    """
+    train: list[int] = []
+    validation: list[int] = []
+    num_seen, num_train, num_validation = ([0] * len(train_fractions) for _ in range(3))
+    train_limits, validation_limit = (train_fractions - ROUNDING).tolist(), validation_fraction - ROUNDING
+    for position, label in enumerate(labels.tolist()):
+        seen = num_seen[label]
+        if not seen or num_train[label] / seen < train_limits[label]:
+            train.append(position)
+            num_train[label] += 1
+        elif num_validation[label] / seen < validation_limit:
+            validation.append(position)
+            num_validation[label] += 1
+        num_seen[label] += 1
+    return np.asarray(train, np.int64), np.asarray(validation, np.int64)
+
+
 def make_splits(source: DatasetSource, config: DataConfig, seed: int) -> Splits:
     """Return the splits of a run.
 
-    The train split of the source is put in stratified order. Its first examples are for validation, unless the source has an
-    official validation split; the next ones are for training. So validation is the same for every fraction, and a larger fraction
-    contains the smaller ones. Then `keep` subsamples classes. Last, `limit_train` takes a stratified part of what is left.
+    `split=stratified`: the train split of the source is put in stratified order. Its first examples are for validation, unless
+    the source has an official validation split; the next ones are for training. So validation is the same for every fraction, and
+    a larger fraction contains the smaller ones. Then `keep` subsamples classes.
+
+    `split=streaming`: `streaming_split` of the train split in the order of the data set, whatever the seed. The training fraction
+    of a class is 1 - `validation_fraction`, times its fraction in `keep`.
+
+    Last, `limit_train` takes a stratified part of the training examples, which depends on the seed.
 
     Raises:
-        ConfigError: A split would be empty, a class would have no training image, or `keep` is impossible.
+        ConfigError: A split would be empty, a class would have no training image, `keep` is impossible, or settings exclude
+            `split=streaming`.
     """
+    train, validation = _streaming(source, config) if config.split == STREAMING else _stratified(source, config, seed)
+    train = _limit(train, config.limit_train, seed)
+    _check_classes(source, train, config)
+    return Splits(train, validation, _limit(source.test, config.limit_test, TEST_SEED))
+
+
+def _stratified(source: DatasetSource, config: DataConfig, seed: int) -> tuple[Examples, Examples | None]:
     rest = order = stratified_order(source.train.labels, seed)
     validation = source.validation
     if validation is None and config.validation_fraction > 0:
         num_validation = _count("validation_fraction", config, len(order))
         validation, rest = source.train.subset(order[:num_validation]), order[num_validation:]
     num_train = len(rest) if config.fraction == 1 else _count("fraction", config, len(order))
-    train = _limit(subsample_classes(source.train.subset(rest[:num_train]), source, config.keep), config.limit_train, seed)
-    _check_classes(source, train, config)
-    return Splits(train, validation, _limit(source.test, config.limit_test, TEST_SEED))
+    return subsample_classes(source.train.subset(rest[:num_train]), source, config.keep), validation
+
+
+def _streaming(source: DatasetSource, config: DataConfig) -> tuple[Examples, Examples]:
+    if source.validation is not None:
+        raise ConfigError(f"{source.name} has a validation split of its own. Use `split=stratified`.", setting="split", value=STREAMING)
+    kept = np.ones(len(source.class_names))
+    for labels, fraction in _kept_fractions(source, config.keep):
+        kept[list(labels)] = fraction
+    positions = streaming_split(source.train.labels, (1 - config.validation_fraction) * kept, config.validation_fraction)
+    train, validation = map(source.train.subset, positions)
+    if not len(validation):
+        raise ConfigError(f"no class of {source.name} has a second image, for validation.", setting="split", value=STREAMING)
+    return train, validation
 
 
 def parse_keep(keep: str) -> dict[str, float]:
@@ -105,40 +165,53 @@ def parse_keep(keep: str) -> dict[str, float]:
 
 
 def subsample_classes(train: Examples, source: DatasetSource, keep: str) -> Examples:
-    """Subsample the classes or superclasses in `keep` to their fractions, rounded to the nearest image.
+    """Subsample the classes in `keep`, and every class of the superclasses in it, to their fractions of the images in `train`.
 
-    Other classes are unchanged. The first examples in the order of `train` are kept, so the seed of that order decides which, and
-    a larger fraction contains the smaller ones. In a stratified order the classes of a superclass keep their proportions.
-    Validation examples are carved out before and are all kept.
+    The number of images of each class is rounded to the nearest. Other classes are unchanged. The first examples in the order of
+    `train` are kept, so the seed of that order decides which, and a larger fraction contains the smaller ones. Validation examples
+    are carved out before and are all kept.
 
-    The splits of source report D on Oxford-IIIT Pet (1,188 cats, 2,492 dogs) with `validation_fraction=0.2`:
+    Source report D describes the imbalanced sets of Oxford-IIIT Pet so: 20 % of each class for validation, and a quarter of the
+    remaining images of each breed of cats (or of dogs) for training. That is `split=stratified`, `validation_fraction=0.2` and
+    `keep=cat:0.25` (or `dog:0.25`). Validation then has 20 % of each breed to the nearest image. The code of the report has the
+    rule of `streaming_split` instead, and a list of cats that is shifted by one class. The sizes, train / validation:
 
-        ========================  ==================  ==================
-        train / validation        ours                published
-        ========================  ==================  ==================
-        normal                    2944 / 736          2944 / 736
-        dog majority, `cat:0.25`  2232 / 736          2227 / 712
-        cat majority, `dog:0.25`  1448 / 736          1450 / 726
-        ========================  ==================  ==================
+        ============  =======================================  ====================
+        set           rule of the code and its shifted list    as described
+        ============  =======================================  ====================
+        dog majority  2227 / 712, as published                 2230 or 2231 / 736
+        cat majority  1450 / 726, as published                 1448 or 1449 / 736
+        ============  =======================================  ====================
 
-    The published validation sizes differ between the three splits. No rule that takes a fraction of each class gives that. Rounded
-    up, down or to the nearest, by class, by species or in total, all three sizes are equal and between 734 and 739. An independent
-    random draw for every image could: all published sizes are within one standard deviation (24 images) of its mean.
+    The larger number is for a subsampled breed of 99 images (the data set has one: Siamese, a cat, or scottish_terrier, a dog).
 
     Raises:
         ConfigError: A name is unknown, or a class is named twice.
     """
     is_kept = np.ones(len(train), bool)
+    for labels, fraction in _kept_fractions(source, keep):
+        for label in labels:
+            members = np.flatnonzero(train.labels == label)
+            is_kept[members[round(fraction * len(members)) :]] = False
+    return train.subset(np.flatnonzero(is_kept))
+
+
+def _kept_fractions(source: DatasetSource, keep: str) -> list[tuple[tuple[int, ...], float]]:
+    """Return the labels and the fraction of each name in `keep`.
+
+    Raises:
+        ConfigError: A name is unknown, or a class is named twice.
+    """
     named: dict[int, str] = {}  # label -> the name in `keep` that covers it
+    fractions = []
     for name, fraction in parse_keep(keep).items():
         labels = _labels(name, source, keep)
         if twice := [label for label in labels if label in named]:
             names = f"{named[twice[0]]} and {name}"
             raise ConfigError(f"{names} both name the class {source.class_names[twice[0]]}. Name it once.", setting="keep", value=keep)
         named |= dict.fromkeys(labels, name)
-        members = np.flatnonzero(np.isin(train.labels, labels))
-        is_kept[members[round(fraction * len(members)) :]] = False
-    return train.subset(np.flatnonzero(is_kept))
+        fractions.append((labels, fraction))
+    return fractions
 
 
 def _labels(name: str, source: DatasetSource, keep: str) -> tuple[int, ...]:

@@ -122,7 +122,8 @@ def locate_weights(config: RunConfig) -> Path | None:
 def load_source(config: DataConfig) -> data.DatasetSource:
     """Return the data set of `config`; the runs of an experiment read it once."""
     import_tensorflow()
-    return _load_source(config.dataset, config.data_dir, config.label, config.on_corrupt)
+    source = _load_source(config.dataset, config.data_dir, config.label, config.on_corrupt)
+    return source.with_extra_classes(config.extra_classes)
 
 
 @lru_cache(maxsize=1)
