@@ -223,7 +223,7 @@ def test_results_csv_has_one_line_per_run(tmp_path, no_plots):
         "experiment,profile,row,seed,dataset,embedded,backbone,weights,strategy,num_train,num_validation,num_test,image_size,epochs,"
         "precision,xla,device,trained_parameters,accuracy,interval_low,interval_high,"
         f"{','.join(SCALAR_METRICS)},balanced_accuracy,calibration_error,"
-        "loss,seconds,seconds_per_epoch,parameters,published_accuracy,published_loss,published_validation_loss,published_seconds,"
+        "loss,seconds,seconds_per_epoch,parameters,published_accuracy,published_loss,published_seconds,"
         "published_seconds_per_epoch,published_parameters,published_accuracy_difference,published_parameter_ratio,published_speed_ratio,"
         "difference_accuracy,difference_loss,fallbacks,run"
     )

@@ -9,9 +9,9 @@ from typing import Any
 from tl_keras.report.statistics import summarize
 from tl_keras.results.experiment_file import METRICS, PAPER, ExperimentRow
 
-ACCURACY, LOSS, VALIDATION_LOSS, SECONDS, EPOCH_SECONDS, PARAMETERS, ACCURACY_DIFFERENCE, PARAMETER_RATIO, SPEED_RATIO = METRICS
-# Metrics whose difference from the published value has a meaning. Times depend on the hardware, validation losses on the split, and
-# published numbers of parameters are rounded.
+ACCURACY, LOSS, SECONDS, EPOCH_SECONDS, PARAMETERS, ACCURACY_DIFFERENCE, PARAMETER_RATIO, SPEED_RATIO = METRICS
+# Metrics whose difference from the published value has a meaning. Times depend on the hardware, and published numbers of parameters
+# are rounded.
 COMPARED_METRICS = (ACCURACY, LOSS, ACCURACY_DIFFERENCE)
 # Key in the data record of a result -> caveat that every table and plot shows if the value is true.
 CAVEATS = {
@@ -103,7 +103,6 @@ class TableRow(ExperimentRow):
 METRIC_VALUES: Mapping[str, Callable[[Run], float | None]] = {
     ACCURACY: lambda run: 100 * run.test["accuracy"],
     LOSS: lambda run: run.test["loss"],
-    VALIDATION_LOSS: lambda run: run.history[-1].get("val_loss"),  # of the last epoch, even if another one was tested
     SECONDS: lambda run: run.result["seconds"]["train"],
     EPOCH_SECONDS: lambda run: run.result["seconds"]["train"] / max(1, run.num_epochs),
     PARAMETERS: lambda run: run.result["model"]["parameters"],

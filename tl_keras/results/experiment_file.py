@@ -16,7 +16,6 @@ PAPER = "paper"  # the profile with the settings of the source report
 METRICS = (
     "test accuracy",
     "test loss",
-    "validation loss",
     "seconds",
     "seconds per epoch",
     "parameters",
@@ -45,10 +44,10 @@ class ExperimentRow:
         label: name of the row.
         line: rows of the same `line` form one line of a plot.
         train_fraction: fraction of the training data, or None if the rows do not differ by it.
-        published: metric of `METRICS` -> value in the source report. Accuracies are in per cent, losses in nats, times in seconds;
-            `validation loss` is that of the last epoch. Three metrics compare the row with the reference row of the experiment:
-            `accuracy difference` is its test accuracy minus the reference row's, in points; `parameter ratio` is the number of
-            parameters of the reference row, divided by its own; `speed ratio` does the same with the seconds per epoch.
+        published: metric of `METRICS` -> value in the source report. Accuracies are in per cent, losses in nats, times in seconds.
+            Three metrics compare the row with the reference row of the experiment: `accuracy difference` is its test accuracy minus
+            the reference row's, in points; `parameter ratio` is the number of parameters of the reference row, divided by its own;
+            `speed ratio` does the same with the seconds per epoch.
         published_curve: epoch -> (training loss or None, training accuracy in per cent) in the source report.
         settings: the settings that matter, with their origins.
         fallbacks: replacements of missing data and weights, e.g. `random weights for imagenet`. A row with fallbacks is never compared
