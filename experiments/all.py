@@ -6,18 +6,10 @@ All experiments take the flags of `tl-keras train`. An experiment refuses a flag
 experiments still run, and the refusals are listed at the end.
 """
 
-import importlib
 import sys
 
 from tl_keras.cli.experiment import all_experiments_main
-from tl_keras.cli.list_tables import experiment_files
-from tl_keras.runs.experiment import Experiment
-
-
-def experiments() -> list[Experiment]:
-    """Return all experiments of this directory, by name."""
-    return [importlib.import_module(f"experiments.{path.stem}").EXPERIMENT for path in experiment_files() if path.stem != "all"]
-
+from tl_keras.cli.list_tables import experiments
 
 if __name__ == "__main__":
     sys.exit(all_experiments_main(experiments(), __doc__))

@@ -63,7 +63,6 @@ def dataset(directory):
     source = load_source(DataConfig(dataset="oxford_flowers102", data_dir=str(directory)))
     assert (len(source.train), len(source.test), source.class_names) == (9, 6, ("ant", "bee", "cat"))
     np.testing.assert_array_equal(source.test.image(5), pixels(5, (4, 5)))
-    assert source.crop_fraction == 0.875
     assert "oxford_flowers102 has label" in error_of(find_dataset, DataConfig(dataset="oxford_flowers102", label="kind"))
     assert "102 species" in dict(TABLES["datasets"]())["oxford_flowers102"]
 
@@ -129,6 +128,8 @@ def experiment(directory):
         rows = added.configure({}, profile)
         assert [row.config.train.label_smoothing for row in rows] == [0.0, 0.1]
         assert all(resolve(row.config).backbone.name == "resnet18" for row in rows)
+    settings = added.settings_of(added.configure({}))
+    assert [each["label_smoothing"] for each in settings] == [(0.0, "chosen"), (0.1, "chosen")]
     done = subprocess.run(["make", "--dry-run", "exp-label-smoothing"], capture_output=True, text=True)
     assert "-m experiments.label_smoothing " in done.stdout, done.stderr
 

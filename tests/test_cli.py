@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from experiments import part_a
+from experiments.all import experiments
 from tl_keras.cli import experiment, verbs
 from tl_keras.cli.flags import CommandFlags
 from tl_keras.config import SETTINGS
-from tl_keras.errors import TrainingError
+from tl_keras.errors import ConfigError, TrainingError
 
 ROOT = Path(__file__).parents[1]
 
@@ -67,11 +68,53 @@ def test_unknown_verb_lists_the_verbs(capsys):
     assert ", ".join(sorted(verbs.VERBS)) in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("table", ["datasets", "backbones", "strategies", "augmentations", "experiments"])
+@pytest.mark.parametrize("table", ["datasets", "backbones", "strategies", "schedules", "augmentations", "experiments"])
 def test_list(table, capsys):
     assert verbs.main(["list", table]) == 0
-    names = {"datasets": "cifar10", "backbones": "vit_b16", "strategies": "last", "augmentations": "flip", "experiments": "part_a"}
+    names = {
+        "datasets": "cifar10", "backbones": "vit_b16", "strategies": "last", "schedules": "plateau:patience", "augmentations": "flip",
+        "experiments": "part_a",
+    }  # fmt: skip
     assert names[table] in capsys.readouterr().out
+
+
+def test_settings_of_all_experiments_are_lines_of_five_columns(capsys):
+    assert verbs.main(["list", "experiments", "--settings"]) == 0
+    heading, *lines, last = capsys.readouterr().out.splitlines()
+    assert heading.split("\t") == ["experiment", "row", "setting", "value", "origin"]
+    cells = [line.split("\t") for line in lines]
+    assert {len(line) for line in cells} == {5} and {line[-1] for line in cells} == {"said", "shown", "chosen"}
+    assert ["part_a", "from scratch 10 %", "weights", "none", "said"] in cells
+    rows = [row for experiment in experiments() for row in experiment.configure({})]
+    num_published = sum(bool(row.published or row.published_curve) for row in rows)
+    assert len({tuple(line[:2]) for line in cells}) == len(rows)
+    assert last == f"# {len(rows)} rows in {len(experiments())} experiments, {num_published} with published values"
+
+
+def test_settings_of_one_experiment_are_aligned_on_a_terminal(capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    assert verbs.main(["list", "experiments", "--settings", "--experiment=part_b"]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert last == "# 2 rows in 1 experiment, 2 with published values"
+    starts = {line.rindex(origin) for line in lines for origin in ("said", "chosen", "origin") if line.endswith(origin)}
+    assert len(starts) == 1 and not any("\t" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--settings"], "tl-keras list experiments --settings"),
+        (["datasets", "--settings"], "tl-keras list experiments --settings"),
+        (["experiments", "--experiment=part_a"], "tl-keras list experiments --settings"),
+        (["experiments", "--settings", "--experiment=part_z"], "Unknown experiment 'part_z'"),
+        (["experiment"], "Unknown table 'experiment'"),
+        (["datasets", "--verbose"], "verbose"),
+    ],
+)
+def test_wrong_arguments_of_list_are_one_message(arguments, words, capsys):
+    assert verbs.main(["list", *arguments]) == ConfigError.exit_code
+    printed = capsys.readouterr()
+    assert words in printed.err and not printed.out
 
 
 @pytest.mark.parametrize("name", SETTINGS)
@@ -84,7 +127,13 @@ def test_every_setting_is_a_flag_of_train(name):
 
 
 @pytest.mark.parametrize(
-    "arguments", [("-m", "experiments.part_a", "--help"), ("-m", "tl_keras", "train", "--help"), ("-c", "import tl_keras")]
+    "arguments",
+    [
+        ("-m", "experiments.part_a", "--help"),
+        ("-m", "tl_keras", "train", "--help"),
+        ("-m", "tl_keras", "list", "experiments", "--settings"),
+        ("-c", "import tl_keras"),
+    ],
 )
 def test_start_up_loads_no_tensorflow(arguments):
     """Imports decide how fast the start is. Unlike a time, they do not depend on how busy the machine is."""

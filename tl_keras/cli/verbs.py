@@ -4,6 +4,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from tl_keras.cli.flags import CommandFlags, as_flags, dispatch
@@ -172,7 +173,8 @@ def report(arguments: Sequence[str]) -> None:
 
 def sheet(arguments: Sequence[str]) -> None:
     """Draw training images after augmentation, as the model sees them, for the first epochs."""
-    settings = ("dataset", "data_dir", "label", "on_corrupt", "augmentation", "crop_fraction", "backbone", "image_size", "seed")
+    data_settings = ("dataset", "data_dir", "label", "on_corrupt", "augmentation", "crop_fraction", "interpolation")
+    settings = (*data_settings, "backbone", "weights", "image_size", "seed")
     command = CommandFlags(
         f"tl-keras sheet --dataset=NAME --augmentation=NAME --output=FILE.png\n\n{sheet.__doc__}",
         settings=settings,
@@ -220,18 +222,51 @@ def lr_find(arguments: Sequence[str]) -> None:
 
 
 def list_tables(arguments: Sequence[str]) -> None:
-    """List the values that flags accept: datasets, backbones, strategies, augmentations, experiments."""
+    """List the values that flags accept: datasets, backbones, strategies, schedules, augmentations, experiments."""
     from tl_keras.cli.list_tables import TABLES
 
-    if {"--help", "-h"} & set(arguments):
-        print(f"tl-keras list [{'|'.join(TABLES)}]\n\n{list_tables.__doc__}")
+    names = list(takewhile(lambda argument: not argument.startswith("-"), arguments))
+    command = CommandFlags(f"tl-keras list [{'|'.join(TABLES)}] --flags\n\n{list_tables.__doc__}", extra=LIST_FLAGS)
+    given = command.parse(arguments[len(names) :])
+    if given is None:
         return
-    for name in arguments or TABLES:
+    if given:
+        _list_settings(names, command)
+        return
+    for name in names or TABLES:
         if name not in TABLES:
             raise unknown("table", name, TABLES)
         print(f"{name}:")
         for entry, help in TABLES[name]():
             print(f"  {entry:<24} {help}")
+
+
+LIST_FLAGS = {
+    "settings": (False, "with the table experiments: all settings of all rows, with their origins; a pipe gets columns separated by tabs"),
+    "experiment": ("", "with `settings`: name of one experiment; empty: all"),
+}
+
+
+def _list_settings(names: Sequence[str], command: CommandFlags) -> None:
+    """Print the settings of experiments, and the number of rows as a last line that begins with #."""
+    from tl_keras.cli.list_tables import count_rows, experiments, settings_table
+
+    if names != ["experiments"] or not command.value("settings"):
+        raise ConfigError("expected: tl-keras list experiments --settings, optionally with --experiment=NAME.")
+    name, known = command.value("experiment"), {experiment.name: experiment for experiment in experiments()}
+    if name and name not in known:
+        raise unknown("experiment", name, known)
+    chosen = [known[name]] if name else list(known.values())
+    _print_columns(list(settings_table(chosen)))
+    print(f"# {count_rows(chosen)}")
+
+
+def _print_columns(lines: Sequence[Sequence[str]]) -> None:
+    """Print cells aligned on a terminal, and elsewhere separated by tabs."""
+    is_terminal = sys.stdout.isatty()
+    widths = [max(map(len, column)) if is_terminal else 0 for column in zip(*lines, strict=True)]
+    for line in lines:
+        print(("  " if is_terminal else "\t").join(map(str.ljust, line, widths)).rstrip())
 
 
 def weights(arguments: Sequence[str]) -> None:

@@ -20,6 +20,7 @@ NO_CELLS = (EMPTY_CELL, EMPTY_CELL)
 IN_EFFECT: Mapping[str, Callable[[Run], Any]] = {
     "image_size": lambda run: run.result["model"]["image_size"],
     "crop_fraction": lambda run: run.result["model"]["crop_fraction"],
+    "interpolation": lambda run: run.result["model"]["interpolation"],
     "normalization": lambda run: run.result["model"]["normalization"],
     "precision": lambda run: run.result["runtime"]["precision"],
 }

@@ -154,7 +154,7 @@ class Experiment:
         return [self._with_origins(row, paper[row.label].config, matters) for row in rows]
 
     def _with_origins(self, row: RunSpec, paper: RunConfig, names: Collection[str]) -> SettingsWithOrigins:
-        origins = {**getattr(self.settings, "origins", {}), **row.origins}
+        origins = {**self.settings.origins, **row.origins}
         if row.train_fraction not in (None, *self.fractions):
             origins["fraction"] = CHANGED
         values, published = row.config.identity(), paper.identity()
