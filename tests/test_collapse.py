@@ -1,12 +1,25 @@
-"""Collapse detection: its limits, and the trainer's warning and record."""
+"""Collapse detection: its limits, and the trainer's warning and record. The experiment on the collapse: its rows, probe and page."""
 
+import math
+
+import keras
 import numpy as np
 import pytest
+from test_freezing import tiny_classifier
 from test_trainer import make_batches, make_trainer
 
+from experiments import _collapse_probe as probe
+from experiments import _collapse_report as page
+from experiments.collapse import EXPERIMENT, PROBE_FILE
 from tl_keras.config import TrainConfig
+from tl_keras.results.run_directory import read_history
+from tl_keras.runs.experiment import ExperimentOptions, run_experiment
+from tl_keras.runs.resolve import resolve
+from tl_keras.runs.run import run
+from tl_keras.strategies import build_phases
 from tl_keras.training import collapse
 from tl_keras.training.checkpoint import SavePolicy
+from tl_keras.utils.files import read_json
 
 
 def rows(losses, val_losses=None, val_accuracies=None) -> list[dict]:
@@ -102,3 +115,144 @@ def test_a_resumed_run_keeps_the_warning_and_does_not_print_it_again(tmp_path, c
 def test_healthy_training_records_no_warning(tmp_path, capsys):
     progress = make_trainer().fit(make_batches(), tmp_path, verbose=2)
     assert progress.phases[0]["collapse"] == "" and "collapsed" not in capsys.readouterr().out
+
+
+def test_a_collapse_after_the_switch_to_evaluation_mode_belongs_to_the_second_phase(tmp_path, monkeypatch):
+    """`eval_mode_after` splits the phase: the history that a collapse is detected in goes on, and the changes are those of the part."""
+    seen = []
+    monkeypatch.setattr(
+        collapse, "detect_collapse", lambda history, num_classes: seen.append(len(history)) or "it fell" * (len(history) == 2)
+    )
+    config = {"optimizer": "adamw", "learning_rate": 1e-3, "eval_mode_after": 1}
+    trainer = make_trainer(phases=build_phases(("stem", "body"), TrainConfig(epochs=3, **config)), **config)
+    first, second = trainer.fit(make_batches(), tmp_path).phases
+    assert (first["eval_mode"], second["eval_mode"], seen) == (False, True, [1, 2])
+    assert first["collapse"] == "" and second["collapse"].startswith("Training collapsed in epoch 2: it fell.")
+    assert "in the first 3 updates" in second["collapse"]
+
+
+def test_rows_of_the_experiment():
+    """Two optimizers in three modes, then the checks; batches and updates as in source report D."""
+    rows = EXPERIMENT.configure({})
+    modes = {"batch statistics": -1, "fixed from epoch 2": 1, "fixed from the start": 0}
+    expected = {f"{name} {mode}": (name.lower(), after) for name in ("AdamW", "SGD") for mode, after in modes.items()}
+    assert {row.label: (row.config.train.optimizer, row.config.train.eval_mode_after) for row in rows[:6]} == expected
+    assert all(row.label.startswith("check: ") for row in rows[6:]) and len(rows) == 12
+    assert {row.config.train.batch_norm_momentum for row in rows} == {0.9}
+    assert {math.ceil(row.config.data.limit_train / row.config.train.batch_size) for row in rows} == {92}
+    assert round(50_000 * rows[0].config.data.validation_fraction) == 736
+    trained = {tuple(stage for stage in resolve(row.config).phases[-1].trainable) for row in rows[:6]}
+    assert trained == {("block6", "block7", "top", "head")}
+
+
+@pytest.fixture(scope="module")
+def probed_run(tmp_path_factory, tiny_config):
+    """Return the configuration, the directory and the result of a run with the probe, on running statistics from epoch 2 on."""
+    config, directory = tiny_config.replace(strategy="last:1", eval_mode_after=1), tmp_path_factory.mktemp("probed")
+    return config, directory, run(config, directory, callbacks=EXPERIMENT.callbacks(config, directory))
+
+
+def test_the_probe_scores_running_statistics_as_the_run_does_and_keeps_the_loss_of_each_update(probed_run):
+    config, directory, result = probed_run
+    first, *records = read_json(directory / PROBE_FILE)
+    assert first["epoch"] == 0 and [record["epoch"] for record in records] == [1, 2, 3]
+    num_train, batch_size = result["data"]["num_train"], config.train.batch_size
+    sizes = np.diff([*range(0, num_train, batch_size), num_train])
+    assert len(sizes) > 2 and sizes[-1] < batch_size
+    for record, row in zip(records, read_history(directory), strict=True):
+        assert record["running"]["loss"] == pytest.approx(row["val_loss"], abs=1e-5)
+        assert record["running"]["accuracy"] == pytest.approx(row["val_accuracy"])
+        assert abs(record["batch"]["loss"] - row["val_loss"]) > 1e-3
+        assert np.average(record["losses"], weights=sizes) == pytest.approx(row["loss"], abs=1e-5)
+        assert 0 < record["kernel_change"] < 1
+
+
+def test_the_probe_changes_nothing(probed_run, tmp_path):
+    config, _, result = probed_run
+    assert run(config, tmp_path)["metrics"] == result["metrics"]
+
+
+@pytest.fixture
+def observed():
+    """Return a model, its BatchNorm layers, a function that observes them on statistics of the batch or on running ones, and images."""
+    keras.utils.set_random_seed(0)
+    model, _ = tiny_classifier()
+    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    extractor = keras.Model(model.input, [model.output, *(norm.input for norm in norms)])
+    images = [np.random.default_rng(0).uniform(0, 255, (16, 8, 8, 3)).astype("float32")]
+
+    def observe(on_batch_statistics: bool) -> probe.Observation:
+        with probe.batch_norm_mode(model.layers, norms if on_batch_statistics else ()):
+            return probe.observe(probe.make_observer(extractor), images)
+
+    return model, norms, observe
+
+
+def test_both_modes_agree_when_the_running_statistics_are_those_of_the_batch(observed):
+    """The distance is 0 then. Twice the kernel before a BatchNorm has twice the mean and four times the variance."""
+    model, norms, observe = observed
+    for norm in norms:
+        norm.epsilon = 1e-7
+    seen = observe(True)
+    assert min(probe.distances(norms, seen).values()) > 0.1
+    for norm, mean, variance in zip(norms, seen.means, seen.variances, strict=True):
+        norm.moving_mean.assign(mean)
+        norm.moving_variance.assign(variance)
+    for on_batch_statistics in (True, False):
+        np.testing.assert_allclose(observe(on_batch_statistics).logits, observe(True).logits, atol=1e-5)
+        assert max(probe.distances(norms, observe(on_batch_statistics)).values()) < 1e-4
+    kernel = model.get_layer("stem_conv").kernel
+    kernel.assign(2 * kernel)
+    on_batch, on_running = (probe.distances(norms, observe(mode)) for mode in (True, False))
+    assert on_batch["variance_distance"] == pytest.approx(math.log(4) / 2, abs=1e-3)  # the next layer does not see the scale
+    assert on_running["variance_distance"] > 1.5 * on_batch["variance_distance"]  # it does
+
+
+def test_observing_restores_modes_and_running_statistics(observed):
+    model, norms, observe = observed
+    norms[0].trainable = False
+    before = [variable.numpy() for variable in model.variables]
+    observe(True)
+    assert [norm.trainable for norm in norms] == [False, True] and model.get_layer("stem_out").rate == 0.5
+    for variable, value in zip(model.variables, before, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value)
+
+
+def test_kernel_changes_are_medians_of_relative_norms():
+    kernels = [keras.Variable([3.0, 4.0]), keras.Variable([0.3, 0.6])]
+    before = [np.array([3.0, 3.0]), np.array([0.3, 0.6])]
+    changes = probe.kernel_changes(kernels, before)
+    assert changes == {"kernel_change": pytest.approx(0.5 / math.sqrt(18)), "kernel_growth": pytest.approx((1 + 5 / math.sqrt(18)) / 2)}
+
+
+def probe_records(num_epochs: int, loss: float) -> list[dict]:
+    scores = {mode: {"loss": loss, "accuracy": 0.25, "mean_distance": 0.5, "variance_distance": 1.5} for mode in ("running", "batch")}
+    epochs = [
+        {"epoch": epoch, "losses": [loss + epoch] * 30, "kernel_change": 0.1, "kernel_growth": 1.0} for epoch in range(1, num_epochs + 1)
+    ]
+    return [{"epoch": 0, **scores}, *(scores | epoch for epoch in epochs)]
+
+
+def test_cells_of_the_page_are_means_over_seeds_with_intervals_and_empty_for_short_runs():
+    probes = {"long": [probe_records(2, 1.0), probe_records(2, 3.0)], "one seed": [probe_records(2, 1.0)], "short": [probe_records(1, 1.0)]}
+    table = page._table(page.TABLES["Training loss"], probes)
+    cells = {row[0]: dict(zip(table.headings, row, strict=True)) for row in table.rows}
+    assert cells["long"]["epoch 2: update 1"] == "4.00 ± 12.71" and cells["one seed"]["epoch 2"] == "3.00"
+    assert cells["short"]["epoch 1"] == "2.00" and cells["short"]["epoch 2"] == page.EMPTY_CELL
+
+
+def test_the_experiment_writes_its_page_and_plot(tmp_path, tiny_config, low_resolution):
+    settings = {name: getattr(tiny_config.data, name) for name in ("dataset", "fraction", "limit_test")}
+    overrides = settings | {"validation_fraction": 0.2, "limit_train": 64, "backbone": "tiny", "weights": "none", "strategy": "last:1"}
+    label = "AdamW fixed from epoch 2"
+    options = ExperimentOptions(
+        tmp_path,
+        {**overrides, "image_size": 28, "epochs": 2, "schedule": "constant"},
+        labels=[label],
+        seeds=(0, 1),
+        log=lambda message: None,
+    )
+    written = EXPERIMENT.write_files(run_experiment(EXPERIMENT, options))
+    assert [path.name for path in written] == [page.PAGE, page.PLOT] and all(path.stat().st_size > 1000 for path in written)
+    text = written[0].read_text()
+    assert text.count(f"| {label} | ") == len(page.TABLES) and text.count("±") > 20
