@@ -89,7 +89,6 @@ STRATEGY_OF = {
     "batchnorm": "batchnorm",
     "bias": "bias",
     "layer_decay": "layer_decay:0.5",
-    "rates": "rates:{first}=7e-3,*=5e-3",
     "lora": "lora:rank=2,targets=all",
 }
 # The five networks of the source reports at the smallest size they take, in the slow set, and a small one with all their kinds of weights.

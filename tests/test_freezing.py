@@ -150,14 +150,31 @@ def test_lr_multipliers_are_those_of_the_stages():
     assert multipliers["stem_conv/kernel"] == 0.1 and multipliers["logits/kernel"] == 1.0
 
 
-def test_a_weight_group_that_the_model_lacks_is_refused():
-    images = keras.Input((4,))
-    hidden = keras.layers.Dense(2, name="hidden")
-    model = keras.Model(images, keras.layers.Dense(2, name="logits")(hidden(images)))
-    stages = {"stem": [], "body": [hidden], "head": [model.get_layer("logits")]}
-    freezing.require_weights(stages, phase_of("bias", "inference"))
-    with pytest.raises(ConfigError, match="stem, body have no batchnorm weights"):
-        freezing.require_weights(stages, phase_of("batchnorm", "inference"))
+def test_layers_that_the_model_lacks_are_refused():
+    _, stages = tiny_classifier()
+    for end in ("conv", "bn", "stem_conv"):
+        freezing.require_layers(stages, phase_of(f"train:stem/{end}+body", "inference"))
+    for end in ("conv2", "on", "relu"):  # absent, not a whole word, without weights
+        with pytest.raises(ConfigError, match=rf"`strategy=train:stem/{end}`: no layer .* Layers of stem: stem_bn, stem_conv\."):
+            freezing.require_layers(stages, phase_of(f"train:stem/{end}+body", "inference"))
+
+
+@pytest.mark.parametrize("frozen_mode", ["inference", "training"])
+def test_the_audit_covers_layers_of_a_partly_trained_stage(frozen_mode):
+    """Conv1 without bn1: the audit accepts a new kernel, and refuses a new gamma of the same stage."""
+    model, stages = tiny_classifier()
+    phase = phase_of("train:stem/conv", frozen_mode)
+    before = freezing.weight_hashes(stages)
+    weights = {weight.path: weight for weight in model.weights}
+    assert {path for path in freezing.updated_paths(stages, phase) if "moving" not in path} == {
+        "stem_conv/kernel", "stem_conv/bias", "logits/kernel", "logits/bias",
+    }  # fmt: skip
+    for path in freezing.updated_paths(stages, phase):
+        weights[path].assign(weights[path] + 1e-3)
+    freezing.verify_frozen(stages, phase, before)
+    weights["stem_bn/gamma"].assign(weights["stem_bn/gamma"] + 1e-3)
+    with pytest.raises(TrainingError, match="stem_bn/gamma.*although the strategy freezes"):
+        freezing.verify_frozen(stages, phase, before)
 
 
 def adapted_classifier() -> tuple[keras.Model, dict]:

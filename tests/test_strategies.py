@@ -1,6 +1,7 @@
 """Strategies: their text form, their phases on a backbone, and what is refused before a model is built."""
 
 import dataclasses
+import re
 
 import pytest
 
@@ -22,6 +23,7 @@ PHASES = {
     "last:2": [(12, ("layer3", "layer4", "head"), "all", {})],
     "last:5": [(12, ALL, "all", {})],
     "train:layer3+stem": [(12, ("stem", "layer3", "head"), "all", {})],
+    "train:stem/conv1+layer3": [(12, ("stem", "layer3", "head"), "all", {})],
     "train:head": [(12, ("head",), "all", {})],
     "freeze:layer1+layer2": [(12, ("stem", "layer3", "layer4", "head"), "all", {})],
     "freeze:stem+layer1+layer2+layer3+layer4": [(12, ("head",), "all", {})],
@@ -33,6 +35,11 @@ PHASES = {
         (2, ALL[5 - number :], "all", {stage: 10.0 ** (position - 5) for position, stage in enumerate(ALL) if position >= 5 - number})
         for number in range(6)
     ],
+    "gradual:start=layer4,end=layer1,every=2": [  # the four phases of source report D at 10 epochs, here with two more
+        (6 if number == 4 else 2, ALL[5 - number :], "all", dict.fromkeys(ALL[5 - number :], 1.0)) for number in (1, 2, 3, 4)
+    ],
+    "gradual:end=layer4": [(6, ("head",), "all", {"head": 1.0}), (6, ("layer4", "head"), "all", {"layer4": 1.0, "head": 1.0})],
+    "gradual:start=layer2,end=layer2": [(12, ALL[2:], "all", dict.fromkeys(ALL[2:], 1.0))],
     "head_then_full": [(2, ("head",), "all", {}), (10, ALL, "all", {})],
     "head_then_full:probe=5": [(5, ("head",), "all", {}), (7, ALL, "all", {})],
     "batchnorm": [(12, ALL, "batchnorm", {})],
@@ -40,7 +47,6 @@ PHASES = {
     "layer_decay:0.5": [(12, ALL, "all", FALLING)],
     "lora": [(12, ALL, "adapters", {})],
     "lora:rank=4,alpha=16,targets=conv1+layer4": [(12, ALL, "adapters", {})],
-    "rates:stem=7e-3,head=2e-2,*=5e-3": [(12, ALL, "all", {"stem": 0.7, "head": 2.0} | dict.fromkeys(STAGES[1:], 0.5))],
 }
 
 
@@ -94,16 +100,23 @@ def test_every_strategy_has_golden_phases():
         ("train:", "different names"),
         ("train:stem+stem", "different names"),
         ("half", f"Known: {', '.join(sorted(STRATEGIES))}"),
-        ("gradual:every=3", "needs at least 16"),
-        ("gradual:step=3", "every, decay, not step"),
+        ("gradual:every=3", "in 6 phases needs at least 16"),
+        ("gradual:step=3", "start, end, every, decay, reset, not step"),
+        ("gradual:start=layer1,end=layer4", "`start` is unfrozen first, so it is `end` or a stage after it"),
+        ("gradual:start=layer9", "Unknown stage 'layer9'"),
+        ("gradual:end=layer9", "Unknown stage 'layer9'"),
+        ("gradual:reset=always", "reset=never, reset=phase or reset=epoch"),
+        ("gradual:start=layer4,end=layer1,every=4", "in 4 phases needs at least 13"),
+        ("train:stem/", "layers of it as stage/layer"),
+        ("train:stem+stem/conv1", "layers of it as stage/layer"),
+        ("train:head/logits", "The head is always trained"),
+        ("train:nowhere/conv1", "Unknown stage 'nowhere'"),
+        ("freeze:stem/conv1", "Unknown stage 'stem/conv1'"),
+        ("rates:stem=1e-3,*=1", "Unknown strategy 'rates'"),
         ("gradual:decay=2", r"in \(0, 1\]"),
         ("head_then_full:probe=12", "more than its 12"),
         ("layer_decay", "layer_decay:R"),
         ("layer_decay:x", "could not convert"),
-        ("rates:stem=1e-3", "no learning rate for layer1"),
-        ("rates:layer9=1,*=1", "layer9"),
-        ("rates:stem=-1,*=1", "above 0"),
-        ("rates:stem", "name=value"),
         ("bias:stem", "without an argument"),
         ("gradual:every=12", "needs at least 61"),
         ("lora:rank=0", "rank of at least 1"),
@@ -112,7 +125,7 @@ def test_every_strategy_has_golden_phases():
         ("lora:alpha=inf", "alpha above 0"),
         ("lora:targets=", "name=value"),
         ("lora:targets=query+query", "different names"),
-        ("lora:dropout=0.1", "of rank, alpha, targets, not dropout"),
+        ("lora:dropout=0.1", "arguments rank, alpha, targets, not dropout"),
         ("lora:8", "name=value"),
     ],
 )
@@ -124,12 +137,67 @@ def test_impossible_strategies_are_refused_with_what_is_possible(strategy, messa
 @pytest.mark.parametrize("strategy", ["gradual", "gradual:every=2"])
 def test_gradual_needs_an_epoch_for_every_phase(strategy):
     """There are six phases: the head, and one for each stage."""
-    with pytest.raises(ConfigError, match=f"epochs=5`: .*5 stages needs at least {11 if 'every' in strategy else 6}"):
+    with pytest.raises(ConfigError, match=f"epochs=5`: .*6 phases needs at least {11 if 'every' in strategy else 6}"):
         build_phases(STAGES, TrainConfig(strategy=strategy, epochs=5))
     needed = 11 if "every" in strategy else 6
     assert [phase.epochs for phase in build_phases(STAGES, TrainConfig(strategy=strategy, epochs=needed))] == (
         [1] * 6 if needed == 6 else [2] * 5 + [1]
     )
+
+
+def test_the_schedule_of_report_d_can_be_given():
+    """Ten epochs: layer4 from the first, layer3 from the third, layer2 from the fifth and layer1 from the seventh, never the stem."""
+    config = TrainConfig(strategy="gradual:start=layer4,end=layer1,every=2,reset=epoch", epochs=10, eval_mode_after=1)
+    phases = build_phases(STAGES, config)
+    trained = [tuple(phase.trainable) for phase in phases for _ in range(phase.epochs)]
+    assert trained == [ALL[4:]] * 2 + [ALL[3:]] * 2 + [ALL[2:]] * 2 + [ALL[1:]] * 4
+    assert [phase.eval_mode for phase in phases for _ in range(phase.epochs)] == [False] + [True] * 9
+    assert {phase.reset_optimizer for phase in phases} == {"epoch"}
+
+
+@pytest.mark.parametrize("reset", ["never", "phase", "epoch"])
+def test_evaluation_mode_alone_does_not_reset_the_optimizer(reset):
+    config = TrainConfig(strategy=f"gradual:start=layer4,end=layer3,every=2,reset={reset}", epochs=4, eval_mode_after=1)
+    after_split = "epoch" if reset == "epoch" else "never"
+    assert [(phase.epochs, phase.reset_optimizer) for phase in build_phases(STAGES, config)] == [(1, reset), (1, after_split), (2, reset)]
+
+
+def test_layers_of_a_stage_are_named_by_the_ends_of_their_names():
+    (phase,) = build_phases(STAGES, TrainConfig(strategy="train:stem/conv1+layer3+layer2/conv1+layer2/bn1"))
+    assert dict(phase.layers) == {"stem": ("conv1",), "layer2": ("conv1", "bn1")}
+    assert tuple(phase.trainable) == ("stem", "layer2", "layer3", "head")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "rates", "expected"),
+    [
+        ("full", "stem=7e-3,head=2e-2,*=5e-3", [{"stem": 0.7, "head": 2.0} | dict.fromkeys(STAGES[1:], 0.5)]),
+        ("full", "stem=7e-3", [{"stem": 0.7}]),
+        ("head", "*=5e-3", [{"head": 0.5}]),
+        ("layer_decay:0.5", "head=1e-3", [FALLING | {"head": 0.1}]),
+        ("layer_decay:0.5", "head=1e-3,*=2e-3", [dict.fromkeys(STAGES, 0.2) | {"head": 0.1}]),
+        ("head_then_full", "head=1e-3,layer4=1e-4", [{"head": 0.1}, {"head": 0.1, "layer4": 0.01}]),
+        ("batchnorm", "head=1e-3", [{"head": 0.1}]),
+    ],
+)
+def test_stage_learning_rates_replace_those_of_any_strategy(strategy, rates, expected):
+    phases = build_phases(STAGES, TrainConfig(strategy=strategy, learning_rate=0.01, stage_learning_rates=rates))
+    assert [dict(phase.lr_multipliers) for phase in phases] == [pytest.approx(multipliers) for multipliers in expected]
+
+
+@pytest.mark.parametrize(
+    ("rates", "message"),
+    [
+        ("stem=1e-3", "`strategy=last:1` does not train stem. It trains layer4, head"),
+        ("layer9=1,*=1", "does not train layer9"),
+        ("head=-1,*=1", "above 0"),
+        ("head=x", "could not convert"),
+        ("head", "name=value"),
+    ],
+)
+def test_learning_rates_of_what_is_not_trained_are_refused(rates, message):
+    with pytest.raises(ConfigError, match=f"`stage_learning_rates={re.escape(rates)}`: .*{message}"):
+        build_phases(STAGES, TrainConfig(strategy="last:1", stage_learning_rates=rates))
 
 
 def test_learning_rates_of_report_d_are_divided_by_ten_for_each_earlier_layer():
@@ -151,7 +219,7 @@ FIVE = ("alexnet", "resnet18", "vgg16", "resnet50", "vit_b16")
 
 
 @pytest.mark.parametrize("backbone", FIVE)
-@pytest.mark.parametrize("strategy", ["last:{too_many}", "train:nowhere", "freeze:nowhere", "rates:nowhere=1,*=1", "freeze:head"])
+@pytest.mark.parametrize("strategy", ["last:{too_many}", "train:nowhere", "freeze:nowhere", "freeze:head"])
 def test_impossible_strategies_are_refused_with_the_stages_of_the_backbone(strategy, backbone):
     """Fast: no model is built and TensorFlow is not loaded."""
     stages = [stage for stage, _ in BACKBONES[backbone].stages]
@@ -163,7 +231,7 @@ def test_impossible_strategies_are_refused_with_the_stages_of_the_backbone(strat
 @pytest.mark.parametrize("backbone", FIVE)
 def test_gradual_with_too_few_epochs_is_refused_on_every_backbone(backbone):
     stages = [stage for stage, _ in BACKBONES[backbone].stages]
-    with pytest.raises(ConfigError, match=f"needs at least {len(stages) + 1} to reach the first"):
+    with pytest.raises(ConfigError, match=f"needs at least {len(stages) + 1}"):
         build_phases(stages, TrainConfig(strategy="gradual", epochs=len(stages)))
 
 

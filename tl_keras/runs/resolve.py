@@ -23,7 +23,7 @@ class ResolvedRun:
     Attributes:
         distribution: device strategy, `none` or `mirrored`. It is decided before everything else, since tf.distribute must be
             set up before TensorFlow's first operation; `build_setup` does so.
-        geometry: crop and resize of the data set and the backbone, without the size of the source images.
+        geometry: crop and resize of the data set and the weights, without the size of the source images.
         normalization: input normalization of the model, never `weights`.
         strategy, phases: the fine-tuning strategy, and what it trains in which order.
     """
@@ -44,10 +44,7 @@ def resolve(config: RunConfig) -> ResolvedRun:
         ConfigError: A name is unknown or a combination is impossible; the message lists what is possible.
     """
     backbone = backbones.get_backbone(config.model.backbone)
-    image_size = backbones.resolve_image_size(
-        backbone, image_size=config.model.image_size, stem=config.model.stem, normalization=config.model.normalization
-    )
-    dataset = data.find_dataset(config.data)
+    geometry = _geometry(config, backbone)
     data.get_augmentation(config.data.augmentation)
     data.parse_keep(config.data.keep)
     if config.train.grid:
@@ -58,11 +55,25 @@ def resolve(config: RunConfig) -> ResolvedRun:
         config=config,
         distribution=config.runtime.distribution,
         backbone=backbone,
-        geometry=Geometry(image_size, config.data.crop_fraction or dataset.crop_fraction),
+        geometry=geometry,
         normalization=_normalization(config.model, backbone),
         strategy=strategy,
-        phases=strategy.phases([name for name, _ in backbone.stages], config.train),
+        phases=strategies.build_phases([name for name, _ in backbone.stages], config.train),
     )
+
+
+def _geometry(config: RunConfig, backbone: backbones.Backbone) -> Geometry:
+    """Return crop and resize in effect: those of the settings, else those that belong to the weights."""
+    own = weights.preprocessing_of(backbone.name, config.model.weights)
+    image_size = backbones.resolve_image_size(
+        backbone,
+        image_size=config.model.image_size or own.image_size,
+        stem=config.model.stem,
+        normalization=config.model.normalization,
+    )
+    default_crop = own.crop_fraction if data.find_dataset(config.data).crops else 1.0
+    interpolation = own.interpolation if config.data.interpolation == "weights" else config.data.interpolation
+    return Geometry(image_size, config.data.crop_fraction or default_crop, interpolation)
 
 
 def _normalization(config: ModelConfig, backbone: backbones.Backbone) -> str:
@@ -74,7 +85,8 @@ def check_available(resolved: ResolvedRun) -> None:
     """Check that the strategy fits the model, and that data and weights are available, before any run starts.
 
     Raises:
-        ConfigError: LoRA names layers that the model does not have, or the data cannot be split as asked.
+        ConfigError: The strategy names layers that the model does not have, the data cannot be split as asked, or their classes do not fit
+            the head.
         MissingError, DamagedError: The message lists everything that is missing or damaged, and how to get it.
     """
     check_strategy(resolved)
@@ -95,17 +107,21 @@ def _check_data(config: RunConfig) -> None:
 
 
 def check_strategy(resolved: ResolvedRun) -> None:
-    """Raise ConfigError if the model does not have the layers that LoRA adapts.
+    """Raise ConfigError if the model does not have the layers that the strategy names: those that LoRA adapts, or trained ones.
 
     A model is built to find out, which takes seconds. `resolve` has checked all other strategies.
     """
-    if not isinstance(resolved.strategy, strategies.Lora):
+    is_lora = isinstance(resolved.strategy, strategies.Lora)
+    if not is_lora and not any(phase.layers for phase in resolved.phases):
         return
     import_tensorflow()
-    from tl_keras.strategies import lora
+    from tl_keras.strategies import freezing, lora
 
     stages = backbones.stage_layers(_template(resolved.config.model), resolved.backbone.name)
-    lora.match_layers(stages, resolved.strategy.targets)
+    if is_lora:
+        lora.match_layers(stages, resolved.strategy.targets)
+    for phase in resolved.phases:
+        freezing.require_layers(stages, phase)
 
 
 @lru_cache(maxsize=1)

@@ -42,5 +42,11 @@ def alpha(argument: str) -> float:
 def learning_rates(argument: str) -> Mapping[str, float]:
     values = {stage: float(learning_rate) for stage, learning_rate in pairs(argument).items()}
     if not all(0 < value < float("inf") for value in values.values()):
-        raise ValueError("learning rates above 0, e.g. rates:stem=7e-3,head=1e-2,*=5e-3")
+        raise ValueError("learning rates above 0, e.g. stem=7e-3,head=1e-2,*=5e-3")
     return MappingProxyType(values)
+
+
+def reset(argument: str) -> str:
+    if argument not in ("never", "phase", "epoch"):
+        raise ValueError("reset=never, reset=phase or reset=epoch")
+    return argument

@@ -71,6 +71,14 @@ def name_matches(name: str, end: str) -> bool:
     return name == end or name.endswith(f"_{end}")
 
 
+def short_name(name: str) -> str:
+    """Return the name of a layer without the numbered blocks before it, e.g. `attention_out` for `block1_attention_out`."""
+    parts = name.split("_")
+    while len(parts) > 1 and any(letter.isdigit() for letter in parts[0]):
+        parts = parts[1:]
+    return "_".join(parts)
+
+
 def frozen_prefix(stages: Stages, phase: Phase) -> list[str]:
     """Return the frozen prefix of `phase`: the leading stages without trained weights or randomness.
 
@@ -131,14 +139,14 @@ WEIGHT_GROUPS: Mapping[str, Callable[[keras.layers.Layer, keras.Variable], bool]
 }
 
 
-def require_weights(stages: Stages, phase: Phase) -> None:
-    """Raise ConfigError if `phase` trains a weight group that the built layers do not have, e.g. BatchNorm of a ViT."""
-    for weight_group in set(phase.trainable.values()) - {ALL_WEIGHTS}:
-        names = [stage for stage, group in phase.trainable.items() if group == weight_group]
-        if not any(_trained_weights(stages[stage], stage, phase) for stage in names):
-            raise ConfigError(
-                f"`strategy`: the stages {', '.join(names)} have no {weight_group} weights, so nothing but the head would be trained."
-            )
+def require_layers(stages: Stages, phase: Phase) -> None:
+    """Raise ConfigError if `phase.layers` names layers that the model does not have, or that have no weights."""
+    for stage, ends in phase.layers.items():
+        names = [layer.name for layer in stages[stage] if layer.trainable_weights]
+        for end in ends:
+            if not any(name_matches(name, end) for name in names):
+                available = ", ".join(sorted({short_name(name) for name in names}))
+                raise ConfigError(f"`strategy=train:{stage}/{end}`: no layer with weights ends in {end!r}. Layers of {stage}: {available}.")
 
 
 def weight_paths(stages: Stages) -> set[str]:

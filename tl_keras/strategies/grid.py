@@ -62,6 +62,8 @@ def _require_constant_features(config: RunConfig) -> None:
         raise ConfigError("a grid shares one set of features: it needs `strategy=head` and `frozen_mode=inference`.")
     if config.train.eval_mode_after != -1:
         raise ConfigError("the frozen network of a grid always runs in evaluation mode: it needs `eval_mode_after=-1`.")
+    if config.train.stage_learning_rates:
+        raise ConfigError("each head of a grid has its own learning rate: it needs `stage_learning_rates` empty.")
     if config.model.head_dropout:
         raise ConfigError("the features of a grid reach its heads without dropout: it needs `head_dropout=0`.")
     if config.data.augmentation != "none" or config.runtime.distribution != "none":

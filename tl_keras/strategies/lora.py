@@ -17,7 +17,7 @@ from keras import layers
 from tl_keras.backbones import HEAD
 from tl_keras.errors import ConfigError, DamagedError
 from tl_keras.strategies import Lora
-from tl_keras.strategies.freezing import name_matches
+from tl_keras.strategies.freezing import name_matches, short_name
 from tl_keras.strategies.lora_layer import LoRALayer, clone_layer, is_adaptable
 from tl_keras.utils.files import READ_ERRORS, read_npz, write_npz
 
@@ -41,7 +41,7 @@ def match_layers(stages: Mapping[str, Sequence[layers.Layer]], targets: Sequence
             name for name, stage in adaptable.items() if any(_matches(part, name, stage) for part in TARGET_GROUPS.get(target, (target,)))
         }
         if not names:
-            parts = sorted({_last_part(name) for name in adaptable})
+            parts = sorted({short_name(name) for name in adaptable})
             raise ConfigError(
                 f"`strategy=lora:targets={'+'.join(targets)}`: {target!r} matches no layer that can be adapted. Available: all; the "
                 f"stages {', '.join(dict.fromkeys(adaptable.values()))}; layers whose names end in {', '.join(parts)}."
@@ -52,14 +52,6 @@ def match_layers(stages: Mapping[str, Sequence[layers.Layer]], targets: Sequence
 
 def _matches(target: str, name: str, stage: str) -> bool:
     return target in ("all", stage) or name_matches(name, target)
-
-
-def _last_part(name: str) -> str:
-    """Return the name of a layer without the numbered blocks before it, e.g. `attention_out` for `block1_attention_out`."""
-    parts = name.split("_")
-    while len(parts) > 1 and any(letter.isdigit() for letter in parts[0]):
-        parts = parts[1:]
-    return "_".join(parts)
 
 
 def add_lora(model: keras.Model, names: Collection[str], *, rank: int, alpha: float, seed: int) -> keras.Model:

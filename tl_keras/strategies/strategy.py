@@ -7,6 +7,7 @@ imported, so that phases are checked and printed before either loads.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -67,10 +68,18 @@ def _phase(
 ) -> Phase:
     """Return the phase that trains the head and the `weight_group` of `stages`. All epochs if `epochs` is 0."""
     trainable = {stage: weight_group for stage in stages} | {HEAD: ALL_WEIGHTS}
-    multipliers = {stage: factor for stage, factor in (lr_multipliers or {}).items() if stage in trainable}
     return Phase(
-        name, epochs or config.epochs, MappingProxyType(trainable), MappingProxyType(multipliers), config.frozen_mode, config.batch_norm
+        name,
+        epochs or config.epochs,
+        MappingProxyType(trainable),
+        _of_trained(trainable, lr_multipliers or {}),
+        config.frozen_mode,
+        config.batch_norm,
     )
+
+
+def _of_trained(trainable: Mapping[str, str], lr_multipliers: Mapping[str, float]) -> Mapping[str, float]:
+    return MappingProxyType({stage: factor for stage, factor in lr_multipliers.items() if stage in trainable})
 
 
 def _require_stages(names: Sequence[str], stages: Sequence[str], text: str) -> None:
@@ -113,13 +122,26 @@ class Last:
 
 @dataclass(frozen=True)
 class Train:
-    """Train the named stages and the head."""
+    """Train the named stages and the head. Of a stage named as `stage/layer`, train the layers called `layer` or ending in `_layer`."""
 
-    stages: tuple[str, ...]
+    names: tuple[str, ...]
 
     def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
-        _require_stages(self.stages, stages, f"train:{'+'.join(self.stages)}")
-        return (_phase(f"train {'+'.join(self.stages)}", [stage for stage in stages if stage in self.stages], config),)
+        parts = [name.partition("/") for name in self.names]
+        _require_stages([stage for stage, _, _ in parts], stages, self._text)
+        layers: dict[str, tuple[str, ...]] = {}
+        for stage, slash, end in parts:
+            layers[stage] = (*layers.get(stage, ()), *([end] if slash else []))
+            if slash and (not end or stage == HEAD or stage in self.names):
+                raise ConfigError(
+                    "expected a stage, or layers of it as stage/layer. The head is always trained.", setting="strategy", value=self._text
+                )
+        phase = _phase(f"train {'+'.join(self.names)}", [stage for stage in stages if stage in layers], config)
+        return (replace(phase, layers=MappingProxyType({stage: ends for stage, ends in layers.items() if ends})),)
+
+    @property
+    def _text(self) -> str:
+        return f"train:{'+'.join(self.names)}"
 
 
 @dataclass(frozen=True)
@@ -142,33 +164,48 @@ class Freeze:
 
 @dataclass(frozen=True)
 class Gradual:
-    """Unfreeze from the head to the stem, one more stage in each phase (source report D, strategy 2; Howard and Ruder 2018).
+    """Unfreeze from the last stage to the first, one more in each phase (Howard and Ruder 2018; source report D, strategy 2).
 
     Attributes:
+        start: first stage that the first phase trains, with all after it; empty: the head alone.
+        end: first stage that the last phase trains; empty: the first of the backbone.
         every: epochs of each phase but the last, which has the rest; 0 spreads the epochs evenly over all phases.
-        decay: factor on the learning rate from the head to the last stage, and from each stage to the one before it. For example,
-            `gradual:decay=0.1` at learning rate 0.01 is "0.01 on the last, divided by ten for each earlier layer" of source report D.
+        decay: factor on the learning rate from the head to the last stage, and from each stage to the one before it.
+        reset: `never`, or the moments of the optimizer start at zero with each `phase` or each `epoch`.
     """
 
+    start: str = ""
+    end: str = ""
     every: int = 0
     decay: float = 1.0
+    reset: str = "never"
 
     def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
-        num_phases = len(stages) + 1
-        starts = [number * self.every or number * config.epochs // num_phases for number in range(num_phases)]
-        if starts[-1] >= config.epochs or len(set(starts)) < num_phases:
-            needed = max(1, self.every) * len(stages) + 1
+        _require_stages([name for name in (self.start, self.end) if name], stages, config.strategy)
+        order = (*stages, HEAD)
+        first, last = order.index(self.start or HEAD), order.index(self.end or order[0])
+        if first < last:
             raise ConfigError(
-                f"gradual unfreezing of {len(stages)} stages needs at least {needed} to reach the first.",
-                setting="epochs",
-                value=config.epochs,
+                f"`start` is unfrozen first, so it is `end` or a stage after it. The stages are {', '.join(order)}.",
+                setting="strategy",
+                value=config.strategy,
             )
-        ends = [*starts[1:], config.epochs]
         multipliers = _layer_decay(stages, self.decay)
         return tuple(
-            _phase(f"gradual {number}", stages[len(stages) - number :], config, epochs=end - start, lr_multipliers=multipliers)
-            for number, (start, end) in enumerate(zip(starts, ends, strict=True))
+            replace(
+                _phase(f"gradual {len(stages) - position}", stages[position:], config, epochs=epochs, lr_multipliers=multipliers),
+                reset_optimizer=self.reset,
+            )
+            for position, epochs in zip(range(first, last - 1, -1), self._epochs(first - last + 1, config.epochs), strict=True)
         )
+
+    def _epochs(self, num_phases: int, epochs: int) -> list[int]:
+        """Return the number of epochs of each phase. Raise ConfigError if `epochs` are too few."""
+        starts = [number * self.every or number * epochs // num_phases for number in range(num_phases)]
+        if starts[-1] >= epochs or len(set(starts)) < num_phases:
+            needed = max(1, self.every) * (num_phases - 1) + 1
+            raise ConfigError(f"gradual unfreezing in {num_phases} phases needs at least {needed}.", setting="epochs", value=epochs)
+        return [end - start for start, end in pairwise([*starts, epochs])]
 
 
 @dataclass(frozen=True)
@@ -210,24 +247,6 @@ class LayerDecay:
 
     def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
         return (_phase("layer decay", stages, config, lr_multipliers=_layer_decay(stages, self.decay)),)
-
-
-@dataclass(frozen=True)
-class StageLearningRates:
-    """Train everything, each stage at its own learning rate (source report C). The key `*` is for the stages without one."""
-
-    learning_rates: Mapping[str, float]
-
-    def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
-        text = "rates:" + ",".join(f"{stage}={learning_rate:g}" for stage, learning_rate in self.learning_rates.items())
-        _require_stages([stage for stage in self.learning_rates if stage != WILDCARD], stages, text)
-        keys = {stage: stage if stage in self.learning_rates else WILDCARD for stage in (*stages, HEAD)}
-        if missing := [stage for stage, key in keys.items() if key not in self.learning_rates]:
-            raise ConfigError(
-                f"no learning rate for {', '.join(missing)}. Name them, or set the others with *=.", setting="strategy", value=text
-            )
-        multipliers = {stage: self.learning_rates[key] / config.learning_rate for stage, key in keys.items()}
-        return (_phase("rates", stages, config, lr_multipliers=multipliers),)
 
 
 @dataclass(frozen=True)
@@ -275,13 +294,18 @@ STRATEGIES: Mapping[str, StrategySpec] = MappingProxyType(
         "full": StrategySpec(Full, "train everything"),
         "head": StrategySpec(HeadOnly, "train the head alone"),
         "last": StrategySpec(Last, "last:N, train the last N stages and the head", parsers.count),
-        "train": StrategySpec(Train, "train:a+b, train these stages and the head", parsers.names),
+        "train": StrategySpec(
+            Train,
+            "train:a+b, train these stages and the head; train:a/conv1+b, of stage a only the layers that end in conv1",
+            parsers.names,
+        ),
         "freeze": StrategySpec(Freeze, "freeze:a+b, train all but these stages", parsers.names),
         "gradual": StrategySpec(
             Gradual,
-            "gradual or gradual:every=N,decay=R, unfreeze one more stage from the head down every N epochs, each at R times the "
-            "learning rate of the one after it",
-            options(every=parsers.count, decay=parsers.decay),
+            "gradual or gradual:start=a,end=b,every=N,decay=R,reset=phase, train the stages from the last to a (default: the head alone), "
+            "and every N epochs one more until b (default: the first), each at R times the learning rate of the one after it; reset=phase "
+            "or reset=epoch restarts the moments of the optimizer",
+            options(start=str, end=str, every=parsers.count, decay=parsers.decay, reset=parsers.reset),
             is_optional=True,
         ),
         "head_then_full": StrategySpec(
@@ -294,9 +318,6 @@ STRATEGIES: Mapping[str, StrategySpec] = MappingProxyType(
         "bias": StrategySpec(Bias, "train the biases and the head"),
         "layer_decay": StrategySpec(
             LayerDecay, "layer_decay:R, train everything, each stage at R times the learning rate of the one after it", parsers.decay
-        ),
-        "rates": StrategySpec(
-            StageLearningRates, "rates:a=X,b=Y,*=Z, train everything, each stage at its own learning rate", parsers.learning_rates
         ),
         "lora": StrategySpec(
             Lora,
@@ -328,10 +349,31 @@ def build_phases(stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...
     """Return the phases of `config.strategy` in order, on a backbone with these stages.
 
     Raises:
-        ConfigError: The strategy is unknown, or does not fit the stages or the number of epochs.
+        ConfigError: The strategy is unknown, or does not fit the stages or the number of epochs; or so do the learning rates of stages.
     """
     phases = parse(config.strategy).phases(stages, config)
+    if config.stage_learning_rates:
+        phases = _with_learning_rates(phases, stages, config)
     return phases if config.eval_mode_after < 0 else _with_eval_mode(phases, config.eval_mode_after)
+
+
+def _with_learning_rates(phases: Sequence[Phase], stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
+    """Return `phases` with the multipliers of `stage_learning_rates`. Stages without an entry keep that of the strategy."""
+    text = config.stage_learning_rates
+    try:
+        entries = parsers.learning_rates(text)
+    except ValueError as error:
+        raise ConfigError(f"expected {error}.", setting="stage_learning_rates", value=text) from None
+    trained = [stage for stage in (*stages, HEAD) if any(stage in phase.trainable for phase in phases)]
+    if unexpected := [stage for stage in entries if stage not in (*trained, WILDCARD)]:
+        raise ConfigError(
+            f"`strategy={config.strategy}` does not train {', '.join(unexpected)}. It trains {', '.join(trained)}.",
+            setting="stage_learning_rates",
+            value=text,
+        )
+    learning_rates = {stage: entries.get(stage, entries.get(WILDCARD, 0.0)) for stage in trained}
+    multipliers = {stage: learning_rate / config.learning_rate for stage, learning_rate in learning_rates.items() if learning_rate}
+    return tuple(replace(phase, lr_multipliers=_of_trained(phase.trainable, {**phase.lr_multipliers, **multipliers})) for phase in phases)
 
 
 def _with_eval_mode(phases: Sequence[Phase], first: int) -> tuple[Phase, ...]:
@@ -339,7 +381,10 @@ def _with_eval_mode(phases: Sequence[Phase], first: int) -> tuple[Phase, ...]:
     parts, start = [], 0
     for phase in phases:
         num_before = min(max(first - start, 0), phase.epochs)
-        in_eval_mode = replace(phase, name=f"{phase.name} (eval mode)", epochs=phase.epochs - num_before, eval_mode=True)
+        reset = "never" if num_before and phase.reset_optimizer == "phase" else phase.reset_optimizer
+        in_eval_mode = replace(
+            phase, name=f"{phase.name} (eval mode)", epochs=phase.epochs - num_before, eval_mode=True, reset_optimizer=reset
+        )
         parts += [part for part in (replace(phase, epochs=num_before), in_eval_mode) if part.epochs]
         start += phase.epochs
     return tuple(parts)

@@ -82,6 +82,16 @@ class _TorchOptimizer(keras.optimizers.Optimizer):
         """Return the update of variable `index` before the learning rate, and update its slots."""
         raise NotImplementedError
 
+    @property
+    def slots(self) -> Sequence[keras.Variable]:
+        """The moments of all variables, and the numbers of their steps."""
+        raise NotImplementedError
+
+    def reset_slots(self) -> None:
+        """Set all slots to zero, as in a new optimizer. The learning rate stays."""
+        for slot in self.slots:
+            slot.assign(ops.zeros_like(slot))
+
 
 class SGD(_TorchOptimizer):
     """torch.optim.SGD: `v = momentum * v + g`, update `v`, or `g + momentum * v` with Nesterov."""
@@ -96,6 +106,10 @@ class SGD(_TorchOptimizer):
             return
         super().build(variables)
         self._velocities = self.add_optimizer_variables(list(variables), "velocity") if self.momentum else []
+
+    @property
+    def slots(self) -> Sequence[keras.Variable]:
+        return self._velocities
 
     def compute_update(self, index: int, gradient: Any) -> Any:
         if not self.momentum:
@@ -120,6 +134,10 @@ class Adam(_TorchOptimizer):
         super().build(variables)
         self._first_moments, self._second_moments = self.add_optimizer_variables(list(variables), ["mean", "square"])
         self._steps = [self.add_variable(shape=(), dtype="float32", name=f"step_{index}") for index in range(len(variables))]
+
+    @property
+    def slots(self) -> Sequence[keras.Variable]:
+        return [*self._first_moments, *self._second_moments, *self._steps]
 
     def compute_update(self, index: int, gradient: Any) -> Any:
         step = self._steps[index] + 1.0

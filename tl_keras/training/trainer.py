@@ -244,6 +244,8 @@ class Trainer:
         with self.phase_step(phase, inputs.model) as step:
             for epoch in epochs:
                 if epoch >= self.progress.epoch and not self.progress.stopped:
+                    if phase.reset_optimizer == "epoch" or (phase.reset_optimizer == "phase" and epoch == epochs.start):
+                        self.optimizer.reset_slots()
                     logs = self._run_epoch(epoch, step, predict, inputs.batches, callbacks)
                     self._end_epoch({"epoch": epoch + 1, "phase": phase.name, **logs})
         self.progress.phases.append(self._phase_record(phase, epochs, inputs.record, split_seconds))
