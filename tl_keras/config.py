@@ -115,7 +115,7 @@ class ModelConfig:
     head: str = _setting(
         "linear", "head: linear (one logit per class), or one_logit for two classes (logits 0 and z)", choices=("linear", "one_logit")
     )
-    head_dropout: float = _setting(0.0, "dropout rate before the new head")
+    head_dropout: float = _setting(0.0, "dropout rate before the new head, besides any dropout of the backbone")
 
     def __post_init__(self) -> None:
         _check(self)
