@@ -96,14 +96,15 @@ PETS = (
     )
     | chosen(split="stratified", precision="auto")
 )
-# At the size of the model's input. The text names flip, rotation and jitter; their strengths are those of the code.
+# Steps at the size of the model's input. The text names flip, rotation and jitter; their strengths are those of the code.
 MEANT_AUGMENTATION = "resize+flip+rotate:degrees=20,interpolation=nearest+jitter:brightness=0.2,contrast=0.2,saturation=0.2"
 PETS_AUGMENTATION = MEANT_AUGMENTATION.replace("resize", "random_resized_crop:scale=0.08-1,ratio=0.75-1.3333")
 
-# Half of the epochs at 96 px. Everything that happens at an epoch happens at half of it, rounded up: the learning rate falls after epoch
-# 4 instead of 7, and `gradual` unfreezes a stage every epoch instead of every second one. Evaluation mode begins after epoch 1 in both.
-PETS_QUICK = Profile(MappingProxyType({"epochs": 5, "schedule": "step:every=4,factor=0.1"}), max_image_size=96)
-PETS_QUICK_CONSTANT = Profile(MappingProxyType({"epochs": 5}), max_image_size=96)
+# All images at 64 px, and half of the epochs. Everything that happens after an epoch happens after half as many, rounded up: the learning
+# rate falls after epoch 4 instead of 7, and `gradual` unfreezes a stage every epoch instead of every second one. Evaluation mode begins
+# after epoch 1 in both.
+PETS_QUICK = Profile(MappingProxyType({"epochs": 5, "schedule": "step:every=4,factor=0.1"}), max_image_size=64)
+PETS_QUICK_CONSTANT = Profile(MappingProxyType({"epochs": 5}), max_image_size=64)
 
 # Two epochs, one before the switch to evaluation mode and one after it.
 PETS_SMOKE = Profile(MappingProxyType({**SMOKE_SETTINGS, "epochs": 2, "schedule": "step:every=1,factor=0.1"}), max_image_size=64)

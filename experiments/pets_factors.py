@@ -9,7 +9,7 @@ jitter) 89.72 %.
 
 Shown by its code: the higher learning rate is 0.005. Augmentation begins with a random resized crop.
 
-Chosen: nothing. The rows `meant: ...` run the learning rate and the augmentation that the text names.
+Chosen: two rows `meant: ...`, with the learning rate and with the augmentation that the text names.
 
 What differs: the code augments the validation images too. See source report D in `experiments/_settings.py`.
 """

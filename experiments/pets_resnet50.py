@@ -23,7 +23,7 @@ What differs: see source report D in `experiments/_settings.py`. Another backbon
 import sys
 from types import MappingProxyType
 
-from experiments._settings import PETS, PETS_SMOKE, REPEAT, last, last_children, row, stage_learning_rates
+from experiments._settings import PETS, PETS_QUICK, PETS_SMOKE, REPEAT, last, last_children, row, stage_learning_rates
 from tl_keras.cli.experiment import experiment_main
 from tl_keras.config import RunConfig
 from tl_keras.runs.experiment import Experiment, Profile, RunSpec
@@ -95,7 +95,7 @@ EXPERIMENT = Experiment(
     question="Does a deeper model help, and when does AdamW collapse with two stages trained?",
     settings=PETS | said(backbone=BACKBONE) | shown(weights=FIRST_WEIGHTS),
     rows=rows,
-    quick=Profile(MappingProxyType({"epochs": 5, "schedule": "step:every=4,factor=0.1", "fraction": 0.3}), max_image_size=96),
+    quick=Profile(MappingProxyType({**PETS_QUICK.settings, "fraction": 0.3}), max_image_size=PETS_QUICK.max_image_size),
     smoke=PETS_SMOKE,
 )
 
