@@ -97,7 +97,7 @@ def make_result(
             "embedded": embedded, "limited": limited, "notes": list(notes),
         },
         "model": {"backbone": "alexnet", "parameters": 57044810, "image_size": 224, "crop_fraction": 1.0,
-                  "normalization": "imagenet", "weights": row.config.model.weights,
+                  "interpolation": "bilinear", "normalization": "imagenet", "weights": row.config.model.weights,
                   "loading_info": {"source": "alexnet.pth", "loaded": 14, "missing": {"logits/kernel": "not in the file; new"}}},
         "phases": [{"name": "full", "epochs": 10, "trainable_parameters": trained, "trainable_stages": ["conv1"], "seconds": 300.0,
                     "frozen_mode": "inference", "batch_norm": "train", "eval_mode": False, "audit": {},

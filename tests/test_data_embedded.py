@@ -85,8 +85,8 @@ def test_impossible_names_are_refused_before_loading(settings, message):
 
 
 def test_entries_are_found_by_name():
-    assert data.find_dataset(DataConfig()).crop_fraction == 1.0
-    assert data.find_dataset(DataConfig(dataset="oxford_iiit_pet", label="species")).crop_fraction == 0.875
+    assert not data.find_dataset(DataConfig()).crops
+    assert data.find_dataset(DataConfig(dataset="oxford_iiit_pet", label="species")).crops
     assert data.find_dataset(DataConfig(dataset="stanford_dogs", label="anything")).loader == "tfds"
 
 

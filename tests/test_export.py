@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,7 +51,7 @@ def test_an_export_takes_any_size_without_tl_keras(format, run_dir, tmp_path, ca
 
 def test_a_different_model_is_refused_and_leaves_nothing(run_dir, tmp_path, monkeypatch):
     real = export.export
-    monkeypatch.setattr(export, "export", lambda model, *, image_size, crop_fraction: real(model, image_size=image_size, crop_fraction=0.5))
+    monkeypatch.setattr(export, "export", lambda model, geometry: real(model, replace(geometry, crop_fraction=0.5)))
     with pytest.raises(export.ExportError, match="differs from the trained one"):
         export.export_run(run_dir, "keras", tmp_path / "exported")
     assert list(tmp_path.iterdir()) == []

@@ -2,11 +2,9 @@
 
 from dataclasses import replace
 
-import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from PIL import Image
 
 from tl_keras.data import pipeline
 from tl_keras.data.augmentation import AUGMENTATIONS
@@ -53,13 +51,13 @@ def test_evaluation_scores_every_example_once_in_order(pixels, replicas, batch_s
     np.testing.assert_allclose(images[weights == 1], expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("augmentation", ["none", "crop_flip", "mixup"])
-def test_the_device_resizes_as_the_pipeline_does(augmentation):
-    geometry = Geometry(12, 0.9, source_size=(8, 8))
+@pytest.mark.parametrize("augmentation, interpolation", [("none", "bilinear"), ("crop_flip", "bilinear"), ("mixup", "bicubic")])
+def test_the_device_resizes_as_the_pipeline_does(augmentation, interpolation):
+    geometry = Geometry(12, 0.9, interpolation, source_size=(8, 8))
     resized, targets = collect(training(SQUARE, geometry.in_pipeline(), augmentation=augmentation))
     unresized, same_targets = collect(training(SQUARE, geometry, augmentation=augmentation))
     assert unresized.shape == (NUM, 8, 8, 3) and (unresized.dtype == np.uint8 or augmentation == "mixup")
-    np.testing.assert_array_equal(geometry.device_resize()(tf.constant(unresized)).numpy(), resized)
+    np.testing.assert_allclose(geometry.device_resize()(tf.constant(unresized)), resized, atol=0 if interpolation == "bilinear" else 5e-3)
     np.testing.assert_array_equal(same_targets, targets)
 
 
@@ -82,14 +80,6 @@ def test_views_are_those_of_the_epochs_that_train_on_them(sizes):
     (views,) = collect(pipeline.view_batches(data.subset(epoch.positions), np.full(NUM, 2), GEOMETRY, **settings))
     trained, _ = collect(training(SIZES[sizes], seed=7, augmentation="random_resized_crop+flip", epoch=2))
     np.testing.assert_array_equal(views, trained)
-
-
-@pytest.mark.parametrize("size", [None, (20, 20), (14, 30)])
-def test_images_that_shrink_or_differ_in_size_are_resized_in_the_pipeline(size):
-    geometry = Geometry(12, 1.0, source_size=size)
-    assert geometry.device_resize() is None and geometry.pipeline_resize(size) is not None
-    enlarging = Geometry(12, 1.0, source_size=(12, 30))
-    assert enlarging.device_resize() is not None and enlarging.pipeline_resize((12, 30)) is None
 
 
 @pytest.mark.parametrize("pixels", SIZES.values(), ids=SIZES)
@@ -179,34 +169,3 @@ def test_mirrored_replicas_get_every_example_once():
             labels.extend(np.concatenate(parts)[kept])
         assert labels == (np.arange(NUM) % 5).tolist()
         assert sizes == [[4, 4]] * 3
-
-
-SOURCE_SIZES = [(32, 32), (33, 47), (300, 201), (7, 5), (224, 224), (500, 375)]
-
-
-@pytest.mark.parametrize("size", SOURCE_SIZES, ids=str)
-@pytest.mark.parametrize("image_size, crop_fraction", [(224, 0.875), (64, 1.0), (33, 0.9)])
-def test_geometry_equals_stock_layers(size, image_size, crop_fraction):
-    images = RANDOM.integers(0, 256, (2, *size, 3)).astype(np.uint8)
-    geometry, side = Geometry(image_size, crop_fraction), round(image_size / crop_fraction)
-    resizing = keras.layers.Resizing(side, side, crop_to_aspect_ratio=True, antialias=True, dtype="float32")
-    expected = keras.layers.CenterCrop(image_size, image_size)(resizing(images.astype(np.float32)))
-    for images_in in (images, tf.constant(images)):
-        np.testing.assert_allclose(geometry.resize(tf.constant(images_in)), expected, atol=0.255)
-    layers = keras.Sequential([keras.Input((None, None, 3), dtype="uint8"), *geometry.resize_layers()])
-    np.testing.assert_allclose(layers(images), expected, atol=1e-3)
-
-
-def test_geometry_agrees_with_an_independent_resize():
-    image = np.asarray(Image.effect_noise((120, 90), 60).convert("RGB"))
-    middle = Image.fromarray(image[:, 15:105]).resize((40, 40), Image.Resampling.BILINEAR)
-    expected = np.asarray(middle, np.float32)[4:36, 4:36]
-    ours = Geometry(32, 0.8).resize(tf.constant(image[None])).numpy()[0]
-    assert np.abs(ours - expected).max() < 2  # Pillow rounds to 8 bits after each of its two passes
-    assert ours.min() >= 0 and ours.max() <= 255
-
-
-def test_geometry_is_float32_under_a_lower_precision():
-    keras.config.set_dtype_policy("mixed_bfloat16")
-    images = Geometry(11, 0.7).resize_layers()[1](np.float32(SQUARE))
-    assert images.dtype == tf.float32

@@ -66,12 +66,18 @@ class DataConfig:
         "natural: each image once per epoch; balanced: repeat smaller classes up to the size of the largest",
         choices=("natural", "balanced"),
     )
-    augmentation: str = _setting("none", "augmentation of the training images: names joined by +; see: tl-keras list augmentations")
+    augmentation: str = _setting(
+        "none", "augmentation of the training images, e.g. rotate:degrees=20+flip; see: tl-keras list augmentations"
+    )
     cache_views: int = _setting(
         0,
         "augmented views per training image, created once and reused, so that their features can be cached; 0: augment anew every epoch",
     )
-    crop_fraction: float = _setting(0.0, "fraction of the shorter side that the centre crop keeps; 0: the data set's default")
+    crop_fraction: float = _setting(
+        0.0,
+        "fraction of the shorter side that the centre crop keeps; 0: as the weights' own test images for oxford_iiit_pet, 1 for other "
+        "data sets, folders included",
+    )
     interpolation: str = _setting(
         "weights", "interpolation of the resize; weights: that of the weights' own test images", choices=("weights", *INTERPOLATIONS)
     )
@@ -110,7 +116,7 @@ class ModelConfig:
     stem: str = _setting(
         "imagenet", "stem of a ResNet: imagenet (7x7 stride 2, max-pool) or cifar (3x3 stride 1, no pool)", choices=("imagenet", "cifar")
     )
-    image_size: int = _setting(0, "side of the square input in pixels; 0: the backbone's default")
+    image_size: int = _setting(0, "side of the square input in pixels; 0: that of the weights' own test images")
     normalization: str = _setting("weights", "input normalization inside the model; weights: the one the weights were trained with")
     head: str = _setting(
         "linear", "head: linear (one logit per class), or one_logit for two classes (logits 0 and z)", choices=("linear", "one_logit")

@@ -286,7 +286,7 @@ _JITTER = {name: _strength(name) for name in ("brightness", "contrast", "saturat
 _ENTRIES = (
     AugmentationSpec(NONE, "unchanged images"),
     AugmentationSpec("flip", "mirrored left to right at random", random_flip),
-    AugmentationSpec("crop", "shifted by up to so many pixels over black", random_crop, _CROP),
+    AugmentationSpec("crop", "shifted by up to this many pixels over black", random_crop, _CROP),
     AugmentationSpec(
         "random_resized_crop",
         "a random part by area and aspect ratio, resized to the model's input, where later steps run (Szegedy et al. 2015)",
@@ -296,10 +296,18 @@ _ENTRIES = (
     ),
     AugmentationSpec("resize", "resized as test images are; later steps run at the size of the model's input", resize, resizes=True),
     AugmentationSpec(
-        "rotate", "rotated by up to so many degrees over black; nearest or bilinear", random_rotation, _ROTATE, needs_keras_cv=True
+        "rotate",
+        "rotated by up to this many degrees over black; interpolation nearest or bilinear",
+        random_rotation,
+        _ROTATE,
+        needs_keras_cv=True,
     ),
     AugmentationSpec(
-        "jitter", "brightness, contrast and saturation scaled in this order, by up to 20 %", random_jitter, _JITTER, needs_keras_cv=True
+        "jitter",
+        "brightness, contrast and saturation scaled in this order, by up to these fractions",
+        random_jitter,
+        _JITTER,
+        needs_keras_cv=True,
     ),
     AugmentationSpec(
         "randaugment",

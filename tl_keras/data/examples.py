@@ -116,7 +116,6 @@ class DatasetSource:
         class_names: names of the labels 0, 1, ...
         train, validation, test: official splits. `validation` is None if the data set has none.
         fingerprint: SHA-256 of the content; see `utils.hashing`.
-        crop_fraction: default fraction of the shorter side that the centre crop keeps.
         embedded: True if the data set is part of this package. Results on it are not comparable with published ones.
         notes: remarks on the data for readers of the results.
         superclasses: name -> labels of its classes, e.g. `cat` and `dog` among breeds.
@@ -128,7 +127,6 @@ class DatasetSource:
     validation: Examples | None
     test: Examples
     fingerprint: str
-    crop_fraction: float = 1.0
     embedded: bool = False
     notes: tuple[str, ...] = ()
     superclasses: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

@@ -3,7 +3,7 @@
 import importlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 
 from tl_keras.config import DataConfig
@@ -24,7 +24,8 @@ class DatasetInfo:
         description: images, classes, authors, licence.
         loader: module of this package whose `load(config, url)` returns the data set.
         labels: allowed values of the setting `label`. Empty: known only after the data set is opened.
-        crop_fraction: default fraction of the shorter side that the centre crop keeps.
+        crops: True for photographs that are cropped by default, as the test images of the weights were. Other images are not: small
+            ones, and those of users, whose objects may touch the border.
         url: host of the download. It is contacted before a download is tried.
     """
 
@@ -32,7 +33,7 @@ class DatasetInfo:
     description: str
     loader: str
     labels: tuple[str, ...] = ("label",)
-    crop_fraction: float = 1.0
+    crops: bool = False
     url: str = ""
 
 
@@ -50,7 +51,7 @@ _ENTRIES = (
         "7,349 photographs of 37 breeds, or of cats and dogs with `label=species` (Parkhi et al. 2012, CC BY-SA 4.0)",
         "tfds",
         labels=("label", "species"),
-        crop_fraction=0.875,
+        crops=True,
         url="https://www.robots.ox.ac.uk/~vgg/data/pets/",
     ),
     DatasetInfo(
@@ -96,5 +97,5 @@ def load_source(config: DataConfig) -> DatasetSource:
         DamagedError: The data set is corrupt.
     """
     dataset = find_dataset(config)
-    source = importlib.import_module(f"tl_keras.data.{dataset.loader}").load(config, dataset.url)
-    return replace(source, crop_fraction=dataset.crop_fraction).with_extra_classes(config.extra_classes)
+    source: DatasetSource = importlib.import_module(f"tl_keras.data.{dataset.loader}").load(config, dataset.url)
+    return source.with_extra_classes(config.extra_classes)

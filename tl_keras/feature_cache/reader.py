@@ -161,7 +161,7 @@ class FeatureReader:
             "format": FORMAT,
             "prefix": self._prefix_hash,
             "data": [source.fingerprint, split],
-            "geometry": [geometry.image_size, geometry.crop_fraction],
+            "geometry": [geometry.image_size, geometry.crop_fraction, geometry.interpolation],
             "view": [config.data.augmentation, config.seed] if augmented else NONE,
             "dtype": self._spec.dtype,
             "device": [runtime.device, runtime.precision, runtime.xla],

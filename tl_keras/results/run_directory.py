@@ -41,7 +41,7 @@ RESULT_KEYS = {
         "limited",  # True if --limit_train or --limit_test was used
         "notes",  # remarks of the data source, e.g. on skipped files
     ),
-    "model": ("backbone", "parameters", "image_size", "crop_fraction", "normalization", "weights", "loading_info"),
+    "model": ("backbone", "parameters", "image_size", "crop_fraction", "interpolation", "normalization", "weights", "loading_info"),
     "phases": (),  # one record per phase, with `PHASE_KEYS`
     "test_cache": (),  # the cache record of the test split
     "runtime": ("device", "cpu", "precision", "xla", "replicas", "versions", "git_revision"),  # the values in effect

@@ -24,7 +24,7 @@ from tl_keras.data.geometry import Geometry
 from tl_keras.errors import ConfigError, UserError, unknown
 from tl_keras.results import run_directory
 from tl_keras.runs.resolve import load_source
-from tl_keras.runs.run import load_model
+from tl_keras.runs.run import geometry_of, load_model
 from tl_keras.utils import files
 
 TOLERANCE = 1e-4  # in probability; float32 on the same device
@@ -68,20 +68,19 @@ np.save(output_path, np.stack(outputs))
 """
 
 
-def export(model: keras.Model, *, image_size: int, crop_fraction: float) -> keras.Model:
+def export(model: keras.Model, geometry: Geometry) -> keras.Model:
     """Return the serving model of a classifier.
 
     Args:
         model: float32 RGB (b, image_size, image_size, 3) in 0..255 -> logits (b, classes).
-        image_size: side of its input, in pixels.
-        crop_fraction: fraction of the shorter side that the centre crop keeps.
+        geometry: crop and resize of its input, which become part of the serving model.
 
     Returns:
         A model of stock Keras layers in float32: uint8 RGB (b, height, width, 3) of any size -> probabilities (b, classes).
     """
     inputs = keras.Input((None, None, 3), dtype="uint8", name="image")
     resized = inputs
-    for layer in Geometry(image_size, crop_fraction).resize_layers():
+    for layer in geometry.resize_layers():
         resized = layer(resized)
     # Without training=False, Keras's preprocessing layers would switch on dropout in the layers behind them.
     logits = _in_float32(model)(resized, training=False)
@@ -116,14 +115,13 @@ def export_run(run_dir: Path, format: str, output: Path, *, data_dir: str = "") 
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError("expected a directory that is new or empty.", setting="output", value=output)
     model = load_model(run_dir)
-    geometry = Geometry(result["model"]["image_size"], result["model"]["crop_fraction"])
+    geometry = geometry_of(result)
     examples = _test_examples(result, data_dir)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as temporary:
         staging_dir = Path(temporary) / "export"
         staging_dir.mkdir()
-        serving_model = export(model, image_size=geometry.image_size, crop_fraction=geometry.crop_fraction)
-        path = FORMATS[format][0](serving_model, staging_dir)
+        path = FORMATS[format][0](export(model, geometry), staging_dir)
         expected = _probabilities(_in_float32(model), examples, geometry)
         difference = _max_difference_after_reload(path, format, examples, expected)
         if not difference <= TOLERANCE:

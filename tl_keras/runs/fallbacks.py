@@ -17,6 +17,7 @@ EMBEDDED_SETTINGS = MappingProxyType(
         "data_dir": "",
         "label": "label",
         "crop_fraction": 0.0,
+        "interpolation": "weights",
         "backbone": "alexnet_narrow",
         "weights": "glyphs",
         "weights_dir": "",

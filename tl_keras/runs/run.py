@@ -2,13 +2,14 @@
 
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tl_keras import data
 from tl_keras.config import DataConfig, RunConfig
+from tl_keras.data.geometry import Geometry
 from tl_keras.errors import ConfigError
 from tl_keras.results import run_directory
 from tl_keras.results.predictions import write_confident_errors, write_predictions
@@ -176,6 +177,7 @@ def _model_record(setup: RunSetup, model: "keras.Model") -> dict[str, Any]:
         "parameters": model.count_params(),
         "image_size": setup.geometry.image_size,
         "crop_fraction": setup.geometry.crop_fraction,
+        "interpolation": setup.geometry.interpolation,
         "normalization": setup.resolved.normalization,
         "weights": config.weights,
         "loading_info": asdict(setup.loading_info) if setup.loading_info else {},
@@ -187,7 +189,8 @@ def _describe_setup(setup: RunSetup) -> str:
     config, source, splits = setup.resolved.config, setup.source, setup.splits
     num_validation = len(splits.validation) if splits.validation else 0
     images = f"{len(splits.train):,} training, {num_validation:,} validation, {len(splits.test):,} test images"
-    model = f"{config.model.backbone}, {setup.geometry.image_size} px, {setup.model.count_params():,} parameters"
+    geometry = f"{setup.geometry.image_size} px ({setup.geometry.interpolation}, crop {setup.geometry.crop_fraction:.3g})"
+    model = f"{config.model.backbone}, {geometry}, {setup.model.count_params():,} parameters"
     model += f", weights {config.model.weights}, normalization {setup.resolved.normalization}"
     phases = "; ".join(f"{phase.name}: {phase.epochs} epochs, trains {', '.join(phase.trainable)}" for phase in setup.phases)
     lines = [f"data      {source.name}: {images}", f"model     {model}", f"phases    {phases}", f"runtime   {setup.runtime}"]
@@ -221,6 +224,8 @@ def _data_notes(config: DataConfig, source: data.DatasetSource, splits: data.Spl
 def evaluate_run(run_dir: Path, data_settings: dict[str, Any]) -> dict[str, Any]:
     """Score the model of a finished run on its own test split, or on that of the data set in `data_settings`.
 
+    Images are cropped and resized as in the run, whatever the data set.
+
     Returns:
         The test metrics, with the keys `results.run_directory.TEST_KEYS`.
 
@@ -245,8 +250,14 @@ def evaluate_run(run_dir: Path, data_settings: dict[str, Any]) -> dict[str, Any]
         with runtime.scope():
             model = load_model(run_dir)
         test = data.make_splits(source, config.data, config.seed).test
-        batches = pipeline.evaluation_batches(test, resolved.geometry, batch_size=config.train.batch_size, replicas=runtime.replicas)
+        batches = pipeline.evaluation_batches(test, geometry_of(result), batch_size=config.train.batch_size, replicas=runtime.replicas)
         return evaluation.compute_metrics(*evaluation.predict_logits(evaluation.make_predict(model, runtime), runtime, batches))
+
+
+def geometry_of(result: Mapping[str, Any]) -> Geometry:
+    """Return crop and resize of the run with this result, for images of any size."""
+    model = result["model"]
+    return Geometry(model["image_size"], model["crop_fraction"], model["interpolation"])
 
 
 def load_model(run_dir: Path) -> "keras.Model":

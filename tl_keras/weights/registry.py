@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import PurePath
 from types import MappingProxyType
+from typing import NamedTuple
 
 from tl_keras.backbones import get_backbone
 from tl_keras.weights.weights_file import Accuracy, WeightsFile
@@ -20,12 +21,40 @@ TORCHVISION = "https://download.pytorch.org/models/"
 AUGREG = "https://storage.googleapis.com/vit_models/augreg/"
 
 TORCH_SUFFIXES = (".pth", ".pt")
+CROP_FRACTION = 0.875  # of ImageNet's usual test: 224 of 256 pixels
+
+
+class Preprocessing(NamedTuple):
+    """The resize of test images that belongs to weights.
+
+    Attributes:
+        image_size: side of the model's input in pixels.
+        crop_fraction: fraction of the shorter side that the centre crop keeps.
+        interpolation: `bilinear` or `bicubic`.
+    """
+
+    image_size: int
+    crop_fraction: float
+    interpolation: str
 
 
 def get_weights(backbone_name: str, weights: str) -> WeightsFile | None:
     """Return the entry of a variant, or of a path whose file name is that of an entry; None if there is no such entry."""
     entries = WEIGHTS.get(backbone_name, ())
     return next((entry for entry in entries if weights == entry.variant or PurePath(weights).name == entry.name), None)
+
+
+def preprocessing_of(backbone_name: str, weights: str) -> Preprocessing:
+    """Return the published preprocessing of a variant of weights.
+
+    New weights, a user's file and weights without published numbers have the image size of the backbone, a crop of 0.875 and
+    bilinear interpolation.
+    """
+    entry, image_size = get_weights(backbone_name, weights), get_backbone(backbone_name).image_size
+    if entry is None or not entry.resize:
+        return Preprocessing(image_size, CROP_FRACTION, "bilinear")
+    crop = entry.crop or image_size
+    return Preprocessing(crop, crop / entry.resize, entry.interpolation)
 
 
 def normalization_of(backbone_name: str, weights: str) -> str:
