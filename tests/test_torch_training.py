@@ -21,7 +21,7 @@ BASE = RunConfig().replace(
     batch_size=TRAINING_BATCH, epochs=2, frozen_mode="training", selection="last", precision="float32", xla="off",
 )  # fmt: skip
 NAMES = {"stem": "conv1", "layer1": "layer1", "layer2": "layer2", "layer3": "layer3", "layer4": "layer4", "head": "fc"}
-NORMS = {"bn1": "bn1", "layer2.0.downsample.1": "layer2_0_downsample_1", "layer4.1.bn2": "layer4_1_bn2"}  # torch's name -> ours
+NORMS = {"bn1": "bn1", "layer2.0.downsample.1": "layer2_0_downsample_bn", "layer4.1.bn2": "layer4_1_bn2"}  # torch's name -> ours
 
 OPTIMIZERS = {
     "sgd": {"optimizer": "sgd", "learning_rate": 0.03},
@@ -53,12 +53,12 @@ SWITCHES = {
     "step_1/sgd": {"schedule": "step:every=1,factor=0.1", **BY_EPOCH},
     "step_2/adam": {"strategy": "last:1", "schedule": "step:every=2", "epochs": 4},
     "cosine_by_epoch/sgd_nesterov_l2": {"schedule": "cosine", "epochs": 3, **BY_EPOCH},
-    "plateau_threshold/sgd": {"strategy": "last:1", "schedule": "plateau:patience=0,threshold=0.9", "epochs": 3},
+    "plateau_threshold/sgd": {"strategy": "last:1", "schedule": "plateau:patience=0,threshold=0.2", "epochs": 3},
     "one_logit/sgd": {"head": "one_logit", "label": "parity"},
     "one_logit_head/adam": {"head": "one_logit", "label": "parity", "strategy": "head", "eval_mode_after": 1},
     "gradual/sgd": {"strategy": "gradual:start=layer4,end=layer3,every=1", "eval_mode_after": 1},
-    "gradual_reset/sgd_nesterov_l2": {"strategy": "gradual:start=layer4,end=layer3,every=1,reset=phase"},
-    "gradual_reset/adam": {"strategy": "gradual:start=layer4,end=layer3,every=1,reset=phase"},
+    "gradual_reset_by_phase/sgd_nesterov_l2": {"strategy": "gradual:start=layer4,end=layer3,every=1,reset=phase"},
+    "gradual_reset_by_epoch/adam": {"strategy": "gradual:start=layer4,end=layer3,every=2,reset=epoch", "epochs": 3},
     "gradual_as_report_d/sgd_nesterov_l2": {
         "strategy": "gradual:start=layer4,end=layer1,every=1,reset=epoch", "eval_mode_after": 1, "epochs": 4,
     },

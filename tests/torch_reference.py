@@ -2,7 +2,9 @@
 
 `data/torchvision_logits.npz` has the logits, float32 (2, 1000), of torchvision's networks in inference mode: one array for each of
 `CASES`, for the images of `make_images` fed to the network without normalization. Float32 reproduces them to 1e-4 of their standard
-deviation. `data/torch_training_losses.json` has six training steps of a ResNet18 in PyTorch, see tests/test_torch_training.py.
+deviation. `data/torch_training_losses.json` has six training steps of a ResNet18 in PyTorch, and `data/torch_training_switches.json`
+more, with switches of mode, schedule or optimizer after an epoch; tools/make_torch_training.py runs them in PyTorch, and
+tests/test_torch_training.py in this package.
 
 The weights are not stored. `make_tensor` makes each from its name and shape in torch, so the shapes here are torchvision's, written
 out independently of the code under test.
@@ -20,6 +22,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 DATA = Path(__file__).parent / "data"
+
+TRAINING_FILES = ("torch_training_losses.json", "torch_training_switches.json")
+TRAINING_BATCH = 8
 
 Shapes = dict[str, tuple[int, ...]]  # name of a tensor -> its shape, both torch's
 
@@ -40,8 +45,8 @@ def torchvision_logits() -> dict[str, np.ndarray]:
 
 
 def torch_training() -> dict[str, dict[str, Any]]:
-    """Return PyTorch's losses, weight changes and statistics of six training steps, by "case/optimizer"."""
-    return json.loads((DATA / "torch_training_losses.json").read_text())
+    """Return PyTorch's losses, weight changes and statistics of training steps, by "case/optimizer"."""
+    return {case: record for file in TRAINING_FILES for case, record in json.loads((DATA / file).read_text()).items()}
 
 
 def efficientnet_lite_logits() -> dict[str, np.ndarray]:
@@ -74,6 +79,23 @@ def make_tensor(name: str, shape: tuple[int, ...]) -> np.ndarray:
 def make_tensors(shapes: Shapes) -> dict[str, np.ndarray]:
     """Return the tensors of a network by name."""
     return {name: make_tensor(name, shape) for name, shape in shapes.items()}
+
+
+def training_tensors(num_logits: int) -> dict[str, np.ndarray]:
+    """Return the initial tensors of the ResNet18 with CIFAR stem that is trained."""
+    made = make_tensors(resnet(3) | linear("fc", num_logits, 512))
+    made["fc.weight"] *= 0.15
+    made["fc.bias"] *= 0
+    for name in made:
+        if name.endswith("bn2.weight"):
+            made[name] *= 0.2
+    return made
+
+
+def training_batches(num_steps: int, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return images float32 (num_steps, 8, 32, 32, 3) and labels int32 (num_steps, 8). Longer runs begin with the same batches."""
+    images = np.random.default_rng(0).standard_normal((num_steps, TRAINING_BATCH, 32, 32, 3)).astype("float32")
+    return images, np.random.default_rng(1).integers(0, num_classes, (num_steps, TRAINING_BATCH)).astype("int32")
 
 
 def linear(name: str, units: int, inputs: int) -> Shapes:
