@@ -24,7 +24,7 @@ CURVES = {
 EXPERIMENT = SimpleNamespace(name="part_a", title="Part A", question="How much does pre-training help?")
 
 
-def make_row(line, fraction, label="", fallbacks=(), published=None):
+def make_row(line, fraction, label="", fallbacks=(), published=None, published_curve=None, settings=None):
     config = RunConfig().replace(fraction=fraction or 1.0, backbone="alexnet", weights="imagenet" if line == "pre-trained" else "none")
     known = {"test accuracy": PUBLISHED[line, fraction]} if (line, fraction) in PUBLISHED else {}
     return SimpleNamespace(
@@ -33,15 +33,16 @@ def make_row(line, fraction, label="", fallbacks=(), published=None):
         train_fraction=fraction,
         config=config,
         published=known if published is None else published,
-        published_curve=CURVES.get(line, {}) if fraction == 0.1 else {},
+        published_curve=published_curve or (CURVES.get(line, {}) if fraction == 0.1 else {}),
+        settings=make_settings(config) if settings is None else settings,
         fallbacks=tuple(fallbacks),
     )
 
 
-def make_settings(row):
-    """Return some settings of a row with their origins."""
+def make_settings(config):
+    """Return some settings of a configuration with their origins."""
     origins = {"dataset": "said", "fraction": "said", "weights": "shown", "image_size": "chosen", "learning_rate": "changed"}
-    values = row.config.identity()
+    values = config.identity()
     return {name: (values[name], origin) for name, origin in origins.items()}
 
 
@@ -141,13 +142,14 @@ def make_experiment(
             make_run(directory / f"run{index}-seed{seed}", row, seed, index, num_correct, num_test, names, embedded=embedded, **data)
     records = [
         RowRecord(
-            row.label, row.line, row.train_fraction, row.published, row.published_curve, make_settings(row), row.fallbacks,
+            row.label, row.line, row.train_fraction, row.published, row.published_curve, row.settings, row.fallbacks,
             runs=tuple(f"run{index}-seed{seed}" for seed in seeds),
         )
         for index, row in enumerate(rows)
     ]  # fmt: skip
     record = ExperimentRecord(
-        experiment.name, experiment.title, experiment.question, command, profile, embedded, tuple(changed_settings), reference, tuple(records)
-    )
+        experiment.name, experiment.title, experiment.question, command, profile, embedded,
+        tuple(changed_settings), reference, tuple(records),
+    )  # fmt: skip
     write_experiment_file(directory / EXPERIMENT_FILE, record)
     return report.load_experiment(directory / EXPERIMENT_FILE)

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from tl_keras import report
 from tl_keras.errors import ConfigError, DamagedError, UserError
-from tl_keras.report import document, experiment_results, page, plots, style, tables, text
+from tl_keras.report import document, experiment_results, page, plots, settings_tables, style, tables, text
 from tl_keras.results.metrics import SCALAR_METRICS
 
 PLOTS = ["accuracy_against_cost.png", "learning_curves.png", "confusion_matrix.png", "reliability.png", "mistakes.jpg"]
@@ -215,6 +215,118 @@ def test_losses_are_compared_and_times_are_not(tmp_path):
     assert results.difference(results.rows[0], "seconds") is None
 
 
+RATIOS = {"accuracy difference": -1.0, "parameter ratio": 12.0, "speed ratio": 15.0}
+
+
+def cells_of(table, row):
+    """Return heading -> cell of a row of a table."""
+    return dict(zip(table.headings, table.rows[row], strict=True))
+
+
+def test_rows_are_compared_with_the_reference_row(tmp_path):
+    rows = [make_row("a", None, "full"), make_row("b", None, "head", published=RATIOS | {"parameters": 11.7e6})]
+    results = make_experiment(tmp_path, rows, seeds=(0, 1), num_test=1000, accuracies=[0.9, 0.85], reference="full")
+    full, head = results.rows
+    assert results.reference_row(head) is results.reference_row(full) is full
+    assert results.value(head, "accuracy difference") == pytest.approx(-5) and results.value(full, "accuracy difference") == 0
+    assert results.difference(head, "accuracy difference") == pytest.approx(-4)
+    # The rows have 367 and 360 s, and equally many parameters.
+    assert results.value(head, "speed ratio") == pytest.approx(367 / 360) and results.value(head, "parameter ratio") == 1
+    assert not any(results.difference(head, metric) for metric in ("parameters", "parameter ratio", "speed ratio"))
+    assert cells_of(tables.make_table(results, tables.REFERENCE_COLUMNS), 1) == {
+        "row": "head",
+        "accuracy difference (points)": "-5.00",
+        "published accuracy difference (points)": "-1.00",
+        "ours minus published (points)": "-4.00",
+        "parameter ratio": "1.00",
+        "published parameter ratio": "12",
+        "speed ratio": "1.02",
+        "published speed ratio": "15",
+    }
+    further = cells_of(tables.make_table(results, tables.FURTHER_COLUMNS), 1)
+    assert (further["parameters"], further["published parameters"]) == ("57,044,810", "11,700,000")
+
+
+def test_parameters_and_times_of_two_rows_give_ratios(tmp_path):
+    results = make_experiment(tmp_path, [make_row("a", None, "small"), make_row("b", None, "large")], num_test=FEW, reference="large")
+    for run, parameters, seconds in zip(results.runs, (11e6, 132e6), (20.0, 300.0), strict=True):
+        run.result["model"]["parameters"], run.result["seconds"]["train"] = parameters, seconds
+    small, large = results.rows
+    assert results.value(small, "parameter ratio") == 12 and results.value(small, "speed ratio") == 15
+    assert results.value(large, "parameter ratio") == results.value(large, "speed ratio") == 1
+    results.runs[0].result["seconds"]["train"] = 0.0
+    assert results.value(small, "speed ratio") is None
+
+
+def test_a_line_as_reference_is_its_row_with_the_same_fraction(tmp_path):
+    results = make_experiment(tmp_path, reference="from scratch")
+    # 8342 and 1031, 9011 and 5240 of 10,000.
+    assert results.value(results.rows[0], "accuracy difference") == pytest.approx(73.11)
+    assert results.value(results.rows[2], "accuracy difference") == pytest.approx(37.71)
+    assert "## Against the reference row: from scratch" in page_of(results) and "of its fraction" in page_of(results)
+
+
+@pytest.mark.parametrize("reference", ["", "a row that was not run"])
+def test_without_a_reference_row_nothing_is_compared_with_it(tmp_path, reference):
+    results = make_experiment(tmp_path, [make_row("a", None, "head", published=RATIOS)], num_test=FEW, reference=reference)
+    assert {results.value(results.rows[0], metric) for metric in RATIOS} == {None}
+    assert results.difference(results.rows[0], "accuracy difference") is None and "reference row" not in page_of(results)
+
+
+def test_a_reference_row_with_fallbacks_is_not_comparable(tmp_path):
+    rows = [make_row("a", None, "full", fallbacks=("digits for pets",)), make_row("b", None, "head", published=RATIOS)]
+    results = make_experiment(tmp_path, rows, num_test=FEW, reference="full")
+    assert results.difference(results.rows[1], "accuracy difference") is None
+    cells = cells_of(tables.make_table(results, tables.REFERENCE_COLUMNS), 1)
+    assert cells["published accuracy difference (points)"] == "(-1.00)" and "ours minus published (points)" not in cells
+
+
+def test_a_published_curve_may_lack_its_losses(tmp_path):
+    curve = {1: (None, 79.94), 10: (None, 98.88)}
+    rows = [make_row("a", None, "full", published_curve=curve), make_row("b", None, "head", published_curve={1: (0.7, 78.5)})]
+    results = make_experiment(tmp_path, rows, num_test=FEW)
+    assert results.rows[0].published_curve == curve
+    assert PLOTS_BY_FILE["learning_curves.png"].draw(results, tmp_path / "curves.png").exists()
+
+
+SETTINGS_BY_ROW = [
+    {"dataset": ("pets", "said"), "strategy": ("head", "said"), "image_size": (0, "chosen"), "l2": (0.0, "said"), "keep": ("", "chosen")},
+    {"dataset": ("pets", "said"), "strategy": ("full", "said"), "image_size": (224, "chosen"), "l2": (0.0, "said"), "keep": ("", "chosen")},
+    {"dataset": ("pets", "said"), "strategy": ("last", "said"), "image_size": (0, "chosen"), "l2": (0.01, "shown"), "keep": ("", "chosen")},
+]
+
+
+def test_settings_are_those_of_most_rows_and_then_the_changes_of_each_row(tmp_path):
+    rows = [make_row(name, None, name, settings=settings) for name, settings in zip("abc", SETTINGS_BY_ROW, strict=True)]
+    results = make_experiment(tmp_path, rows, num_test=FEW)
+    common, changes = [block for block in settings_tables.settings_blocks(results, 2) if isinstance(block, document.Table)]
+    assert common.rows == [
+        ("dataset", "pets", "said"),
+        ("image_size", "0 (224)", "chosen"),
+        ("l2", "0.0", "said"),
+        ("keep", "(empty)", "chosen"),
+    ]
+    assert changes.rows == [
+        ("a", "strategy", "head", "said"),
+        ("b", "strategy", "full", "said"),
+        ("", "image_size", "224", "chosen"),
+        ("c", "strategy", "last", "said"),
+        ("", "l2", "0.01", "shown"),
+    ]
+
+
+def test_rows_that_change_nothing_are_listed_as_such(tmp_path):
+    settings = [{"l2": (0.0, "said")}, {"l2": (0.0, "said")}, {"l2": (0.1, "said")}]
+    rows = [make_row(name, None, name, settings=each) for name, each in zip("abc", settings, strict=True)]
+    results = make_experiment(tmp_path / "three", rows, num_test=FEW)
+    changes = settings_tables.settings_blocks(results, 2)[-1]
+    assert changes.rows == [("a", "–", "–", "–"), ("b", "–", "–", "–"), ("c", "l2", "0.1", "said")]
+    alone = make_experiment(tmp_path / "one", rows[:1], num_test=FEW)
+    assert [block.rows for block in settings_tables.settings_blocks(alone, 2) if isinstance(block, document.Table)] == [
+        [("l2", "0.0", "said")]
+    ]
+
+
 def test_results_csv_has_one_line_per_run(tmp_path, no_plots):
     results = make_experiment(tmp_path, seeds=(0, 1))
     report.write_report(results, tmp_path)
@@ -249,7 +361,11 @@ HOSTILE = "=1+1|<script>alert(1)</script>\n# [x](y) `z` $\\frac$ [red] \" onload
 
 def test_untrusted_text_is_escaped(tmp_path, no_plots, capsys):
     experiment = SimpleNamespace(name="part_a", title=HOSTILE, question=HOSTILE)
-    rows = [make_row(HOSTILE, 0.1, label=HOSTILE, fallbacks=(HOSTILE,)), make_row(HOSTILE, 0.1, label=f"{HOSTILE} 2")]
+    row_settings = {HOSTILE: (HOSTILE, "said")}
+    rows = [
+        make_row(HOSTILE, 0.1, label=HOSTILE, fallbacks=(HOSTILE,), settings=row_settings),
+        make_row(HOSTILE, 0.1, label=f"{HOSTILE} 2", settings={"epochs": (3, "said")}),
+    ]
     settings = {"class_names": [HOSTILE, "b"], "notes": [HOSTILE], "dataset": HOSTILE, "changed_settings": [HOSTILE], "profile": HOSTILE}
     results = make_experiment(tmp_path, rows, experiment=experiment, command="python\n# x", num_test=FEW, **settings)
     report.write_report(results, tmp_path)
@@ -288,7 +404,7 @@ class Page(HTMLParser):
 
 def test_the_html_page_is_self_contained_and_has_no_scripts(tmp_path):
     experiment = SimpleNamespace(name="part_a", title=HOSTILE, question=HOSTILE)
-    row = make_row(HOSTILE, None, label=HOSTILE, fallbacks=(HOSTILE,))
+    row = make_row(HOSTILE, None, label=HOSTILE, fallbacks=(HOSTILE,), settings={HOSTILE: (HOSTILE, "said")})
     report.write_report(make_experiment(tmp_path, [row], experiment=experiment, num_test=FEW, class_names=[HOSTILE, "b"]), tmp_path)
     page = Page((tmp_path / "report.html").read_text())
     allowed = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "pre", "ul", "li", "div", "table", "tr", "th", "td"}
@@ -390,6 +506,16 @@ def change_index(directory, change):
         lambda index: index["rows"][0].update(train_fraction="much"),
         lambda index: index["rows"][0].update(published={"test accuracy": math.nan}),
         lambda index: index["rows"][0].update(published_curve={"1": 2}),
+        lambda index: index["rows"][0].update(published_curve={"1": [0.5, None]}),
+        lambda index: index.pop("reference"),
+        lambda index: index["rows"][0].pop("settings"),
+        lambda index: index["rows"][0].update(settings=["epochs"]),
+        lambda index: index["rows"][0].update(settings={"epochs": 10}),
+        lambda index: index["rows"][0].update(settings={"epochs": [10, "guessed"]}),
+        lambda index: index["rows"][0].update(settings={"epochs": [10, ["said"]]}),
+        lambda index: index["rows"][0].update(settings={"epochs": [[10], "said"]}),
+        lambda index: index["rows"][0].update(settings={"epochs": [None, "said"]}),
+        lambda index: index["rows"][0].update(settings={"epochs": [math.inf, "said"]}),
     ],
 )
 def test_a_damaged_experiment_file_is_an_error_with_its_name(tmp_path, change):

@@ -12,6 +12,7 @@ from tl_keras.cli.verbs import ON_MISSING, ON_MISSING_FLAG, parse_choice, report
 from tl_keras.config import SETTINGS
 from tl_keras.errors import ConfigError, UserError
 from tl_keras.runs.experiment import PROFILES, Experiment, ExperimentOptions, explain_experiment, resolve_rows, run_experiment
+from tl_keras.runs.origins import Settings
 from tl_keras.utils.tensorflow_import import quiet_tensorflow
 
 EXPERIMENT_FLAGS = {
@@ -88,7 +89,8 @@ def _command_flags(usage: str, experiment: Experiment | None = None) -> CommandF
         fractions = ",".join(f"{fraction:g}" for fraction in experiment.fractions)
         extra = {"fractions": (fractions, "fractions of the train split, separated by commas; one row each"), **extra}
     settings = [name for name in SETTINGS if name != "seed"]
-    return CommandFlags(usage, settings=settings, defaults=experiment.settings if experiment else None, extra=extra)
+    defaults = experiment.settings if experiment else Settings({}, {})
+    return CommandFlags(usage, settings=settings, defaults=defaults, origins=defaults.origins, extra=extra)
 
 
 def _options(command: CommandFlags, given: Mapping[str, Any], module: str, arguments: Sequence[str]) -> ExperimentOptions:

@@ -51,6 +51,7 @@ class CommandFlags:
         usage: text that `--help` prints before the flags; its first line is the command.
         settings: names of the settings that the command takes.
         defaults: settings whose default differs from that of the configuration.
+        origins: setting -> origin of its default, which `--help` prints behind it.
         extra: name -> (default, help) of flags that are not settings; the command may require one with an empty default.
     """
 
@@ -60,9 +61,10 @@ class CommandFlags:
         *,
         settings: Sequence[str] = (),
         defaults: Mapping[str, Any] | None = None,
+        origins: Mapping[str, str] | None = None,
         extra: Mapping[str, tuple[Any, str]] | None = None,
     ):
-        self._usage, self._settings = usage, settings
+        self._usage, self._settings, self._origins = usage, settings, origins or {}
         self._values = flags.FlagValues()
         for name in settings:
             self._define(name, (defaults or {}).get(name, SETTINGS[name].default))
@@ -102,9 +104,12 @@ class CommandFlags:
         lines = [self._usage.strip(), "", "flags:"]
         for name in sorted(self._values, key=self._rank):
             flag = self._values[name]
-            default = "" if flag.default in ("", None) else f" [{flag.default}]"
+            default = "" if flag.default in ("", None) else f" [{flag.default}{self._origin(name)}]"
             lines.append(f"  --{name}{default}: {as_flags(flag.help)}")
         return "\n".join(lines)
+
+    def _origin(self, name: str) -> str:
+        return f", {self._origins[name]}" if name in self._origins else ""
 
     def _rank(self, name: str) -> int:
         return [*self._settings, name].index(name)

@@ -16,10 +16,11 @@ EXPLANATION = (
 )
 Cells = tuple[str, str]  # value and origin
 NO_CELLS = (EMPTY_CELL, EMPTY_CELL)
+EMPTY_TEXT = "(empty)"
 # Setting that may leave its value to something else -> the value in effect in a run.
 IN_EFFECT: Mapping[str, Callable[[Run], Any]] = {
     "image_size": lambda run: run.result["model"]["image_size"],
-    "crop_fraction": lambda run: run.result["model"]["crop_fraction"],
+    "crop_fraction": lambda run: round(run.result["model"]["crop_fraction"], 4),
     "interpolation": lambda run: run.result["model"]["interpolation"],
     "normalization": lambda run: run.result["model"]["normalization"],
     "precision": lambda run: run.result["runtime"]["precision"],
@@ -39,7 +40,7 @@ def settings_blocks(results: ExperimentResults, level: int) -> list[Block]:
     changes = [_changes(row_label(results, row), cells, common) for row, cells in zip(results.rows, rows, strict=True)]
     if any(cells != common for cells in rows):
         blocks += [
-            Paragraph("Settings of each row, where they are not those of the table above."),
+            Paragraph(f"Settings of each row, where they differ from the table above. {EMPTY_CELL}: none does."),
             Table(("row", *HEADINGS), [line for lines in changes for line in lines], is_text=True),
         ]
     return blocks
@@ -52,7 +53,7 @@ def _cells(row: TableRow) -> dict[str, Cells]:
 
 def _value(run: Run, name: str, value: Any) -> str:
     effective = IN_EFFECT[name](run) if name in IN_EFFECT else value
-    text = to_one_line(value) or EMPTY_CELL
+    text = to_one_line(value) or EMPTY_TEXT
     return text if effective == value else f"{text} ({to_one_line(effective)})"
 
 
