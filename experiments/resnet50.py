@@ -17,19 +17,21 @@ Chosen here: 20 epochs, batches of 128, and all values that the source report na
 of Adam and AdamW, dropout 0.5, L2 5e-4, a CIFAR stem. The step schedule falls after each third of the run. The baseline is full
 fine-tuning at 32 px without schedule or augmentation. It is the first row of all comparisons, among them "last:5", and runs once.
 
-What differs: no value is published, so the rows are compared with each other alone. Each row changes one thing; the source report
-suggests several at once.
+What differs: no value is published, so the rows are compared with each other alone. Each row changes one thing. Another backbone has
+its default ImageNet weights, and the row "CIFAR stem" only if it has such a stem.
 """
 
 import sys
 from types import MappingProxyType
 
 from experiments._settings import OPEN, last, row
+from tl_keras.backbones import get_backbone
 from tl_keras.cli.experiment import experiment_main
 from tl_keras.config import RunConfig
 from tl_keras.runs.experiment import Experiment, Profile, RunSpec
 from tl_keras.runs.origins import chosen, said, shown
 
+BACKBONE, FIRST_WEIGHTS = "resnet50_torch", "imagenet_v1"
 # Label -> (line of the plot, changed settings).
 TABLE = MappingProxyType(
     {
@@ -55,8 +57,12 @@ MAX_LAST = 4  # the fifth is the stem: full fine-tuning, which is the baseline
 
 def rows(base: RunConfig) -> list[RunSpec]:
     """Return the baseline, one row per change, and the last 1 to 4 stages."""
+    if base.model.backbone != BACKBONE and base.model.weights == FIRST_WEIGHTS:
+        base = base.replace(weights="imagenet")
     freezing = {f"last:{number}": ("freezing", said(strategy=last(base, number))) for number in range(1, MAX_LAST + 1)}
-    return [row(base, label, line, changes) for label, (line, changes) in {**TABLE, **freezing}.items()]
+    stems = get_backbone(base.model.backbone).stems
+    table = {label: entry for label, entry in {**TABLE, **freezing}.items() if entry[1].get("stem", "imagenet") in stems}
+    return [row(base, label, line, changes) for label, (line, changes) in table.items()]
 
 
 EXPERIMENT = Experiment(
@@ -64,9 +70,9 @@ EXPERIMENT = Experiment(
     title="ResNet50 on CIFAR-10: schedules, augmentation, freezing and regularization",
     question="Why does accuracy not improve, and which advice helps?",
     settings=OPEN
-    | said(dataset="cifar10", backbone="resnet50_torch", image_size=32, augmentation="none", schedule="constant", strategy="full")
+    | said(dataset="cifar10", backbone=BACKBONE, image_size=32, augmentation="none", schedule="constant", strategy="full")
     | said(optimizer="sgd", learning_rate=0.01, momentum=0.9)
-    | shown(weights="imagenet_v1")
+    | shown(weights=FIRST_WEIGHTS)
     | chosen(normalization="cifar10", schedule_interval="epoch", epochs=20, batch_size=128),
     rows=rows,
     quick=Profile(MappingProxyType({"fraction": 0.05, "validation_fraction": 0.02, "epochs": 7}), max_image_size=64),

@@ -15,9 +15,10 @@ the stem has no learning rate and is not trained.
 Chosen here: these settings for the other rows, rotation and flip at 32 px, and the batch size; see `experiments/_settings.py`.
 
 What differs: an accuracy of 80.9 % is implausible for "fc" alone at 32 px with the original stem, where layer4 sees a single position.
-It is plausible at 224 px: source report A has 79.87 % there. So the row is run at both sizes, and the published value is beside the
-size that the source report prints. "after epoch 1" is a run of one epoch, whose learning rate is that of the first of twenty. The rows
-from scratch are those of `scratch_stem`. 10 % of the train split is held out for the curves, and nothing is selected on it.
+It is plausible at 224 px: source report B has 79.69 % there with AlexNet, and source report A 79.87 %, probably there too. So the row
+is run at both sizes, and the published value is beside the size that the source report prints. "after epoch 1" is a run of one epoch,
+whose learning rate is that of the first of twenty. The rows from scratch are those of `scratch_stem`. 10 % of the train split is held
+out for the curves, and nothing is selected on it.
 """
 
 import sys

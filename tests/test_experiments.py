@@ -17,7 +17,7 @@ from tl_keras.config import SETTINGS
 from tl_keras.errors import ConfigError, MissingError
 from tl_keras.report import load_experiment
 from tl_keras.runs.experiment import PROFILES, SMOKE, ExperimentOptions, available_rows
-from tl_keras.runs.origins import CHOSEN, REQUIRED, SAID, SHOWN
+from tl_keras.runs.origins import CHOSEN, SAID, SHOWN
 from tl_keras.runs.resolve import resolve
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +57,7 @@ NUM_ROWS = {
     "pets_resnet50": (9, 13),
     "pets_batchnorm": (2, 3),
     "resnet50": (0, 19),
+    "collapse": (0, 12),
     "precision": (0, 2),
 }
 
@@ -170,7 +171,7 @@ SOURCE_SETTINGS = {
         {**TABLE, **AT_32, **FULL, "backbone": ("resnet18", SAID), "weights": ("none", SAID)},
         {
             "original stem": {**ORIGINAL_STEM, "extra_classes": (990, SHOWN)},
-            "original stem, 10 classes": {**ORIGINAL_STEM, "extra_classes": (0, CHOSEN)},
+            "original stem with 10 classes": {**ORIGINAL_STEM, "extra_classes": (0, CHOSEN)},
             "CIFAR stem": {**CIFAR_STEM, "extra_classes": (0, SAID)},
         },
     ),
@@ -250,6 +251,7 @@ def test_number_of_rows(name):
     rows = EXPERIMENTS[name].configure({})
     num_published = sum("test accuracy" in row.published for row in rows)
     assert (num_published, len(rows) - num_published) == NUM_ROWS[name]
+    assert not any("," in row.label for row in rows), "`rows` is a list separated by commas"
     assert len({row.label for row in rows}) == len(rows) == len({row.config.identity().__repr__() for row in rows})
 
 
@@ -310,16 +312,6 @@ def test_rows_of_what_was_meant_have_no_published_values():
     assert meant and not any(row.published or row.published_curve for row in meant)
 
 
-@pytest.mark.parametrize("name", EXPERIMENTS)
-def test_every_setting_that_matters_has_an_origin(name):
-    experiment = EXPERIMENTS[name]
-    for row in experiment.configure({}):
-        origins = {**experiment.settings.origins, **row.origins}
-        changed = {setting for setting, value in row.config.identity().items() if value != SETTINGS[setting].default} - {"seed"}
-        assert set(origins.values()) <= {SAID, SHOWN, CHOSEN}
-        assert not {*REQUIRED, *changed} - origins.keys(), row.label
-
-
 @pytest.mark.parametrize("name", SOURCE_SETTINGS)
 def test_settings_of_rows_are_those_of_the_source_reports(name):
     rows = EXPERIMENTS[name].configure({})
@@ -336,6 +328,35 @@ def test_only_what_the_source_reports_name_is_attributed_to_them():
         for row, settings in zip(rows, EXPERIMENTS[name].settings_of(rows), strict=True):
             attributed = {setting for setting, (_, origin) in settings.items() if origin != CHOSEN}
             assert attributed <= {**common, **listed[row.label]}.keys(), (name, row.label)
+
+
+def page_rows() -> list[list[str]]:
+    """Return the cells of all tables of docs/what-the-reports-ran.md: printed, run, ours, our figure."""
+    lines = (ROOT / "docs" / "what-the-reports-ran.md").read_text().splitlines()
+    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
+    return [row for row in cells if row[0] != "printed"]
+
+
+def test_the_page_on_what_was_run_names_rows_and_settings_that_exist():
+    rows, named = [], set()
+    for cells in page_rows():
+        for span in re.findall(r"`([^`]+)`", cells[2]):
+            if span.startswith("exp-"):
+                named.add(name := span.removeprefix("exp-").replace("-", "_"))
+                rows = EXPERIMENTS[name].configure({})
+                continue
+            setting, equals, value = span.partition("=")
+            if equals and setting in SETTINGS:
+                assert value in {str(row.config.to_dict()[setting]) for row in rows}, span
+            elif not span.endswith("..."):
+                assert span in [row.label for row in rows], span
+    assert named == EXPERIMENTS.keys() - {"lora", "precision"}  # a report describes LoRA and does not run it
+
+
+def test_the_page_on_what_was_run_prints_values_of_the_source_reports(shared):
+    known = set(re.findall(r"\d+(?:\.\d+)?", (shared / "reports.md").read_text()))
+    printed = {number for cells in page_rows() for number in re.findall(r"\d+\.\d+", " ".join(cells[:2]))}
+    assert len(printed) > 30 and not {number for number in printed if number not in known and number + "0" not in known}
 
 
 @pytest.mark.parametrize("profile", PROFILES)
