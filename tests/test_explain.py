@@ -11,7 +11,7 @@ from tl_keras.cli import verbs
 from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError
 from tl_keras.runs import explain
-from tl_keras.runs.resolve import resolve
+from tl_keras.runs.resolve import check_strategy, resolve
 from tl_keras.runs.setup import add_adapters, build_model
 from tl_keras.strategies import STRATEGIES
 
@@ -151,6 +151,52 @@ def test_the_whole_text_of_a_phase():
     assert text.startswith(GOLDEN)
     assert re.search(r"fc7 +all +0\.001 ", text) and re.search(r"conv1 +all +1e-09 ", text)
     assert text.count("\nphase ") == 8 and "phase 8 of 8: gradual 7, 1 epoch, trains 1,195,738 of" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "stem", "body"),
+    [
+        ({"strategy": "last:1"}, "nothing, in inference mode", "all"),
+        ({"strategy": "last:1", "frozen_mode": "training"}, "nothing, in training mode", "all"),
+        ({"strategy": "last:1", "batch_norm": "inference"}, "nothing, in inference mode", "all, BatchNorm in inference mode"),
+        (
+            {"strategy": "last:1", "frozen_mode": "training", "eval_mode_after": 0},
+            "nothing, in inference mode",
+            "all, BatchNorm and dropout in inference mode",
+        ),
+        ({"strategy": "batchnorm"}, "batchnorm", "batchnorm"),
+        ({"strategy": "lora:targets=body"}, "nothing, in inference mode", "adapters, BatchNorm and dropout in inference mode"),
+        ({"strategy": "train:body/conv"}, "nothing, in inference mode", "conv, BatchNorm and dropout in inference mode"),
+        ({"strategy": "train:body/conv+body/bn"}, "nothing, in inference mode", "conv+bn, dropout in inference mode"),
+        ({"strategy": "train:body/conv", "frozen_mode": "training"}, "nothing, in training mode", "conv"),
+    ],
+    ids=str,
+)
+def test_modes_are_listed_where_they_differ(settings, stem, body):
+    text = explain.explain(SMALL.replace(backbone="tiny", **settings))
+    assert re.search(rf"  stem +{stem}  ", text) and re.search(rf"  body +{re.escape(body)}  ", text)
+
+
+def test_some_layers_of_a_stage_may_run_in_another_mode():
+    config = SMALL.replace(backbone="resnet18", image_size=32, strategy="train:stem/conv1+layer1/bn1")
+    text = explain.explain(config)
+    assert re.search(r"stem +conv1, BatchNorm in inference mode ", text) and re.search(
+        r"layer1 +bn1, some BatchNorm in inference mode ", text
+    )
+
+
+def test_evaluation_mode_is_a_phase_of_its_own():
+    text = explain.explain(SMALL.replace(backbone="tiny", strategy="head", frozen_mode="training", eval_mode_after=1))
+    assert "phase 1 of 2: head, 1 epoch," in text and "phase 2 of 2: head (eval mode), 7 epochs," in text
+    first, second = text.split("phase 2 of 2")
+    assert "not cached: the first stage is trained or random" in first and "split after features" in second
+
+
+def test_layers_that_the_model_lacks_are_refused_before_training():
+    with pytest.raises(ConfigError, match=r"train:stem/conv9`: no layer .* Layers of stem: bn1, conv1\."):
+        check_strategy(resolve(SMALL.replace(backbone="resnet18", image_size=32, strategy="train:stem/conv9+layer1")))
+    with pytest.raises(ConfigError, match=r"train:stem/conv9`: no layer"):
+        explain.explain(SMALL.replace(backbone="resnet18", image_size=32, strategy="train:stem/conv9"))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tl_keras.data import tfds
 from tl_keras.errors import DamagedError, MissingError
 from tl_keras.runs.resolve import ResolvedRun, check_strategy, load_source, resolve
 from tl_keras.runs.setup import add_adapters, build_model, build_runtime
-from tl_keras.strategies import ALL_WEIGHTS, Phase
+from tl_keras.strategies import Phase
 from tl_keras.utils.tensorflow_import import import_tensorflow
 
 if TYPE_CHECKING:
@@ -131,9 +131,12 @@ def _stage_cells(estimate: RunEstimate, phase: Phase, stage: str, num_trained: i
     from tl_keras.strategies import freezing
 
     learning_rate = estimate.resolved.config.train.learning_rate * phase.lr_multipliers.get(stage, 1.0)
-    mode = "inference" if phase.eval_mode else phase.frozen_mode
-    group = phase.trainable.get(stage, "")
-    trained = group if group == ALL_WEIGHTS else f"{group}, rest in {mode} mode" if num_trained else f"nothing, in {mode} mode"
+    if num_trained:
+        trained = "+".join(phase.layers.get(stage, [phase.trainable[stage]]))
+        kinds = " and ".join(freezing.kinds_in_inference_mode(estimate.stages[stage], stage, phase))
+        trained += f", {kinds} in inference mode" if kinds else ""
+    else:
+        trained = f"nothing, in {'inference' if phase.eval_mode else phase.frozen_mode} mode"
     macs = _si_number(estimate.costs[stage].macs)
     return stage, trained, f"{learning_rate:.3g}" if num_trained else "-", f"{num_trained:,}", macs
 

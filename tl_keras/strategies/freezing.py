@@ -50,12 +50,12 @@ def runs_in_training_mode(layer: keras.layers.Layer, stage: str, phase: Phase) -
     """Return True if `layer` of `stage` runs in training mode: on statistics of the batch, or with dropout."""
     if phase.eval_mode:
         return False
-    if is_frozen(layer, stage, phase):
+    if _is_frozen(layer, stage, phase):
         return phase.frozen_mode == "training"
     return not (_is_batch_norm(layer) and phase.batch_norm == "inference")
 
 
-def is_frozen(layer: keras.layers.Layer, stage: str, phase: Phase) -> bool:
+def _is_frozen(layer: keras.layers.Layer, stage: str, phase: Phase) -> bool:
     """Return True if `phase` freezes `layer` of `stage`. A stage of which only the adapters are trained counts as frozen."""
     return phase.trainable.get(stage, ADAPTERS) == ADAPTERS or _is_left_out(layer, stage, phase)
 
@@ -64,6 +64,14 @@ def _is_left_out(layer: keras.layers.Layer, stage: str, phase: Phase) -> bool:
     """Return True if `phase` trains other layers of `stage`, but not this one."""
     ends = phase.layers.get(stage)
     return ends is not None and not any(name_matches(layer.name, end) for end in ends)
+
+
+def kinds_in_inference_mode(layers: Sequence[keras.layers.Layer], stage: str, phase: Phase) -> list[str]:
+    """Return which of BatchNorm and dropout, if `layers` of `stage` have them, run in inference mode; `some ...` if not all do."""
+    dropouts = [layer for layer in layers if _is_stochastic(layer) and not _is_batch_norm(layer)]
+    kinds = {"BatchNorm": [layer for layer in layers if _is_batch_norm(layer)], "dropout": dropouts}
+    modes = {kind: {runs_in_training_mode(layer, stage, phase) for layer in members} for kind, members in kinds.items()}
+    return [kind if len(states) == 1 else f"some {kind}" for kind, states in modes.items() if False in states]
 
 
 def name_matches(name: str, end: str) -> bool:
