@@ -382,7 +382,11 @@ def test_quick_profile_is_the_same_at_half_of_the_epochs(name):
             *("epochs", "schedule", "strategy", "image_size", "warmup_epochs"),
             *(("fraction",) if name == "pets_resnet50" else ()),
         }
-    assert 2 * quick["AdamW warm-up"].config.train.warmup_epochs == 2 if name == "pets_resnet50" else True
+
+
+@pytest.mark.parametrize(("profile", "epochs"), [(PAPER, 2), (QUICK, 1), (SMOKE, 1)])
+def test_warm_up_takes_a_fifth_of_the_epochs_and_at_least_one(profile, epochs):
+    assert rows("pets_resnet50", profile)["AdamW warm-up"].config.train.warmup_epochs == epochs
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
@@ -434,11 +438,6 @@ def test_imbalance_on_another_data_set_needs_names_of_its_classes(tmp_path):
 def test_cat_or_dog_needs_a_data_set_of_species(tmp_path):
     with pytest.raises(ConfigError, match="label=species.*digits has label, parity"):
         available_rows(EXPERIMENTS["pets_binary"], ExperimentOptions(tmp_path, DIGITS, QUICK))
-
-
-def test_labels_can_be_selected():
-    """Commas separate the labels of the flag `--rows`."""
-    assert not [label for labels in STAGES.values() for label in labels if "," in label]
 
 
 def test_digits_replace_missing_pets(offline, tmp_path):
