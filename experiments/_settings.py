@@ -11,6 +11,7 @@ from tl_keras.config import RunConfig
 from tl_keras.runs.experiment import SMOKE_SETTINGS, Profile, RunSpec
 from tl_keras.runs.origins import Settings, chosen, said, shown
 
+RESNET50, DEFAULT_WEIGHTS, FIRST_WEIGHTS = "resnet50_torch", "imagenet", "imagenet_v1"
 RESNET_STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 # Settings of source reports A, B, C and E that their texts and listings leave open. Most are defaults, written out for the table of
@@ -119,6 +120,12 @@ REPEAT = 1000
 def row(base: RunConfig, label: str, line: str, changes: Settings, published: Mapping[str, float] = MappingProxyType({})) -> RunSpec:
     """Return a row with `changes` of `base`. `published` is the metrics of `RunSpec.published`."""
     return RunSpec(label, line, base.replace(**changes), published=published, origins=changes.origins)
+
+
+def with_available_weights(base: RunConfig) -> RunConfig:
+    """Return `base` with the default ImageNet weights if it has torchvision's first ones of ResNet50 on another backbone."""
+    is_missing = base.model.weights == FIRST_WEIGHTS and base.model.backbone != RESNET50
+    return base.replace(weights=DEFAULT_WEIGHTS) if is_missing else base
 
 
 def stages(base: RunConfig, *names: str) -> tuple[str, ...]:

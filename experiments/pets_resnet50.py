@@ -23,13 +23,25 @@ What differs: see source report D in `experiments/_settings.py`. Another backbon
 import sys
 from types import MappingProxyType
 
-from experiments._settings import PETS, PETS_QUICK, PETS_SMOKE, REPEAT, last, last_children, row, stage_learning_rates
+from experiments._settings import (
+    DEFAULT_WEIGHTS,
+    FIRST_WEIGHTS,
+    PETS,
+    PETS_QUICK,
+    PETS_SMOKE,
+    REPEAT,
+    RESNET50,
+    last,
+    last_children,
+    row,
+    stage_learning_rates,
+    with_available_weights,
+)
 from tl_keras.cli.experiment import experiment_main
 from tl_keras.config import RunConfig
 from tl_keras.runs.experiment import Experiment, Profile, RunSpec
 from tl_keras.runs.origins import Settings, chosen, said, shown
 
-BACKBONE, FIRST_WEIGHTS, DEFAULT_WEIGHTS = "resnet50_torch", "imagenet_v1", "imagenet"
 OPTIMIZERS = MappingProxyType(
     {"SGD": said(), "SGD with L2": said(l2=0.01), "AdamW": said(optimizer="adamw", weight_decay=0.001, nesterov=False)}
 )
@@ -45,8 +57,7 @@ PUBLISHED = MappingProxyType(
 
 def rows(base: RunConfig) -> list[RunSpec]:
     """Return one row per optimizer and l, changes of AdamW at l = 3, and the table with stages counted as the text suggests."""
-    if base.model.backbone != BACKBONE and base.model.weights == FIRST_WEIGHTS:
-        base = base.replace(weights=DEFAULT_WEIGHTS)
+    base = with_available_weights(base)
     return [*_as_run(base), *_changes_of_adamw(base), *_meant(base)]
 
 
@@ -93,7 +104,7 @@ EXPERIMENT = Experiment(
     name="pets_resnet50",
     title="ResNet50 with SGD, L2 and AdamW, and changes of the run that collapses",
     question="Does a deeper model help, and when does AdamW collapse with two stages trained?",
-    settings=PETS | said(backbone=BACKBONE) | shown(weights=FIRST_WEIGHTS),
+    settings=PETS | said(backbone=RESNET50) | shown(weights=FIRST_WEIGHTS),
     rows=rows,
     quick=Profile(MappingProxyType({**PETS_QUICK.settings, "fraction": 0.3}), max_image_size=PETS_QUICK.max_image_size),
     smoke=PETS_SMOKE,

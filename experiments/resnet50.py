@@ -24,14 +24,13 @@ its default ImageNet weights, and the row "CIFAR stem" only if it has such a ste
 import sys
 from types import MappingProxyType
 
-from experiments._settings import OPEN, last, row
+from experiments._settings import FIRST_WEIGHTS, OPEN, RESNET50, last, row, with_available_weights
 from tl_keras.backbones import get_backbone
 from tl_keras.cli.experiment import experiment_main
 from tl_keras.config import RunConfig
 from tl_keras.runs.experiment import Experiment, Profile, RunSpec
 from tl_keras.runs.origins import chosen, said, shown
 
-BACKBONE, FIRST_WEIGHTS = "resnet50_torch", "imagenet_v1"
 # Label -> (line of the plot, changed settings).
 TABLE = MappingProxyType(
     {
@@ -57,8 +56,7 @@ MAX_LAST = 4  # the fifth is the stem: full fine-tuning, which is the baseline
 
 def rows(base: RunConfig) -> list[RunSpec]:
     """Return the baseline, one row per change, and the last 1 to 4 stages."""
-    if base.model.backbone != BACKBONE and base.model.weights == FIRST_WEIGHTS:
-        base = base.replace(weights="imagenet")
+    base = with_available_weights(base)
     freezing = {f"last:{number}": ("freezing", said(strategy=last(base, number))) for number in range(1, MAX_LAST + 1)}
     stems = get_backbone(base.model.backbone).stems
     table = {label: entry for label, entry in {**TABLE, **freezing}.items() if entry[1].get("stem", "imagenet") in stems}
@@ -70,7 +68,7 @@ EXPERIMENT = Experiment(
     title="ResNet50 on CIFAR-10: schedules, augmentation, freezing and regularization",
     question="Why does accuracy not improve, and which advice helps?",
     settings=OPEN
-    | said(dataset="cifar10", backbone=BACKBONE, image_size=32, augmentation="none", schedule="constant", strategy="full")
+    | said(dataset="cifar10", backbone=RESNET50, image_size=32, augmentation="none", schedule="constant", strategy="full")
     | said(optimizer="sgd", learning_rate=0.01, momentum=0.9)
     | shown(weights=FIRST_WEIGHTS)
     | chosen(normalization="cifar10", schedule_interval="epoch", epochs=20, batch_size=128),
