@@ -239,8 +239,10 @@ def test_a_wrong_value_in_a_python_block_is_found():
 
 
 def commands_in_text() -> list[str]:
-    """Return the commands in the text, without those with placeholders in capitals."""
-    commands = [span for span in CODE_SPANS if span.split()[0] in RUNNERS and " " in span]
+    """Return the commands in the text and on the page about the source reports, without those with placeholders in capitals."""
+    page = (ROOT / "docs" / "what-the-reports-ran.md").read_text()
+    spans = CODE_SPANS + re.findall(r"`([^`\n]+)`", page)
+    commands = [span for span in spans if span.split()[0] in RUNNERS and " " in span]
     return [command for command in dict.fromkeys(commands) if not re.search(r"\bVERB\b|\bNAME\b", command)]
 
 
