@@ -63,6 +63,13 @@ def test_help_of_every_verb(verb, capsys):
     assert "tl-keras" in capsys.readouterr().out
 
 
+def test_help_of_an_experiment_shows_the_origins_of_its_settings(capsys):
+    assert experiment.experiment_main(part_a.EXPERIMENT, part_a.__doc__, ["--help"]) == 0
+    printed = capsys.readouterr().out
+    assert "\n  --batch_size [64, said]: " in printed and "\n  --learning_rate [0.001, chosen]: " in printed
+    assert "\n  --limit_train [0]: " in printed and "\n  --profile [paper]: " in printed
+
+
 def test_unknown_verb_lists_the_verbs(capsys):
     assert verbs.main(["fit"]) == 2
     assert ", ".join(sorted(verbs.VERBS)) in capsys.readouterr().err
