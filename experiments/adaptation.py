@@ -26,7 +26,7 @@ from types import MappingProxyType
 from experiments._settings import OPEN, row
 from tl_keras.cli.experiment import experiment_main
 from tl_keras.config import RunConfig
-from tl_keras.runs.experiment import Experiment, Profile, RunSpec
+from tl_keras.runs.experiment import SMOKE_SETTINGS, Experiment, Profile, RunSpec
 from tl_keras.runs.origins import chosen, said, shown
 
 HEAD, FULL = "representation learning", "full fine-tuning"
@@ -62,6 +62,7 @@ EXPERIMENT = Experiment(
     | chosen(selection="best"),
     rows=rows,
     quick=Profile(MappingProxyType({"fraction": 0.1, "epochs": 5}), max_image_size=128),
+    smoke=Profile(MappingProxyType({**SMOKE_SETTINGS, "epochs": 2}), max_image_size=64),  # one before the switch, one after it
 )
 
 if __name__ == "__main__":
