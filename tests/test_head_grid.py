@@ -214,6 +214,8 @@ def test_the_error_of_a_grid_states_the_cause(text, words):
     [
         ({"strategy": "last:1"}, "strategy=head"),
         ({"frozen_mode": "training"}, "frozen_mode"),
+        ({"eval_mode_after": 1}, "eval_mode_after=-1"),
+        ({"stage_learning_rates": "head=1"}, "`stage_learning_rates` empty"),
         ({"validation_fraction": 0.0}, "validation"),
     ],
 )

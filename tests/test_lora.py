@@ -250,6 +250,14 @@ def test_the_saved_model_has_stock_layers_and_the_tested_weights(finished, tmp_p
     assert export_run(directory, "keras", tmp_path / "exported")["max_difference"] < TOLERANCE
 
 
+def test_the_adapter_file_has_statistics_that_moved_before_evaluation_mode(tmp_path):
+    config = CONFIG.replace(backbone="tiny", weights="none", strategy="lora:targets=all", frozen_mode="training", eval_mode_after=1)
+    run(config, tmp_path / "run")
+    with np.load(tmp_path / "run" / lora.FILE) as arrays:
+        moved = {name for name in arrays.files if "moving" in name}
+    assert moved == {f"{stage}_bn/moving_{statistic}" for stage in ("stem", "body") for statistic in ("mean", "variance")}
+
+
 class Killed(Exception):
     pass
 

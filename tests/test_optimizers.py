@@ -55,6 +55,24 @@ def test_updates_equal_the_transcribed_formulas(name, settings):
     np.testing.assert_allclose(variable.numpy(), expected, rtol=2e-6)
 
 
+@pytest.mark.parametrize("name", CASES)
+def test_an_optimizer_with_reset_slots_updates_as_a_new_one(name):
+    """The first step of a new optimizer, a step after another one, and a step after another one and a reset."""
+    values = []
+    for earlier, reset in ((False, False), (True, False), (True, True)):
+        optimizer, variable = build_optimizer(TrainConfig(optimizer=name)), keras.Variable(START)
+        optimizer.build([variable])
+        if earlier:
+            optimizer.apply([keras.ops.convert_to_tensor(GRADIENTS[1])], [variable])
+        if reset:
+            optimizer.reset_slots()
+        variable.assign(START)
+        optimizer.apply([keras.ops.convert_to_tensor(GRADIENTS[0])], [variable])
+        values.append(variable.numpy())
+    np.testing.assert_array_equal(values[2], values[0])
+    assert not np.allclose(values[1], values[0], rtol=1e-5)
+
+
 def test_every_optimizer_is_tested():
     assert set(CASES) == set(OPTIMIZERS)
 

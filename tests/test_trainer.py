@@ -1,6 +1,7 @@
 """The training loop on a tiny model: exact resume, equal replicas, precision, XLA, callbacks, and what stops a run."""
 
 from collections import Counter
+from contextlib import nullcontext
 
 import keras
 import numpy as np
@@ -10,7 +11,7 @@ from test_freezing import tiny_classifier
 
 from tl_keras.config import RuntimeConfig, TrainConfig
 from tl_keras.errors import DamagedError, TrainingError
-from tl_keras.strategies import Phase, build_phases
+from tl_keras.strategies import Phase, build_phases, freezing
 from tl_keras.training import checkpoint
 from tl_keras.training import trainer as trainer_module
 from tl_keras.training.epoch_meter import EpochMeter
@@ -114,6 +115,113 @@ def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(tmp_path, kill_a
     assert timeless == [{key: row[key] for key in timeless[0]} for row in expected.history]
     assert [record["audit"] for record in progress.phases] == [record["audit"] for record in expected.phases]
     assert [record["epochs"] for record in progress.phases] == [2, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("kill_after", "optimizer", "reset"),
+    [
+        (1, "sgd", "epoch"),
+        (2, "adamw", "phase"),
+        *(
+            pytest.param(*case, marks=pytest.mark.slow)
+            for case in ((1, "adamw", "phase"), (2, "sgd", "epoch"), (3, "sgd", "epoch"), (3, "adamw", "phase"))
+        ),
+    ],
+)
+def test_a_run_resumes_exactly_across_switches_of_mode_and_optimizer(tmp_path, kill_after, optimizer, reset):
+    """Evaluation mode begins after one epoch, the stem is unfrozen after two, and the moments start at zero."""
+    settings = {
+        "strategy": f"gradual:start=body,every=2,reset={reset}", "epochs": 4, "eval_mode_after": 1, "frozen_mode": "training",
+        "optimizer": optimizer, "selection": "last", "ema": 0.5,
+    }  # fmt: skip
+
+    def kill(progress):
+        if progress.epoch == kill_after + 1:
+            raise Killed
+
+    straight, resumed = make_trainer(**settings), make_trainer(**settings)
+    expected = straight.fit(make_batches(), tmp_path / "straight")
+    with pytest.raises(Killed):
+        make_trainer(**settings).fit(make_batches(), tmp_path / "killed", on_epoch=kill)
+    progress = resumed.fit(make_batches(), tmp_path / "killed")
+    for one, other in zip(values(straight), values(resumed), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert [row["loss"] for row in progress.history] == [row["loss"] for row in expected.history]
+    assert [(record["epochs"], record["eval_mode"]) for record in progress.phases] == [(1, False), (1, True), (2, True)]
+
+
+class RecordSlots(keras.callbacks.Callback):
+    """Keeps the sum of all moments at the first step of each epoch."""
+
+    def __init__(self, trainer):
+        super().__init__()
+        self.trainer, self.sums = trainer, []
+
+    def on_train_batch_begin(self, batch, logs=None):
+        if batch == 0:
+            self.sums.append(sum(float(np.abs(slot.numpy()).sum()) for slot in self.trainer.optimizer.slots))
+
+
+@pytest.mark.parametrize(
+    ("reset", "optimizer", "distribution", "zero_in"),
+    [
+        ("never", "sgd", "none", [1]),
+        ("phase", "sgd", "none", [1, 3]),
+        ("phase", "adam", "none", [1, 3]),
+        ("epoch", "adam", "mirrored", [1, 2, 3, 4]),
+    ],
+)
+def test_moments_start_at_zero_with_each_phase_or_epoch(tmp_path, reset, optimizer, distribution, zero_in):
+    """Four epochs in two phases. Adam's numbers of steps are among the moments."""
+    config = {"strategy": f"gradual:start=body,every=2,reset={reset}", "epochs": 4, "optimizer": optimizer}
+    trainer = make_trainer(settings={"distribution": distribution}, **config)
+    record = RecordSlots(trainer)
+    trainer.fit(make_batches(replicas=trainer.runtime.replicas), tmp_path, [record])
+    assert [epoch for epoch, total in enumerate(record.sums, start=1) if total == 0] == zero_in
+
+
+def test_a_reset_at_a_phase_equals_a_new_optimizer(tmp_path):
+    """The second phase trains as a run of its own that begins with the weights of the first."""
+    phases = (Phase("head", 1, {"head": "all"}), Phase("body", 1, {"body": "all", "head": "all"}, reset_optimizer="phase"))
+    settings = {"optimizer": "adam", "epochs": 2, "selection": "last"}
+    whole, first = make_trainer(phases=phases, **settings), make_trainer(phases=phases[:1], **settings)
+    whole.fit(make_batches(), tmp_path / "whole")
+    first.fit(make_batches(), tmp_path / "first")
+    second = make_trainer(phases=phases[1:], **settings)
+    for variable, value in zip(second.model.variables, first.model.variables, strict=True):
+        variable.assign(value)
+    batches = make_batches()
+    second.fit(Batches(lambda epoch: batches.training(epoch + 1), NUM_TRAIN, batches.validation), tmp_path / "second")
+    for one, other in zip(whole.model.variables, second.model.variables, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+EVALUATED = {"strategy": "head", "frozen_mode": "training", "eval_mode_after": 1, "selection": "last"}
+
+
+def test_frozen_statistics_move_in_the_first_epoch_and_nothing_frozen_moves_after_it(tmp_path):
+    trainer, record = make_trainer(**EVALUATED), RecordWeights()
+    start = [variable.numpy() for variable in trainer.model.variables]
+    progress = trainer.fit(make_batches(), tmp_path, [record])
+    names = [variable.path for variable in trainer.model.variables]
+    changes = [
+        {name for name, one, other in zip(names, before, after, strict=True) if not np.array_equal(one, other)}
+        for before, after in zip([start, *record.weights], record.weights, strict=False)
+    ]
+    head = {"logits/kernel", "logits/bias"}
+    statistics = {f"{stage}_bn/moving_{statistic}" for stage in ("stem", "body") for statistic in ("mean", "variance")}
+    seeds = {name for name in names if "seed" in name}
+    assert changes == [head | statistics | seeds, head, head]
+    assert [(phase["eval_mode"], phase["audit"]["changed"]) for phase in progress.phases] == [(False, 6), (True, 2)]
+
+
+def test_the_audit_finds_statistics_that_move_in_evaluation_mode(tmp_path, monkeypatch):
+    """Without `apply_phase` every layer runs in training mode. The first phase may move its statistics, the second may not."""
+    monkeypatch.setattr(freezing, "apply_phase", lambda stages, phase: nullcontext())
+    trainer = make_trainer(**EVALUATED)
+    with pytest.raises(TrainingError, match=r"'head \(eval mode\)': 4 weights \(body_bn/moving_mean, .* although the strategy freezes"):
+        trainer.fit(make_batches(), tmp_path)
+    assert [phase["name"] for phase in trainer.progress.phases] == ["head"]
 
 
 class RecordWeights(keras.callbacks.Callback):

@@ -111,15 +111,15 @@ def check_strategy(resolved: ResolvedRun) -> None:
 
     A model is built to find out, which takes seconds. `resolve` has checked all other strategies.
     """
-    is_lora = isinstance(resolved.strategy, strategies.Lora)
-    if not is_lora and not any(phase.layers for phase in resolved.phases):
+    lora_targets = resolved.strategy.targets if isinstance(resolved.strategy, strategies.Lora) else ()
+    if not lora_targets and not any(phase.layers for phase in resolved.phases):
         return
     import_tensorflow()
     from tl_keras.strategies import freezing, lora
 
     stages = backbones.stage_layers(_template(resolved.config.model), resolved.backbone.name)
-    if is_lora:
-        lora.match_layers(stages, resolved.strategy.targets)
+    if lora_targets:
+        lora.match_layers(stages, lora_targets)
     for phase in resolved.phases:
         freezing.require_layers(stages, phase)
 
