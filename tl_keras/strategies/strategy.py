@@ -134,7 +134,9 @@ class Train:
             layers[stage] = (*layers.get(stage, ()), *([end] if slash else []))
             if slash and (not end or stage == HEAD or stage in self.names):
                 raise ConfigError(
-                    "expected a stage, or layers of it as stage/layer. The head is always trained.", setting="strategy", value=self._text
+                    "expected of each stage its name, or layers of it as stage/layer. The head is always trained.",
+                    setting="strategy",
+                    value=self._text,
                 )
         phase = _phase(f"train {'+'.join(self.names)}", [stage for stage in stages if stage in layers], config)
         return (replace(phase, layers=MappingProxyType({stage: ends for stage, ends in layers.items() if ends})),)
@@ -349,7 +351,7 @@ def build_phases(stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...
     """Return the phases of `config.strategy` in order, on a backbone with these stages.
 
     Raises:
-        ConfigError: The strategy is unknown, or does not fit the stages or the number of epochs; or so do the learning rates of stages.
+        ConfigError: The strategy is unknown, or does not fit the stages or the number of epochs, or `stage_learning_rates` does not fit it.
     """
     phases = parse(config.strategy).phases(stages, config)
     if config.stage_learning_rates:
