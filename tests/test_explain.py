@@ -128,7 +128,7 @@ def test_batch_norm_alone_is_refused_where_there_is_none(backbone):
 
 
 GOLDEN = """\
-model      alexnet_narrow, 64 px, 1,195,738 parameters, 4.49 M MACs
+model      alexnet_narrow, 64 px (bilinear), 1,195,738 parameters, 4.49 M MACs
 data       648 training images of digits
 strategy   gradual:decay=0.1
 

@@ -16,9 +16,9 @@ from tl_keras.runs.run import run
 
 @pytest.fixture(scope="module")
 def run_dir(tiny_config, tmp_path_factory):
-    """A run in bfloat16, so that the export is seen to compute in float32."""
+    """A bicubic run in bfloat16, so that the export is seen to compute in float32."""
     directory = tmp_path_factory.mktemp("runs") / "run"
-    run(tiny_config.replace(precision="mixed_bfloat16", crop_fraction=0.875), directory)
+    run(tiny_config.replace(precision="mixed_bfloat16", crop_fraction=0.875, interpolation="bicubic"), directory)
     return directory
 
 
@@ -51,7 +51,7 @@ def test_an_export_takes_any_size_without_tl_keras(format, run_dir, tmp_path, ca
 
 def test_a_different_model_is_refused_and_leaves_nothing(run_dir, tmp_path, monkeypatch):
     real = export.export
-    monkeypatch.setattr(export, "export", lambda model, geometry: real(model, replace(geometry, crop_fraction=0.5)))
+    monkeypatch.setattr(export, "export", lambda model, geometry: real(model, replace(geometry, interpolation="bilinear")))
     with pytest.raises(export.ExportError, match="differs from the trained one"):
         export.export_run(run_dir, "keras", tmp_path / "exported")
     assert list(tmp_path.iterdir()) == []

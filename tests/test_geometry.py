@@ -8,7 +8,10 @@ from PIL import Image
 
 from tl_keras.config import RunConfig
 from tl_keras.data.geometry import Geometry
+from tl_keras.results import run_directory
 from tl_keras.runs.resolve import resolve
+from tl_keras.runs.run import evaluate_run, run
+from tl_keras.runs.setup import build_setup
 
 RANDOM = np.random.default_rng(0)
 SOURCE_SIZES = [(32, 32), (33, 47), (300, 201), (7, 5), (224, 224), (500, 375)]
@@ -120,8 +123,56 @@ def test_crop_size_and_interpolation_are_those_of_the_weights_unless_set(setting
     assert (geometry.image_size, round(geometry.image_size / geometry.crop_fraction), geometry.interpolation) == expected
 
 
+def test_the_description_of_a_run_names_interpolation_and_crop():
+    assert str(Geometry(224, 0.875, "bicubic")) == "224 px (bicubic, crop 0.875)" and str(Geometry(32, 1.0)) == "32 px (bilinear)"
+
+
 def test_photographs_of_users_are_not_cropped(tmp_path):
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         Image.new("RGB", (8, 8)).save(tmp_path / name / "1.png")
     assert resolve(RunConfig().replace(dataset=f"folder:{tmp_path}", backbone="resnet18")).geometry == Geometry(224, 1.0)
+
+
+def logits_of(config, directory, **arguments):
+    run(config, directory, **arguments)
+    with np.load(directory / "predictions.npz") as predictions:
+        return predictions["logits"]
+
+
+def test_a_bicubic_run_is_the_same_on_the_device_and_in_the_pipeline(tiny_config, tmp_path, monkeypatch):
+    config = tiny_config.replace(epochs=1, interpolation="bicubic", crop_fraction=0.9)
+    assert build_setup(resolve(config)).geometry.resizes_on_device
+    on_device = logits_of(config, tmp_path / "device")
+    bilinear = logits_of(config.replace(interpolation="bilinear"), tmp_path / "bilinear")
+    monkeypatch.setattr(Geometry, "resizes_on_device", False)
+    np.testing.assert_allclose(logits_of(config, tmp_path / "pipeline"), on_device, atol=1e-3)
+    assert np.abs(bilinear - on_device).max() > 1e-2
+
+
+class StopAfterOneEpoch(keras.callbacks.Callback):
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_an_augmentation_that_resizes_is_cached_and_resumed(tiny_config, tmp_path):
+    """Images of the model's size come from the pipeline, though the data set is one that the device could enlarge."""
+    settings = {"augmentation": "random_resized_crop+flip", "interpolation": "bicubic", "epochs": 2}
+    config = tiny_config.replace(strategy="head", selection="last", **settings)
+    spec = build_setup(resolve(config)).batches.training(0).element_spec[0]
+    assert spec.dtype == "float32" and spec.shape[1:] == (16, 16, 3)
+    live = logits_of(config, tmp_path / "live")
+    with pytest.raises(KeyboardInterrupt):
+        run(config, tmp_path / "stopped", callbacks=[StopAfterOneEpoch()])
+    np.testing.assert_array_equal(logits_of(config, tmp_path / "stopped"), live)
+    np.testing.assert_array_equal(logits_of(config.replace(cache_views=2, cache="memory"), tmp_path / "cached"), live)
+    result = run_directory.load_result(tmp_path / "cached")
+    assert result["phases"][0]["cache"]["split_point"] == "features" and result["model"]["interpolation"] == "bicubic"
+
+
+def test_a_run_is_evaluated_with_its_own_geometry(finished_run, monkeypatch):
+    """The geometry of the record is used, not what the settings resolve to for another data set or version."""
+    result = {**finished_run.result, "model": {**finished_run.result["model"], "crop_fraction": 0.5}}
+    monkeypatch.setattr("tl_keras.results.run_directory.load_result", lambda directory: result)
+    assert evaluate_run(finished_run.directory, {})["loss"] != pytest.approx(finished_run.result["metrics"]["test"]["loss"], rel=1e-3)

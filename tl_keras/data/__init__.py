@@ -5,7 +5,7 @@
     examples, decode      labelled images and their decoder
     splits                training, validation and test examples of a run; subsampling of classes
     sampling              order of the examples in an epoch
-    augmentation          table of augmentations, and the grammar of the setting
+    augmentation, augmentation_arguments      table of augmentations, and the grammar of the setting
     image_ops, augment_policies, mixup, random_crop, stateless_random      parts of augmentations
     geometry, pipeline    crop and resize; tf.data batches of all of the above
     augmentation_sheet    picture of augmented images

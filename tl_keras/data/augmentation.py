@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tl_keras.data import augment_policies, image_ops, mixup
 from tl_keras.data.augment_policies import Operation
+from tl_keras.data.augmentation_arguments import CROP, JITTER, RESIZED_CROP, ROTATE, Arguments
 from tl_keras.data.geometry import Geometry
 from tl_keras.data.random_crop import random_crop, random_resized_crop
 from tl_keras.data.stateless_random import uniform
@@ -34,14 +35,6 @@ Mixer = Callable[["tf.Tensor", "tf.Tensor", "tf.Tensor"], mixup.Mixture]
 
 
 @dataclass(frozen=True)
-class Argument:
-    """An argument of an augmentation: the text of its default, and the parser of its values."""
-
-    default: str
-    parse: Callable[[str], Any]
-
-
-@dataclass(frozen=True)
 class AugmentationSpec:
     """The text form of an augmentation: an entry of `AUGMENTATIONS`.
 
@@ -59,7 +52,7 @@ class AugmentationSpec:
     name: str
     description: str
     apply: Callable[..., "tf.Tensor"] | None = None
-    arguments: Mapping[str, Argument] = field(default_factory=lambda: MappingProxyType({}))
+    arguments: Arguments = field(default_factory=lambda: MappingProxyType({}))
     mixer: Mixer | None = None
     preset: str = ""
     resizes: bool = False
@@ -248,50 +241,15 @@ _COLOURS = tuple(
 RAND_AUGMENT_OPERATIONS = (Operation(image_ops.identity), *_GEOMETRY, *_TONES, *_COLOURS)
 AUGMIX_OPERATIONS = (*_GEOMETRY, *_TONES)
 
-
-def _range(is_allowed: Callable[[float], bool], expected: str) -> Callable[[str], tuple[float, float]]:
-    """Return a parser of LOW-HIGH, two allowed numbers in order. `expected` is its error message."""
-    bound = parsers.number(is_allowed, expected)
-
-    def parse(text: str) -> tuple[float, float]:
-        low, high = (bound(part) for part in (text.split("-") if text.count("-") == 1 else ("", "")))
-        if low > high:
-            raise ValueError(expected)
-        return low, high
-
-    return parse
-
-
-def _interpolation(text: str) -> str:
-    if text not in ("nearest", "bilinear"):
-        raise ValueError("interpolation=nearest or interpolation=bilinear")
-    return text
-
-
-def _strength(name: str) -> Argument:
-    return Argument("0.2", parsers.number(lambda value: 0 <= value <= 1, f"{name} from 0 (unchanged) to 1, e.g. {name}=0.2"))
-
-
-_CROP = {"padding": Argument("4", parsers.integer(1, "a padding of at least 1 pixel, e.g. padding=4"))}
-_RESIZED_CROP = {
-    "scale": Argument("0.08-1", _range(lambda area: 0 < area <= 1, "two fractions of the area in (0, 1], e.g. scale=0.08-1")),
-    "ratio": Argument("0.75-1.3333", _range(lambda ratio: 0 < ratio, "two ratios of width to height above 0, e.g. ratio=0.75-1.3333")),
-}
-_ROTATE = {
-    "degrees": Argument("10", parsers.number(lambda degrees: 0 < degrees <= 180, "degrees in (0, 180], e.g. degrees=10")),
-    "interpolation": Argument("nearest", _interpolation),
-}
-_JITTER = {name: _strength(name) for name in ("brightness", "contrast", "saturation")}
-
 _ENTRIES = (
     AugmentationSpec(NONE, "unchanged images"),
     AugmentationSpec("flip", "mirrored left to right at random", random_flip),
-    AugmentationSpec("crop", "shifted by up to this many pixels over black", random_crop, _CROP),
+    AugmentationSpec("crop", "shifted by up to this many pixels over black", random_crop, CROP),
     AugmentationSpec(
         "random_resized_crop",
         "a random part by area and aspect ratio, resized to the model's input, where later steps run (Szegedy et al. 2015)",
         random_resized_crop,
-        _RESIZED_CROP,
+        RESIZED_CROP,
         resizes=True,
     ),
     AugmentationSpec("resize", "resized as test images are; later steps run at the size of the model's input", resize, resizes=True),
@@ -299,14 +257,14 @@ _ENTRIES = (
         "rotate",
         "rotated by up to this many degrees over black; interpolation nearest or bilinear",
         random_rotation,
-        _ROTATE,
+        ROTATE,
         needs_keras_cv=True,
     ),
     AugmentationSpec(
         "jitter",
         "brightness, contrast and saturation scaled in this order, by up to these fractions",
         random_jitter,
-        _JITTER,
+        JITTER,
         needs_keras_cv=True,
     ),
     AugmentationSpec(

@@ -39,6 +39,11 @@ class Geometry:
     interpolation: str = "bilinear"
     source_size: Size | None = None
 
+    def __str__(self) -> str:
+        """Return e.g. `224 px (bicubic, crop 0.875)`."""
+        crop = f", crop {self.crop_fraction:.3g}" if self.crop_fraction < 1 else ""
+        return f"{self.image_size} px ({self.interpolation}{crop})"
+
     @property
     def resizes_on_device(self) -> bool:
         """True if the pipeline leaves images at `source_size`.
@@ -125,14 +130,15 @@ def _bicubic_fn(geometry: Geometry, size: Size) -> ResizeFn:
     """
     import tensorflow as tf
 
-    taps = [_bicubic_taps(length, min(size), geometry._side, geometry.image_size) for length in size]
+    rows, columns = (_bicubic_taps(length, min(size), geometry._side, geometry.image_size) for length in size)
+
+    def interpolate(images: "tf.Tensor", axis: int, indices: np.ndarray, weights: np.ndarray) -> "tf.Tensor":
+        shape = (-1, *[1] * (3 - axis))
+        return tf.add_n([tf.gather(images, indices[:, tap], axis=axis) * weights[:, tap].reshape(shape) for tap in range(4)])
 
     def resize(images: "tf.Tensor") -> "tf.Tensor":
-        images = tf.cast(images, tf.float32)
-        for axis, (indices, weights) in enumerate(taps, start=1):
-            shape = (-1, 1, 1) if axis == 1 else (-1, 1)
-            images = sum(tf.gather(images, indices[:, tap], axis=axis) * weights[:, tap].reshape(shape) for tap in range(4))
-        return tf.clip_by_value(images, 0.0, 255.0)
+        widened = interpolate(tf.cast(images, tf.float32), 2, *columns)  # first, since rows of an image are contiguous in memory
+        return tf.clip_by_value(interpolate(widened, 1, *rows), 0.0, 255.0)
 
     return resize
 

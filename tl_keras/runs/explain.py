@@ -97,9 +97,9 @@ def _data_facts(config: RunConfig) -> "tuple[int, int, NumImages, str]":
 
 
 def _summary(estimate: RunEstimate) -> str:
-    config, image_size = estimate.resolved.config, estimate.resolved.geometry.image_size
+    config, geometry = estimate.resolved.config, estimate.resolved.geometry
     macs = sum(cost.macs for cost in estimate.costs.values())
-    model = f"{config.model.backbone}, {image_size} px, {estimate.num_parameters:,} parameters, {_si_number(macs)} MACs"
+    model = f"{config.model.backbone}, {geometry}, {estimate.num_parameters:,} parameters, {_si_number(macs)} MACs"
     images = estimate.data_note or f"{estimate.num_images:,} training images of {config.data.dataset}"
     return f"model      {model}\ndata       {images}\nstrategy   {config.train.strategy}"
 

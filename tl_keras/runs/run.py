@@ -189,8 +189,7 @@ def _describe_setup(setup: RunSetup) -> str:
     config, source, splits = setup.resolved.config, setup.source, setup.splits
     num_validation = len(splits.validation) if splits.validation else 0
     images = f"{len(splits.train):,} training, {num_validation:,} validation, {len(splits.test):,} test images"
-    geometry = f"{setup.geometry.image_size} px ({setup.geometry.interpolation}, crop {setup.geometry.crop_fraction:.3g})"
-    model = f"{config.model.backbone}, {geometry}, {setup.model.count_params():,} parameters"
+    model = f"{config.model.backbone}, {setup.geometry}, {setup.model.count_params():,} parameters"
     model += f", weights {config.model.weights}, normalization {setup.resolved.normalization}"
     phases = "; ".join(f"{phase.name}: {phase.epochs} epochs, trains {', '.join(phase.trainable)}" for phase in setup.phases)
     lines = [f"data      {source.name}: {images}", f"model     {model}", f"phases    {phases}", f"runtime   {setup.runtime}"]
