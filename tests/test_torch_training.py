@@ -66,6 +66,11 @@ SWITCHES = {
         "strategy": "train:stem/conv1+layer1+layer2+layer3+layer4", "stage_learning_rates": "stem=7e-3,head=1e-2,*=5e-3",
     },
 }  # fmt: skip
+# The code of these runs in a faster case.
+SLOW = {
+    "eval_mode_after_1/sgd", "eval_mode_after_1/adamw_small", "step_1/sgd", "step_2/adam", "one_logit/sgd", "gradual/sgd",
+    "gradual_reset_by_phase/sgd_nesterov_l2",
+}  # fmt: skip
 CASES = {case: {"epochs": 6, **settings} for case, settings in ONE_STEP_AN_EPOCH.items()} | SWITCHES
 
 
@@ -109,7 +114,7 @@ def change(trainer: Trainer, stage: str, before: dict[str, np.ndarray]) -> float
     return float(np.sqrt(sum(np.sum((weight.numpy().astype("float64") - before[weight.path]) ** 2) for weight in weights)))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", [pytest.param(case, marks=pytest.mark.slow) if case in SLOW else case for case in CASES])
 def test_training_equals_that_of_torch(case, tmp_path):
     expected = torch_training()[case]
     trainer, before = train(case, expected, tmp_path)
@@ -126,7 +131,7 @@ def require_statistics(model, expected: dict) -> None:
     for name, mean in expected.get("running_mean_after", {"bn1": expected.get("bn1_running_mean_after")}).items():
         np.testing.assert_allclose(model.get_layer(NORMS[name]).moving_mean.numpy()[:4], mean, atol=1e-4, err_msg=name)
     for name, variance in expected.get("running_variance_after", {}).items():
-        np.testing.assert_allclose(model.get_layer(NORMS[name]).moving_variance.numpy()[:4], variance, rtol=5e-4, err_msg=name)
+        np.testing.assert_allclose(model.get_layer(NORMS[name]).moving_variance.numpy()[:4], variance, rtol=2e-4, err_msg=name)
 
 
 def require_schedule(history: list[dict], expected: dict) -> None:
