@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from experiments.collapse import BATCH, SWITCH
 from tl_keras.report import EXPERIMENT_FILE, ExperimentResults, load_experiment
 from tl_keras.report.document import Block, Caveat, Heading, Image, Paragraph, Table, to_markdown
 from tl_keras.report.statistics import summarize
@@ -42,6 +43,8 @@ def _blocks(results: ExperimentResults, probes: Probes) -> list[Block]:
         *([Caveat(results.caveat)] if results.caveat else []),
         Paragraph(results.question),
         *(block for title, columns in TABLES.items() for block in (Heading(2, title), _table(columns, probes))),
+        Heading(2, f"{SWITCH.capitalize()} minus {BATCH}, seed by seed; epoch 1 is the same"),
+        _differences(probes),
         Paragraph(f"±: 95 % interval of the mean over seeds (Student's t). {NOTE}"),
         Image(Path(PLOT), "Means over the seeds, bands from the lowest to the highest."),
     ]
@@ -52,12 +55,30 @@ def _table(columns: Mapping[str, tuple[Value, str]], probes: Probes) -> Table:
     return Table(["row", *columns], rows)
 
 
+def _differences(probes: Probes) -> Table:
+    """Return the effect of the switch to running statistics in the rows that have it, against the same row without it."""
+    pairs = [(label, label.replace(SWITCH, BATCH)) for label in probes if SWITCH in label]
+    rows = [
+        [
+            label.replace(SWITCH, "").strip(),
+            *(_cell(_paired(value, probes[label], probes[other]), form) for value, form in EFFECTS.values()),
+        ]
+        for label, other in pairs
+        if other in probes
+    ]
+    return Table(["rows", *EFFECTS], rows)
+
+
+def _paired(value: Value, runs: Sequence[Records], others: Sequence[Records]) -> list[float]:
+    return [value(run) - value(other) for run, other in zip(runs, others, strict=True)]
+
+
 def _cell(values: Sequence[float], form: str) -> str:
     """Return the mean of `values` in the format `form` and the half width of its interval, e.g. `4.10 ± 0.32`."""
     if any(map(math.isnan, values)):
         return EMPTY_CELL
     summary = summarize(values)
-    half_width = "" if len(values) < 2 else f" ± {summary.interval[1] - summary.mean:{form}}"
+    half_width = "" if len(values) < 2 else f" ± {summary.interval[1] - summary.mean:{form.removeprefix('+')}}"
     return f"{summary.mean:{form}}{half_width}"
 
 
@@ -116,6 +137,15 @@ TABLES: Mapping[str, Mapping[str, tuple[Value, str]]] = {
         "norm, epoch 2": (_after(2, "kernel_growth"), ".3f"),
     },
 }
+EFFECTS: Mapping[str, tuple[Value, str]] = {
+    "loss, epoch 2: update 1": (_loss(2, 0, 1), "+.2f"),
+    f"updates 2 to {NUM_UPDATES}": (_loss(2, 1, NUM_UPDATES), "+.2f"),
+    "epoch 2": (_loss(2), "+.2f"),
+    "last epoch": (_loss(-1), "+.2f"),
+    "accuracy (points), epoch 2": (_accuracy(2, "running"), "+.1f"),
+    "last": (_accuracy(-1, "running"), "+.1f"),
+    "on statistics of the batch, epoch 2": (_accuracy(2, "batch"), "+.1f"),
+}
 NOTE = (
     "Distances are measured on the validation images as the network evaluates them: means over the channels of the probed BatchNorm "
     "layers of the absolute logarithm of the ratio of variances, and of the absolute difference of means in running standard "
@@ -130,10 +160,11 @@ def _plot(results: ExperimentResults, probes: Probes, path: Path) -> Path:
     with plot_style():
         figure = Figure(figsize=(13, 1.2 + 2.6 * len(lines)), layout="constrained")
         grid = figure.subplots(len(lines), len(PANELS), squeeze=False, sharey="col", sharex="col")
+        for axes, title in zip(grid[0], PANELS, strict=True):
+            axes.set_title(title)
         for panels, labels in zip(grid, lines.values(), strict=True):
             colours = dict(zip(labels, PALETTE, strict=False))
-            for axes, (title, draw) in zip(panels, PANELS.items(), strict=True):
-                axes.set_title(title if panels is grid[0] else "")
+            for axes, draw in zip(panels, PANELS.values(), strict=True):
                 for label, colour in colours.items():
                     draw(axes, probes[label], colour)
             handles = [Line2D([], [], color=colour, label=shorten(label)) for label, colour in colours.items()]
@@ -144,7 +175,7 @@ def _plot(results: ExperimentResults, probes: Probes, path: Path) -> Path:
 
 
 def _draw_losses(axes: Axes, runs: Sequence[Records], colour: str) -> None:
-    _draw(axes, [[(record["epoch"], np.mean(record["losses"])) for record in records[1:]] for records in runs], colour)
+    _draw(axes, [[(record["epoch"], fmean(record["losses"])) for record in records[1:]] for records in runs], colour)
     axes.set(xlabel="epoch", ylabel="nats")
 
 
@@ -174,7 +205,7 @@ def _draw(axes: Axes, curves: Sequence[Sequence[tuple[int, float]]], colour: str
     positions, values = [x for x, _ in curves[0]], np.array([[y for _, y in curve] for curve in curves])
     axes.plot(positions, values.mean(axis=0), color=colour, linestyle=style)
     axes.fill_between(positions, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.15, linewidth=0)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
 MODES: Mapping[str, Any] = {"running": "-", "batch": (0, (3, 1.5))}  # line styles

@@ -43,20 +43,26 @@ SETTINGS = (
     | chosen(interpolation="weights", augmentation="none", fraction=1.0, strategy="last:3", frozen_mode="inference", eval_mode_after=-1)
     | chosen(l2=0.0, precision="float32", save_model=False)
 )
-OPTIMIZERS = {"AdamW": said(optimizer="adamw", weight_decay=1e-3), "SGD": shown(optimizer="sgd", nesterov=True) | said(weight_decay=0.0)}
+ADAMW = said(optimizer="adamw", weight_decay=1e-3)
+OPTIMIZERS = {
+    "AdamW": ADAMW,
+    "AdamW 0.003": ADAMW | chosen(learning_rate=3e-3),
+    "SGD": said(optimizer="sgd", weight_decay=0.0) | shown(nesterov=True),
+}
+BATCH, SWITCH = "batch statistics", "fixed from epoch 2"
 STATISTICS = {
-    "batch statistics": chosen(eval_mode_after=-1),
-    "fixed from epoch 2": shown(eval_mode_after=1),
+    BATCH: chosen(eval_mode_after=-1),
+    SWITCH: shown(eval_mode_after=1),
     "fixed from the start": chosen(eval_mode_after=0),
 }
-FIXED = OPTIMIZERS["AdamW"] | STATISTICS["fixed from epoch 2"]
+FIXED = ADAMW | STATISTICS[SWITCH]
+MOBILENET = chosen(backbone="mobilenet_0.75", strategy="last:2")
 CHECKS = {
-    "AdamW 0.0001 fixed from epoch 2": FIXED | chosen(learning_rate=1e-4),
-    "AdamW 0.003 batch statistics": OPTIMIZERS["AdamW"] | STATISTICS["batch statistics"] | chosen(learning_rate=3e-3),
-    "AdamW 0.003 fixed from epoch 2": FIXED | chosen(learning_rate=3e-3),
+    f"AdamW 0.0001 {SWITCH}": FIXED | chosen(learning_rate=1e-4),
     "frozen stages in training mode": FIXED | shown(frozen_mode="training"),
-    "dropout on with BatchNorm fixed from the start": OPTIMIZERS["AdamW"] | chosen(batch_norm="inference"),
-    "MobileNet 0.75 fixed from epoch 2": FIXED | chosen(backbone="mobilenet_0.75", strategy="last:2"),
+    "dropout on with BatchNorm fixed from the start": ADAMW | chosen(batch_norm="inference"),
+    f"MobileNet 0.75 {SWITCH}": FIXED | MOBILENET,
+    f"MobileNet 0.75 {BATCH}": ADAMW | MOBILENET | STATISTICS[BATCH],
 }
 
 

@@ -29,10 +29,11 @@ def rows(losses, val_losses=None, val_accuracies=None) -> list[dict]:
     return history
 
 
-# Name -> history, classes, words of the description. The first two were measured in the setting of tools/adamw_collapse.py.
+# Name -> history, classes, words of the description. The first is the row of MobileNet of `experiments/collapse.py`, fixed from epoch 2.
 COLLAPSED = {
-    "adamw": (rows([1.23], [4.69], [0.467]), 37, "4.69, that of guessing 3.61"),
-    "adamw after warm-up": (rows([2.2, 0.295, 0.766], [0.366, 1.881, 4.801], [0.9, 0.733, 0.617]), 37, "4.80"),
+    "fixed statistics": (rows([1.156, 2.470], [1.116, 2.320], [0.648, 0.101]), 10, "fell from 64.8 to 10.1 %"),
+    "first epoch": (rows([1.23], [4.69], [0.467]), 37, "4.69, that of guessing 3.61"),
+    "validation loss": (rows([2.2, 0.295, 0.766], [0.366, 1.881, 4.801], [0.9, 0.733, 0.617]), 37, "4.80"),
     "accuracy": (rows([1.0, 0.5, 0.6], [0.4, 0.3, 2.0], [0.8, 0.91, 0.402]), 10, "fell from 91.0 to 40.2 %"),
     "without validation": (rows([0.9, 0.5, 2.4]), 10, "rose from 0.50 to 2.40"),
 }
@@ -74,8 +75,26 @@ def test_the_warning_names_the_cause_and_what_helps():
     assert text.startswith(
         "Training collapsed in epoch 2: it fell. adamw at rate 0.001 moved conv/kernel by 34 % of its norm in the first 15"
     )
-    assert "`learning_rate`" in text and "layer_decay" in text
-    assert "moved" not in collapse.collapse_warning("it fell", 2, TrainConfig(), {})
+    assert "`learning_rate`" in text and "fixed statistics" not in text
+    text = collapse.collapse_warning("it fell", 2, TrainConfig(), {}, fixed_statistics=True)
+    assert "moved" not in text and "fixed statistics" in text and "`eval_mode_after=-1`" in text
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({}, [False]),
+        ({"eval_mode_after": 1}, [False, True]),
+        ({"batch_norm": "inference"}, [True]),
+        ({"strategy": "last:1", "frozen_mode": "inference"}, [False]),
+        ({"strategy": "head", "eval_mode_after": 0}, [False]),
+    ],
+    ids=str,
+)
+def test_only_trained_stages_count_as_having_fixed_statistics(settings, expected):
+    _, stages = tiny_classifier()
+    phases = build_phases(("stem", "body"), TrainConfig(epochs=3, **settings))
+    assert [collapse.has_fixed_statistics(stages, phase) for phase in phases] == expected
 
 
 def test_the_warning_is_printed_once_per_phase_and_recorded(tmp_path, capsys, monkeypatch):
@@ -88,7 +107,7 @@ def test_the_warning_is_printed_once_per_phase_and_recorded(tmp_path, capsys, mo
     warning = progress.phases[0]["collapse"]
     assert capsys.readouterr().out.count("Training collapsed") == 1 and warning.startswith("Training collapsed in epoch 2: it fell.")
     assert "_conv/kernel by" in warning and "in the first 3 updates" in warning and before > 0
-    assert progress.collapse == {"largest_change": {}, "warning": ""}
+    assert progress.collapse == collapse.NO_COLLAPSE
 
 
 class Killed(Exception):
@@ -128,20 +147,22 @@ def test_a_collapse_after_the_switch_to_evaluation_mode_belongs_to_the_second_ph
     first, second = trainer.fit(make_batches(), tmp_path).phases
     assert (first["eval_mode"], second["eval_mode"], seen) == (False, True, [1, 2])
     assert first["collapse"] == "" and second["collapse"].startswith("Training collapsed in epoch 2: it fell.")
-    assert "in the first 3 updates" in second["collapse"]
+    assert "in the first 3 updates of the phase" in second["collapse"] and "fixed statistics" in second["collapse"]
 
 
 def test_rows_of_the_experiment():
-    """Two optimizers in three modes, then the checks; batches and updates as in source report D."""
+    """AdamW at two learning rates and SGD in three modes, then the checks; batches and updates as in source report D."""
     rows = EXPERIMENT.configure({})
     modes = {"batch statistics": -1, "fixed from epoch 2": 1, "fixed from the start": 0}
-    expected = {f"{name} {mode}": (name.lower(), after) for name in ("AdamW", "SGD") for mode, after in modes.items()}
-    assert {row.label: (row.config.train.optimizer, row.config.train.eval_mode_after) for row in rows[:6]} == expected
-    assert all(row.label.startswith("check: ") for row in rows[6:]) and len(rows) == 12
+    optimizers = {"AdamW": ("adamw", 1e-3), "AdamW 0.003": ("adamw", 3e-3), "SGD": ("sgd", 1e-3)}
+    expected = {f"{name} {mode}": (*optimizer, after) for name, optimizer in optimizers.items() for mode, after in modes.items()}
+    configs = {row.label: row.config.train for row in rows[:9]}
+    assert {label: (train.optimizer, train.learning_rate, train.eval_mode_after) for label, train in configs.items()} == expected
+    assert all(row.label.startswith("check: ") for row in rows[9:]) and len(rows) == 14
     assert {row.config.train.batch_norm_momentum for row in rows} == {0.9}
     assert {math.ceil(row.config.data.limit_train / row.config.train.batch_size) for row in rows} == {92}
     assert round(50_000 * rows[0].config.data.validation_fraction) == 736
-    trained = {tuple(stage for stage in resolve(row.config).phases[-1].trainable) for row in rows[:6]}
+    trained = {tuple(stage for stage in resolve(row.config).phases[-1].trainable) for row in rows[:9]}
     assert trained == {("block6", "block7", "top", "head")}
 
 

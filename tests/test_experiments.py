@@ -57,7 +57,7 @@ NUM_ROWS = {
     "pets_resnet50": (9, 13),
     "pets_batchnorm": (2, 3),
     "resnet50": (0, 19),
-    "collapse": (0, 12),
+    "collapse": (0, 14),
     "precision": (0, 2),
 }
 

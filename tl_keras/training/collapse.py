@@ -1,12 +1,13 @@
-"""Detects that fine-tuning has destroyed what the model had learned, and reports the likely cause and what helps.
+"""Detects that fine-tuning has destroyed what the model had learned, and reports what the run shows of the cause.
 
-Adam's first updates are as large as the learning rate for every weight, whatever its gradient. ResNet kernels are about 0.02, so
-at learning rate 1e-3 one update changes them by 5 %. Before a BatchNorm only this relative change matters, because the scale of
-such kernels cancels. tools/adamw_collapse.py measures it, and what prevents it.
+An update of Adam changes every weight by about the learning rate, whatever its gradient. BatchNorm on statistics of the batch
+normalizes the activations that such changes shift; on fixed statistics it does not. In `experiments/collapse.py`, AdamW lost within a
+few updates what it had learned when the statistics were fixed, and SGD did not.
 """
 
 import math
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import keras
@@ -21,11 +22,13 @@ LEARNED_LOSS_FRACTION = 0.8  # a training loss below this fraction of log(classe
 GUESSING_LOSS_FACTOR = 1.2  # a validation loss above this multiple of log(classes) is worse than guessing
 LOSS_JUMP_FACTOR = 2.0  # growth of the validation loss in one epoch; overfitting takes several epochs for it
 MIN_ACCURACY_DROP = 0.2  # a smaller drop is noise on a small validation split
+NO_COLLAPSE: Mapping[str, Any] = MappingProxyType({"largest_change": {}, "fixed_statistics": False, "warning": ""})
 
-ADVICE = (
-    "Try a tenth of `learning_rate`, or rates that fall towards the stem, `strategy=layer_decay:0.3`. Of little help: `warmup_epochs` "
-    "puts it off until the rate is reached, and Adam's step is the same for a gradient that `clip_norm` has scaled down."
+FIXED_STATISTICS = (
+    "BatchNorm of trained stages runs on fixed statistics, which the activations outgrow as the weights change: compare with "
+    "`batch_norm=train` and `eval_mode_after=-1`."
 )
+ADVICE = "Try a tenth of `learning_rate`."
 
 
 class CollapseDetector(keras.callbacks.Callback):
@@ -34,7 +37,8 @@ class CollapseDetector(keras.callbacks.Callback):
     The trainer begins and ends each phase and stores `state` in its checkpoint. The warning is printed unless `verbose` is 0.
 
     Attributes:
-        state: JSON-able. `largest_change` of the first epoch of the phase, see `collapse_warning`, and `warning`; empty if there is none.
+        state: JSON-able state of the phase: `largest_change` of its first epoch and `fixed_statistics`, see `collapse_warning`, and
+            `warning`, empty if there is none.
     """
 
     def __init__(self, config: TrainConfig):
@@ -43,7 +47,7 @@ class CollapseDetector(keras.callbacks.Callback):
         self._history: list[Mapping[str, float]] = []
         self._kernels: Sequence[keras.Variable] = ()  # until the first epoch of the phase is over
         self._initial_values: dict[str, np.ndarray] = {}
-        self.state: dict[str, Any] = {"largest_change": {}, "warning": ""}
+        self.state = dict(NO_COLLAPSE)
 
     def restore(self, state: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
         """Continue an interrupted run that had saved `state` and trained the epochs of `history`."""
@@ -51,6 +55,7 @@ class CollapseDetector(keras.callbacks.Callback):
 
     def begin_phase(self, stages: freezing.Stages, phase: Phase) -> None:
         """Start `phase`, of whose kernels all but those of the new head are pre-trained. Skip the call once its first epoch is over."""
+        self.state["fixed_statistics"] = has_fixed_statistics(stages, phase)
         head = {variable.path for layer in stages[HEAD] for variable in layer.weights}
         trained = freezing.trained_variables(stages, phase)
         self._kernels = [variable for variable in trained if has_weight_decay(variable) and variable.path not in head]
@@ -64,15 +69,23 @@ class CollapseDetector(keras.callbacks.Callback):
             self._kernels, self._initial_values = (), {}
         symptom = "" if self.state["warning"] else detect_collapse(self._history, self.model.output_shape[-1])
         if symptom:
-            self.state["warning"] = collapse_warning(symptom, epoch + 1, self._config, self.state["largest_change"])
+            change, is_fixed = self.state["largest_change"], self.state["fixed_statistics"]
+            self.state["warning"] = collapse_warning(symptom, epoch + 1, self._config, change, fixed_statistics=is_fixed)
             if self.params["verbose"]:
                 print(self.state["warning"], flush=True)
 
     def end_phase(self) -> str:
         """Return the warning of the phase, or an empty string, and reset `state`."""
         warning = self.state["warning"]
-        self.state = {"largest_change": {}, "warning": ""}
+        self.state = dict(NO_COLLAPSE)
         return warning
+
+
+def has_fixed_statistics(stages: freezing.Stages, phase: Phase) -> bool:
+    """Return True if a stage that `phase` trains has a BatchNorm on fixed running statistics. Call outside `apply_phase`."""
+    trained = [stage for stage in stages if freezing.trained_variables({stage: stages[stage]}, phase)]
+    norms = [(layer, stage) for stage in trained for layer in stages[stage] if isinstance(layer, keras.layers.BatchNormalization)]
+    return any(not freezing.runs_in_training_mode(layer, stage, phase) for layer, stage in norms)
 
 
 def _values(variables: Sequence[keras.Variable]) -> dict[str, np.ndarray]:
@@ -118,18 +131,22 @@ def largest_relative_change(before: Mapping[str, np.ndarray], after: Mapping[str
     return {"path": path, "fraction": fractions[path]} if path else {}
 
 
-def collapse_warning(symptom: str, epoch: int, config: TrainConfig, largest_change: Mapping[str, Any]) -> str:
-    """Return the warning: the symptom, the likely cause and what helps.
+def collapse_warning(
+    symptom: str, epoch: int, config: TrainConfig, largest_change: Mapping[str, Any], *, fixed_statistics: bool = False
+) -> str:
+    """Return the warning: the symptom, what the run shows of its cause, and what to try.
 
     Args:
         symptom: the result of `detect_collapse`.
         epoch: counted from 1.
         largest_change: the result of `largest_relative_change` after the first epoch of the phase, and the number of `updates` in
             that epoch; or empty.
+        fixed_statistics: True if BatchNorm of trained stages runs on its running statistics.
     """
     cause = ""
     if largest_change:
         fraction = f"{100 * largest_change['fraction']:.0f} %"
         cause = f" {config.optimizer} at rate {config.learning_rate:g} moved {largest_change['path']} by {fraction} of its norm "
-        cause += f"in the first {largest_change['updates']} updates."
+        cause += f"in the first {largest_change['updates']} updates of the phase."
+    cause += f" {FIXED_STATISTICS}" if fixed_statistics else ""
     return f"Training collapsed in epoch {epoch}: {symptom}.{cause} {ADVICE}"
