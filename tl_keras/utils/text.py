@@ -1,6 +1,16 @@
-"""Lists of names in messages."""
+"""Names in messages."""
 
+import os
 from collections.abc import Iterable
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+    """Return the name of a file as text. Bytes that are not UTF-8 are written as escapes.
+
+    >>> printable("caf\\udce9.png")
+    'caf\\\\xe9.png'
+    """
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def join_names(names: Iterable[str], limit: int = 5, separator: str = ", ") -> str:
