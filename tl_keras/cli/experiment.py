@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from tl_keras.cli.flags import CommandFlags, as_flags
-from tl_keras.cli.verbs import ON_MISSING, ON_MISSING_FLAG, parse_choice, report, run_command, verbosity
+from tl_keras.cli.run_command import run_command
+from tl_keras.cli.verbs import ON_MISSING, ON_MISSING_FLAG, parse_choice, report, verbosity
 from tl_keras.config import SETTINGS
 from tl_keras.errors import ConfigError, UserError
 from tl_keras.runs.experiment import PROFILES, Experiment, ExperimentOptions, explain_experiment, resolve_rows, run_experiment

@@ -1,5 +1,6 @@
 """Settings as absl flags. The fields of the configuration define them, so each setting has one home. Only this module imports absl."""
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -93,11 +94,12 @@ class CommandFlags:
             raise ConfigError(f"{error} See --help.") from None
         if rest:
             raise ConfigError(f"Unexpected argument {rest[0]!r}: expected flags like --name=value. See --help.")
-        return {name: self._values[name].value for name in self._values if self._values[name].present}
+        return {name: self.value(name) for name in self._values if self._values[name].present}
 
     def value(self, name: str) -> Any:
-        """Return the value of a flag, given or default."""
-        return self._values[name].value
+        """Return the value of a flag, given or default. The home directory is filled in for `~`, which shells leave in `--name=~/x`."""
+        value = self._values[name].value
+        return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~") else value
 
     def help(self) -> str:
         """Return the usage, and every flag with its default and its help text."""

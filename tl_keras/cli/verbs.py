@@ -1,20 +1,19 @@
 """The verbs of the command line: flags to one call each, results to text. TensorFlow is loaded after all flags are checked."""
 
-import errno
-import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
 
 from tl_keras.cli.flags import CommandFlags, as_flags, dispatch
+from tl_keras.cli.run_command import run_command
 from tl_keras.config import SETTINGS, RunConfig
-from tl_keras.errors import ConfigError, MissingError, UserError, unknown
+from tl_keras.errors import ConfigError, MissingError, unknown
 from tl_keras.runs.fallbacks import EMBEDDED_NOTICE, EMBEDDED_SETTINGS
 from tl_keras.utils.tensorflow_import import quiet_tensorflow
 
+CHECK_SETTINGS = ("dataset", "data_dir", "label", "on_corrupt", "links")  # of the images that an export is checked on
 ON_MISSING = ("error", "embedded")
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in shells
 ON_MISSING_FLAG = ("error", "<error|embedded>: if data or weights are missing, stop, or run on the bundled ones")
 
 
@@ -22,36 +21,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb named by the first argument, and return the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
     return run_command(lambda: dispatch(arguments, VERBS, USAGE, "verb"))
-
-
-def run_command(command: Callable[[], None]) -> int:
-    """Call `command` and return the exit code. Errors that the user can fix become one message; defects keep their traceback."""
-    try:
-        command()
-    except UserError as error:
-        return _fail(as_flags(str(error)), error.exit_code)
-    except BrokenPipeError:  # The reader of the pipe, e.g. head, has closed it.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except KeyboardInterrupt:
-        return _fail("interrupted. The same command resumes from the last checkpoint.", EXIT_INTERRUPTED)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
-            raise
-        return _fail(
-            f"{error.strerror}: {error.filename or 'while writing'}. Free space or choose another directory, then run the command again.", 1
-        )
-    except Exception as error:
-        if not isinstance(error, MemoryError) and type(error).__name__ != "ResourceExhaustedError":
-            raise
-        return _fail("out of memory. Try a smaller --batch_size or --image_size, or a smaller backbone.", 1)
-    return 0
-
-
-def _fail(message: str, exit_code: int) -> int:
-    sys.stdout.flush()
-    print(f"error: {message}", file=sys.stderr)
-    return exit_code
 
 
 def parse_choice(command: CommandFlags, name: str, choices: Sequence[str]) -> str:
@@ -115,7 +84,7 @@ def _default_run_dir(config: RunConfig) -> Path:
 
 def evaluate(arguments: Sequence[str]) -> None:
     """Score the model of a finished run on its test split, or on that of another data set with the same classes."""
-    data_flags = ("dataset", "data_dir", "label", "limit_test", "on_corrupt", "batch_size")
+    data_flags = ("dataset", "data_dir", "label", "limit_test", "on_corrupt", "links", "batch_size")
     command = CommandFlags(
         f"tl-keras evaluate --run_dir=DIR --flags\n\n{evaluate.__doc__}\nWithout a flag, the setting of the run applies, not the default.",
         settings=data_flags,
@@ -126,12 +95,13 @@ def evaluate(arguments: Sequence[str]) -> None:
         return
     run_dir = _required(command, "run_dir")
     quiet_tensorflow()
-    from tl_keras.runs.run import evaluate_run
+    from tl_keras.runs.evaluate import evaluate_run
 
     metrics = evaluate_run(run_dir, {name: given[name] for name in data_flags if name in given})
     low, high = metrics["interval"]
     interval = f"95 % interval {100 * low:.2f} to {100 * high:.2f}, n = {metrics['num_examples']}"
     print(f"test accuracy {100 * metrics['accuracy']:.2f} % ({interval})")
+    print("\n".join(f"note: {as_flags(note)}" for note in metrics["notes"]), end="\n" if metrics["notes"] else "")
     print(f"balanced accuracy {100 * metrics['balanced_accuracy']:.2f} %, cross-entropy {metrics['loss']:.4f} nats")
 
 
@@ -139,7 +109,7 @@ def export(arguments: Sequence[str]) -> None:
     """Export the model of a finished run: uint8 RGB images of any size in, probabilities out, checked by reloading."""
     command = CommandFlags(
         f"tl-keras export --run_dir=DIR --format=keras --output=DIR\n\n{export.__doc__}",
-        settings=("data_dir",),
+        settings=CHECK_SETTINGS,
         extra={
             "run_dir": ("", "directory of the finished run"),
             "format": ("keras", "<keras|saved_model>: format of the model"),
@@ -153,7 +123,9 @@ def export(arguments: Sequence[str]) -> None:
     quiet_tensorflow()
     from tl_keras.runs.export import export_run
 
-    record = export_run(run_dir, command.value("format"), output, data_dir=given.get("data_dir", ""))
+    record = export_run(
+        run_dir, command.value("format"), output, {name: given[name] for name in CHECK_SETTINGS if "dataset" in given and name in given}
+    )
     print(f"{record['model']}: reloaded in a fresh process and compared on {record['num_images']} test images, ", end="")
     print(f"largest difference in probability {record['max_difference']:.2g}")
 
