@@ -8,7 +8,7 @@ from tl_keras.backbones import LOGITS, Backbone, build_classifier, get_backbone,
 from tl_keras.cli.flags import CommandFlags, dispatch
 from tl_keras.errors import ConfigError, DamagedError, MissingError, UserError, unknown
 from tl_keras.utils import tensorflow_import
-from tl_keras.weights.formats import list_tensors
+from tl_keras.weights.formats import list_tensors, other_weights, split_choice
 from tl_keras.weights.locate import describe_search, find_weights_file, local_files
 from tl_keras.weights.name_maps import NAME_MAPS
 from tl_keras.weights.registry import WEIGHTS, get_weights, normalization_of
@@ -124,11 +124,14 @@ def _print_check(path: Path, entry: WeightsFile) -> bool:
 def _inspect(arguments: Sequence[str]) -> None:
     flags = _ActionFlags("inspect", "FILE", "List the tensors of a weights file: names, shapes, dtypes. Nothing in it is executed.")
     if file := flags.parse(arguments):
-        tensors = list_tensors(_existing(file))
+        path = _existing(file)
+        tensors = list_tensors(path)
         width = max((len(tensor.name) for tensor in tensors), default=0)
         for tensor in tensors:
             print(f"{_printable(tensor.name):<{width}}  {tensor.dtype:<8}  {tensor.shape}")
         print(f"{len(tensors)} tensors")
+        for key, count in other_weights(path).items():
+            print(f"{count} more under {_printable(key)}, to be read as {path.name}#{_printable(key)}")
 
 
 def _printable(text: str) -> str:
@@ -138,7 +141,7 @@ def _printable(text: str) -> str:
 
 def _existing(file: str) -> Path:
     path = Path(file).expanduser()
-    if not path.is_file():
+    if not split_choice(path)[0].is_file():
         raise MissingError(f"There is no file {path.absolute()}.")
     return path
 
@@ -173,6 +176,8 @@ def _convert(arguments: Sequence[str]) -> None:
     for title, details in (("missing", info.missing), ("resized", info.resized), ("unexpected", info.unexpected)):
         for name, detail in details.items():
             print(f"  {title}: {_printable(name)}: {detail}")
+    for note in info.notes:
+        print(f"  note: {_printable(note)}")
 
 
 def _num_classes(backbone: Backbone, tensors: Sequence[TensorInfo]) -> int:

@@ -1,7 +1,8 @@
 """Assigns arrays to the variables of a model. Every array must be used and every variable filled, or the record says why not."""
 
 import mmap
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,7 @@ class LoadingInfo:
         missing: variable path -> why it keeps its initial values.
         unexpected: pattern of tensor names -> number of such tensors in the file, and why they are not used.
         resized: variable path -> the sizes before and after.
+        notes: remarks on how the file was read, e.g. a prefix of its names, or averaged weights beside the plain ones.
     """
 
     source: str
@@ -36,14 +38,27 @@ class LoadingInfo:
     missing: dict[str, str] = field(default_factory=dict)
     unexpected: dict[str, str] = field(default_factory=dict)
     resized: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
-def assign_arrays(model: "keras.Model", backbone_name: str, arrays: Mapping[str, Any], source: str) -> LoadingInfo:
+def assign_arrays(
+    model: "keras.Model",
+    backbone_name: str,
+    arrays: Mapping[str, Any],
+    source: str,
+    *,
+    is_head: Callable[[str], bool] | None = None,
+    hint: str = "",
+) -> LoadingInfo:
     """Assign `arrays`, keyed by variable path, to the variables of `model`.
+
+    Arrays of a head of another structure are left out if the whole backbone is there.
 
     Args:
         arrays: NumPy arrays, or objects with a `shape` that convert to one.
         source: name of the file that the arrays are from, for messages and the record.
+        is_head: True for the name of an array of a head; by default one whose first part no layer of the backbone has.
+        hint: likely cause of differences, for the message.
 
     Raises:
         ConfigError: Arrays and variables do not match. Nothing has been assigned.
@@ -53,10 +68,14 @@ def assign_arrays(model: "keras.Model", backbone_name: str, arrays: Mapping[str,
     variables = variables_by_path(model)
     arrays, resized = _resize(variables, arrays)
     missing = _missing(variables, arrays, backbone_name)
-    if differences := _differences(variables, arrays, missing):
+    is_head = is_head or outside_of(path for path in variables if not path.startswith(f"{LOGITS}/"))
+    head = [name for name in arrays if name not in variables and is_head(name)]
+    backbone_arrays = {name: array for name, array in arrays.items() if name not in set(head)}
+    if _differences(variables, backbone_arrays, missing):
+        differences = _differences(variables, arrays, missing)
         raise ConfigError(
             f"The weights of {source} do not fit {backbone_name} with these settings. {'; '.join(differences)}. "
-            "Use the `backbone`, `stem` and `image_size` that they were made with."
+            f"{hint or 'Use the `backbone`, `stem` and `image_size` that they were made with.'}"
         )
     loaded = [path for path in variables if path not in missing]
     for path in loaded:
@@ -64,7 +83,18 @@ def assign_arrays(model: "keras.Model", backbone_name: str, arrays: Mapping[str,
     for layer in model.layers:
         if isinstance(layer, keras.layers.Normalization):
             layer.finalize_state()  # it computes with constants made from its variables
-    return LoadingInfo(source, len(loaded), missing, resized=resized)
+    unexpected = {join_names(sorted(head), MAX_NAMED): f"{len(head)} in the file: of no layer of the backbone, left out"} if head else {}
+    return LoadingInfo(source, len(loaded), missing, unexpected, resized)
+
+
+def outside_of(names: Iterable[str]) -> Callable[[str], bool]:
+    """Return a test for names that share no first part with `names`: not `layer1` of a longer network, but `dense` or `fc`."""
+    parts = set(map(_first_part, names))
+    return lambda name: _first_part(name) not in parts
+
+
+def _first_part(name: str) -> str:
+    return re.split(r"[./_]", name.lstrip("_"), maxsplit=1)[0]
 
 
 def release_memory(array: Any) -> None:

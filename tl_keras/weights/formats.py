@@ -36,6 +36,7 @@ MAX_TENSORS = 100_000
 # Extra bytes for the head of a file with many more classes than the model.
 MAX_HEAD_BYTES = 256 * 2**20
 KERAS_WEIGHTS = "model.weights.h5"  # the entry of a .keras archive that holds the weights
+MODEL_WEIGHTS = "model_weights"  # the group of a legacy .h5 of a whole model that holds its weights
 SAFETENSORS_DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
 # Errors of the standard library, NumPy, h5py and safetensors on bytes that are not of the format.
 READ_ERRORS = (*files.READ_ERRORS, ArithmeticError, MemoryError, tokenize.TokenError, lzma.LZMAError, SafetensorError)
@@ -53,50 +54,102 @@ class Format(NamedTuple):
     read: Callable[[Path, "keras.Model"], Arrays]
 
 
-def list_tensors(path: Path) -> list[TensorInfo]:
+def split_choice(path: Path) -> tuple[Path, str]:
+    """Return the file and the choice of `FILE#choice`, which selects weights in a torch file. A file of the very name comes first."""
+    name, separator, choice = path.name.rpartition("#")
+    return (path.with_name(name), choice) if separator and name and not path.is_file() else (path, "")
+
+
+def list_tensors(weights_path: Path) -> list[TensorInfo]:
     """Return the tensors of a weights file, in the file's order, without reading their values.
 
     In Keras 3 files they are named `layer/number`: the layer's name and the index of the variable in the layer.
 
+    Args:
+        weights_path: the file, or `FILE#choice`, see `split_choice`.
+
     Raises:
-        ConfigError: The suffix is not one of a weights file.
+        ConfigError: The file is of no known format, or has no such choice.
         MissingError: The file does not exist.
-        DamagedError: The file is truncated, corrupt, or not of the format of its suffix.
+        DamagedError: The file is truncated or corrupt.
     """
+    path, choice = split_choice(weights_path)
     with _errors_named(path):
         tensors: list[TensorInfo] = []
-        for tensor in _format_of(path).list_tensors(path):
+        for tensor in torch_file.list_tensors(path, choice) if choice else _format_of(path).list_tensors(path):
             if len(tensors) == MAX_TENSORS:
                 raise ValueError(f"it holds more than {MAX_TENSORS:,} tensors")
             tensors.append(tensor)
         return tensors
 
 
-def read_tensors(path: Path, model: "keras.Model") -> Arrays:
+def read_tensors(weights_path: Path, model: "keras.Model") -> Arrays:
     """Return the arrays of a weights file by name. All of them are finite numbers.
 
     Args:
+        weights_path: the file, or `FILE#choice`, see `split_choice`.
         model: the model to fill. It bounds the size of the file, and gives the names if the file stores an order.
 
     Raises:
-        ConfigError: The suffix is not one of a weights file, or the file is of another model.
+        ConfigError: The file is of no known format, has no such choice, or is of another model.
         MissingError: The file does not exist.
-        DamagedError: The file is truncated, corrupt, or not of the format of its suffix.
+        DamagedError: The file is truncated or corrupt.
     """
+    path, choice = split_choice(weights_path)
     with _errors_named(path):
-        arrays = _format_of(path).read(path, model)
+        arrays = _read_torch(path, model, choice) if choice else _format_of(path).read(path, model)
         for name, array in arrays.items():
             _check_finite(name, array)
         return arrays
 
 
+def other_weights(weights_path: Path) -> Mapping[str, int]:
+    """Return key -> number of tensors of the weights in a torch file that are not read; empty for other formats."""
+    path, choice = split_choice(weights_path)
+    return torch_file.inspect_file(path, choice).others if _format_of(path) is TORCH else {}
+
+
 def _format_of(path: Path) -> Format:
-    found = next((FORMATS[suffix] for suffix in FORMATS if path.name.endswith(suffix)), None)
-    if found is None:
-        raise ConfigError(f"{path}: weights files end in {', '.join(FORMATS)}; this one does not.")
+    """Return the format of a file by its content, as names of files are a matter of taste; by its suffix if the content is damaged."""
     if not path.is_file():
         raise MissingError(f"There is no weights file {path.absolute()}.")
+    found = _format_by_content(path) or next((FORMATS[suffix] for suffix in FORMATS if path.name.endswith(suffix)), None)
+    if found is None:
+        with path.open("rb") as file:
+            beginning = file.read(16)
+        raise ConfigError(
+            f"{path} is no weights file of a known format; it begins with {beginning!r}. Expected a file of torch, safetensors, Keras or "
+            f"NumPy, such as those that end in {', '.join(FORMATS)}."
+        )
     return found
+
+
+def _format_by_content(path: Path) -> Format | None:
+    with path.open("rb") as file:
+        beginning = file.read(16)
+    if beginning.startswith(b"PK\3\4"):
+        return _format_of_zip(path)
+    if beginning.startswith(b"\x89HDF"):
+        return FORMATS[".h5"] if _is_legacy(path) else FORMATS[".weights.h5"]
+    if beginning[8:10] == b'{"':
+        return FORMATS[".safetensors"]
+    return TORCH if beginning[:1] == b"\x80" else None
+
+
+def _format_of_zip(path: Path) -> Format | None:
+    with suppress(*READ_ERRORS), zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if KERAS_WEIGHTS in names:
+            return FORMATS[".keras"]
+        return FORMATS[".npz"] if all(name.endswith(".npy") for name in names) else TORCH
+    return None
+
+
+def _is_legacy(path: Path) -> bool:
+    """Return True for the layout of Keras 2: layers in order, in the root or under `model_weights`."""
+    with suppress(*READ_ERRORS), h5py.File(path) as store:
+        return MODEL_WEIGHTS in store or bool(_text_attribute(store, "layer_names"))
+    return False
 
 
 @contextmanager
@@ -135,8 +188,8 @@ def _check_finite(name: str, stored: Any) -> None:
 # torch: .pth, .pt
 
 
-def _read_torch(path: Path, model: "keras.Model") -> Arrays:
-    tensors = torch_file.read_tensors(path)
+def _read_torch(path: Path, model: "keras.Model", choice: str = "") -> Arrays:
+    tensors = torch_file.read_tensors(path, choice)
     _require_size(sum(tensor.nbytes for tensor in tensors.values()), model)
     return tensors
 
@@ -213,7 +266,7 @@ def _datasets(store: h5py.File) -> dict[str, h5py.Dataset]:
 
 def _weights_datasets(store: h5py.File, model: "keras.Model") -> dict[str, h5py.Dataset]:
     """Return path -> data set, without the optimizer's. Their values must be stored in the file and have a plausible size."""
-    datasets = {path: dataset for path, dataset in _datasets(store).items() if not path.startswith("optimizer/")}
+    datasets = {path: dataset for path, dataset in _datasets(store).items() if not path.startswith(("optimizer/", "optimizer_weights/"))}
     for path, dataset in datasets.items():
         if dataset.is_virtual or dataset.external:
             raise ValueError(f"{path} is stored in another file")
@@ -235,16 +288,13 @@ def _list_keras(path: Path) -> Iterator[TensorInfo]:
 
 def _read_weights_h5(file: Path | io.BytesIO, model: "keras.Model") -> Arrays:
     """Read a Keras 3 `.weights.h5`: groups `.../vars` have the layer's name, and hold its variables by number."""
-    paths: dict[tuple[str, int], str] = {}
-    for path in variables_by_path(model):
-        layer = path.split("/")[-2]
-        paths[layer, sum(name == layer for name, _ in paths)] = path
+    paths = _paths_by_number(model)
     with h5py.File(file) as store:
         arrays = {}
         for dataset in _weights_datasets(store, model).values():
             layer, number = dataset.parent.attrs.get("name", dataset.parent.name), int(dataset.name.rpartition("/")[2])
             if "seed_generator" not in dataset.name:
-                arrays[paths.get((layer, number), f"{layer}/{number}")] = dataset[()]
+                arrays[paths.get(f"{layer}/{number}", f"{layer}/{number}")] = dataset[()]
         return arrays
 
 
@@ -256,29 +306,55 @@ def _read_keras(path: Path, model: "keras.Model") -> Arrays:
 
 
 def _read_application(path: Path, model: "keras.Model") -> Arrays:
-    """Read a Keras Applications `.h5`: the layers in the order of the model. Its head, `predictions`, is left out."""
+    """Read a legacy `.h5`: that of Keras Applications, or of a whole model that contains the backbone.
+
+    Layers are matched by name if the file has all names of the backbone. Otherwise they are those of the backbone in order, and its
+    head, `predictions`, is left out.
+    """
     backbone = feature_extractor(model)
     layers = [layer for layer in backbone.layers if layer.weights]
     with h5py.File(path) as store:
-        saved = _application_layers(store, model)
-        if list(map(len, saved.values())) != [len(layer.weights) for layer in layers]:
-            raise ConfigError(
-                f"{path.name} holds {len(saved)} layers with {sum(map(len, saved.values()))} weights, and {model.name} has {len(layers)} "
-                f"with {len(backbone.weights)}: the file is of another model. "
-                f"First and last in the file: {list(saved)[:1] + list(saved)[-1:]}; in the model: {[layers[0].name, layers[-1].name]}."
-            )
-        in_order = [dataset[()] for weights in saved.values() for dataset in weights]
+        saved = _saved_layers(store, model)
+        if not {layer.name for layer in layers} <= saved.keys():
+            in_order = _saved_layers(store, model, inner=False)
+            return _in_order({name: weights for name, weights in in_order.items() if name != "predictions"}, backbone, path)
+        arrays = {f"{name}/{number}": dataset[()] for name, weights in saved.items() for number, dataset in enumerate(weights)}
+    paths = _paths_by_number(backbone)
+    return {paths.get(name, name): array for name, array in arrays.items()}
+
+
+def _in_order(saved: Mapping[str, list[h5py.Dataset]], backbone: "keras.Model", path: Path) -> Arrays:
+    layers = [layer for layer in backbone.layers if layer.weights]
+    if list(map(len, saved.values())) != [len(layer.weights) for layer in layers]:
+        raise ConfigError(
+            f"{path.name} holds {len(saved)} layers with {sum(map(len, saved.values()))} weights, and {backbone.name} has {len(layers)} "
+            f"with {len(backbone.weights)}: the file is of another model. "
+            f"First and last in the file: {list(saved)[:1] + list(saved)[-1:]}; in the model: {[layers[0].name, layers[-1].name]}."
+        )
+    in_order = [dataset[()] for weights in saved.values() for dataset in weights]
     return dict(zip(variables_by_path(backbone), in_order, strict=True))
 
 
-def _application_layers(store: h5py.File, model: "keras.Model") -> dict[str, list[h5py.Dataset]]:
-    """Return layer name -> its weights, in the file's order, for the layers of the backbone that have weights."""
+def _saved_layers(store: h5py.File, model: "keras.Model", *, inner: bool = True) -> dict[str, list[h5py.Dataset]]:
+    """Return layer name -> its weights, in the file's order, for the layers that have weights; `inner`: for those inside a layer."""
     datasets = _weights_datasets(store, model)
-    layers = {
-        name: [datasets[f"{name}/{weight}"] for weight in _text_attribute(store[name], "weight_names")]
-        for name in _text_attribute(store, "layer_names")
-    }
-    return {name: weights for name, weights in layers.items() if weights and name != "predictions"}
+    prefix = f"{MODEL_WEIGHTS}/" if MODEL_WEIGHTS in store else ""
+    root = store[MODEL_WEIGHTS] if prefix else store
+    layers: dict[str, list[h5py.Dataset]] = {}
+    for outer in _text_attribute(root, "layer_names"):
+        for weight in _text_attribute(root[outer], "weight_names"):
+            name = weight.split("/")[-2] if inner and "/" in weight else outer
+            layers.setdefault(name, []).append(datasets[f"{prefix}{outer}/{weight}"])
+    return layers
+
+
+def _paths_by_number(model: "keras.Model") -> dict[str, str]:
+    """Return `layer/number` -> path of the variable, with the number of the variable in its layer."""
+    paths: dict[str, str] = {}
+    for path in variables_by_path(model):
+        layer = path.split("/")[-2]
+        paths[f"{layer}/{sum(name.rpartition('/')[0] == layer for name in paths)}"] = path
+    return paths
 
 
 def _text_attribute(group: h5py.Group, name: str) -> list[str]:

@@ -1,16 +1,16 @@
 """Assigns tensors with the names of torchvision, EfficientNet-PyTorch or Flax to the variables of a model."""
 
 import fnmatch
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tl_keras.backbones import get_backbone
+from tl_keras.backbones import LOGITS, get_backbone
 from tl_keras.errors import ConfigError
-from tl_keras.weights.assign import LoadingInfo, assign_arrays, release_memory
+from tl_keras.weights.assign import LoadingInfo, assign_arrays, outside_of, release_memory
 from tl_keras.weights.name_maps import EFFICIENTNET_PYTORCH, FLAX, TORCHVISION, NameMap, TensorMapping
 
 if TYPE_CHECKING:
@@ -42,9 +42,9 @@ class LazyTranspose:
 
 def find_name_map(names: Collection[str]) -> NameMap | None:
     """Return the map of the publisher who uses such names, or None if they are variable paths of this package."""
-    if any(name.startswith("Transformer/") for name in names):
+    if any("Transformer/" in name for name in names):
         return FLAX
-    if any(name.startswith("_blocks.") for name in names):
+    if any("_blocks." in name for name in names):
         return EFFICIENTNET_PYTORCH
     return TORCHVISION if names and not any("/" in name for name in names) else None
 
@@ -53,6 +53,8 @@ def assign_published(
     model: "keras.Model", backbone_name: str, tensors: Mapping[str, np.ndarray], source: str, name_map: NameMap = TORCHVISION
 ) -> LoadingInfo:
     """Assign the tensors of a publisher's model to `model`, which `build_classifier(backbone_name, ...)` made.
+
+    A prefix that all tensors of the backbone have, such as `module.`, is taken off.
 
     Args:
         tensors: name -> array, such as a state dict.
@@ -68,11 +70,45 @@ def assign_published(
             f"{backbone_name}. Backbones that take such a file: {', '.join(name_map.mappings)}."
         )
     tensors = {_current_name(name): array for name, array in tensors.items()}
+    mappings = _mappings(name_map, backbone_name)
+    prefix = _common_prefix(tensors, mappings)
+    tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
     unexpected = _pop_ignored(tensors, name_map)
-    mappings = list(name_map.mappings[backbone_name](**get_backbone(backbone_name).options))
     arrays: dict[str, Any] = {name: tensors[name] for name in sorted(set(tensors) - {mapping.tensor for mapping in mappings})}
     arrays |= {mapping.variable: LazyTranspose(mapping, tensors[mapping.tensor]) for mapping in mappings if mapping.tensor in tensors}
-    return replace(assign_arrays(model, backbone_name, arrays, source), unexpected=unexpected)
+    info = assign_arrays(
+        model, backbone_name, arrays, source, is_head=_head_test(mappings), hint=_likely_cause(tensors, name_map, backbone_name)
+    )
+    notes = (f"names without their prefix {prefix!r}",) if prefix else ()
+    return replace(info, unexpected=unexpected | info.unexpected, notes=notes)
+
+
+def _mappings(name_map: NameMap, backbone_name: str) -> list[TensorMapping]:
+    return list(name_map.mappings[backbone_name](**get_backbone(backbone_name).options))
+
+
+def _common_prefix(names: Collection[str], mappings: Sequence[TensorMapping]) -> str:
+    """Return the prefix with which most tensors of the backbone are found: `module.`, `_orig_mod.`, `model.backbone.`, ..."""
+    wanted = [mapping.tensor for mapping in mappings if not mapping.variable.startswith(f"{LOGITS}/")]
+    prefixes = {name.removesuffix(wanted[0]) for name in names if name.endswith(wanted[0])}
+    return max(["", *sorted(prefixes)], key=lambda prefix: sum(prefix + name in names for name in wanted))
+
+
+def _head_test(mappings: Sequence[TensorMapping]) -> Callable[[str], bool]:
+    """Return a test for names of tensors that belong to a head, also to one of several layers in the place of the publisher's."""
+    heads = tuple({f"{mapping.tensor.rpartition('.')[0]}." for mapping in mappings if mapping.variable.startswith(f"{LOGITS}/")})
+    is_outside = outside_of(mapping.tensor for mapping in mappings if not mapping.variable.startswith(f"{LOGITS}/"))
+    return lambda name: name.startswith(heads) or is_outside(name)
+
+
+def _likely_cause(names: Collection[str], name_map: NameMap, backbone_name: str) -> str:
+    """Return why the tensors may not fit: they are all those of another backbone. Return "" if there is none."""
+    fitting = {
+        name: len(wanted)
+        for name in name_map.mappings
+        if name != backbone_name and (wanted := {mapping.tensor for mapping in _mappings(name_map, name)}) <= set(names)
+    }
+    return f"They are those of {max(fitting, key=fitting.__getitem__)}: use `backbone` with that name." if fitting else ""
 
 
 def _current_name(name: str) -> str:

@@ -11,7 +11,7 @@ from tl_keras.backbones import get_backbone
 from tl_keras.errors import MissingError, unknown
 from tl_keras.utils import connectivity
 from tl_keras.weights.download import RETRY_POLICY, download_hint, fetch
-from tl_keras.weights.formats import FORMATS
+from tl_keras.weights.formats import FORMATS, split_choice
 from tl_keras.weights.registry import WEIGHTS
 from tl_keras.weights.weights_file import WeightsFile, verify
 
@@ -61,8 +61,10 @@ def _no_variant(backbone_name: str, variant: str) -> MissingError:
 
 def _user_file(backbone_name: str, weights: str) -> Path:
     path = Path(weights).expanduser()
-    if path.is_file():
+    file, choice = split_choice(path)
+    if file.is_file():
         return path
+    path = file if choice else path
     if path.parent != Path(".") or path.name.endswith(tuple(FORMATS)):
         raise MissingError(f"`weights={weights}`: there is no such file. Looked for {path.absolute()}.")
     raise unknown(f"weights of {backbone_name}", weights, ["none", *(entry.variant for entry in WEIGHTS.get(backbone_name, ())), "PATH"])

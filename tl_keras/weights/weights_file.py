@@ -99,8 +99,14 @@ def mismatch(path: Path, entry: WeightsFile) -> str:
         return "it is a web page"
     if not status.st_size or (entry.size and status.st_size != entry.size):
         return f"it has {status.st_size:,} bytes{f', expected {entry.size:,}' if entry.size else ''}"
-    received = _file_hash(path, entry.algorithm, status.st_size, status.st_mtime_ns) if entry.hash else ""
+    received = file_hash(path, entry.algorithm) if entry.hash else ""
     return "" if received.startswith(entry.hash) else f"expected {entry.hash_text}, received {received}"
+
+
+def file_hash(path: Path, algorithm: str = "sha256") -> str:
+    """Return the hash of a file in hex. It is computed once for a file that does not change."""
+    status = path.stat()
+    return _file_hash(path, algorithm, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=64)

@@ -2,23 +2,23 @@
 
     tensors = read_tensors(Path("alexnet-owt-7be5be79.pth"))  # name -> array, mapped from the file
 
-The state dict is the pickled dict of the file, or the dict under one of `WRAPPERS` in it. Nothing of the file is executed, and
-a size that it claims is believed only if it fits in the file.
+The state dict is the dict with the most tensors in the pickled object, whatever its key is; see `state_dict`. Everything else, such
+as arguments and the state of an optimizer, is passed over. Nothing of the file is executed, and a size that it claims is believed
+only if it fits in the file.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from tl_keras.errors import DamagedError, MissingError
+from tl_keras.errors import ConfigError, DamagedError, MissingError
 from tl_keras.weights.torch_file.containers import Contents, read_container
-from tl_keras.weights.torch_file.tensors import DTYPES, InvalidTorchFile, Parameter, StridedTensor
+from tl_keras.weights.torch_file.state_dict import EMA, StateDict, state_dicts
+from tl_keras.weights.torch_file.tensors import DTYPES, InvalidTorchFile, Opaque, StridedTensor
 from tl_keras.weights.weights_file import TensorInfo
-
-# Keys under which training scripts store the state dict. The first key that is present counts.
-WRAPPERS = ("state_dict", "model_state_dict", "model")
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,20 @@ class TorchFile:
         container: "zip" or "stream".
         tensors: descriptions in the file's order, with torch's names of the dtypes. `bfloat16` is read as float32.
         other_names: names of everything beside the tensors, such as numbers, texts or the optimizer.
+        others: key -> number of tensors of the other dicts of tensors in the file, e.g. averaged weights.
     """
 
     container: str
     tensors: tuple[TensorInfo, ...]
     other_names: tuple[str, ...]
+    others: Mapping[str, int]
 
 
-def read_tensors(path: Path) -> dict[str, np.ndarray]:
+def read_tensors(path: Path, choice: str = "") -> dict[str, np.ndarray]:
     """Return the tensors of a torch file by name, in the file's order.
+
+    Args:
+        choice: key of the state dict to read, or `ema` for averaged weights; empty: the plain weights.
 
     Returns:
         Read-only arrays that share memory with the file. The file must not change while they are used. Tensors of bfloat16
@@ -50,20 +55,23 @@ def read_tensors(path: Path) -> dict[str, np.ndarray]:
     """
     data, contents = _read(path)
     storages: dict[tuple[str, str], np.ndarray] = {}
-    return {name: _array(tensor, data, contents, storages) for name, tensor in _tensors(path, contents).items()}
+    tensors = _choose(path, contents, choice).tensors
+    return {name: _array(tensor, data, contents, storages) for name, tensor in tensors.items()}
 
 
-def inspect_file(path: Path) -> TorchFile:
+def inspect_file(path: Path, choice: str = "") -> TorchFile:
     """Return the structure of a torch file without reading values. Raises the errors of `read_tensors`."""
     contents = _read(path)[1]
-    tensors = _tensors(path, contents)
-    infos = tuple(TensorInfo(name, tensor.shape, tensor.storage.dtype) for name, tensor in tensors.items())
-    return TorchFile(contents.container, infos, _other_names(contents.root, tensors))
+    chosen = _choose(path, contents, choice)
+    infos = tuple(TensorInfo(name, tensor.shape, tensor.storage.dtype) for name, tensor in chosen.tensors.items())
+    found = state_dicts(contents.root)
+    others = {candidate.key: len(candidate.tensors) for candidate in found if candidate.key != chosen.key}
+    return TorchFile(contents.container, infos, _other_names(contents.root, chosen), others)
 
 
-def list_tensors(path: Path) -> list[TensorInfo]:
+def list_tensors(path: Path, choice: str = "") -> list[TensorInfo]:
     """Return name, shape and dtype of each tensor without reading values. Raises the errors of `read_tensors`."""
-    return list(inspect_file(path).tensors)
+    return list(inspect_file(path, choice).tensors)
 
 
 def _read(path: Path) -> tuple[np.ndarray, Contents]:
@@ -82,30 +90,31 @@ def _damaged(path: Path, reason: object) -> DamagedError:
     return DamagedError(f"{path} cannot be read as weights saved by torch: {reason}. Fetch or save it again.")
 
 
-def _tensors(path: Path, contents: Contents) -> dict[str, StridedTensor]:
-    """Return the tensors of the state dict, those of Parameters included."""
-    candidates = ((name, _tensor_of(value)) for name, value in _state_dict(contents.root).items())
-    tensors = {name: tensor for name, tensor in candidates if tensor is not None}
-    if not tensors or not all(isinstance(name, str) for name in tensors):
-        raise _damaged(path, f"it holds no dict of tensors by name, at its root or under {', '.join(WRAPPERS)}")
-    return tensors
+def _choose(path: Path, contents: Contents, choice: str) -> StateDict:
+    """Return the state dict that `choice` names; without one the best of `state_dicts`."""
+    found = state_dicts(contents.root)
+    if not found:
+        raise _damaged(path, _describe_root(contents.root))
+    if not choice:
+        return found[0]
+    matching = [candidate for candidate in found if choice == candidate.key or (choice == EMA and candidate.is_average)]
+    if not matching:
+        raise ConfigError(
+            f"{path} has no weights {choice!r}; it has {', '.join(candidate.key or 'the plain ones' for candidate in found)}. "
+            f"Write the name after a #, e.g. {path.name}#{found[-1].key or EMA}."
+        )
+    return matching[0]
 
 
-def _state_dict(root: Any) -> dict[Any, Any]:
-    if not isinstance(root, dict):
-        return {}
-    return next((root[name] for name in WRAPPERS if isinstance(root.get(name), dict)), root)
+def _describe_root(root: Any) -> str:
+    if isinstance(root, Opaque):
+        return f"it is an object {root.origin}, a whole model if it is of torch.nn: load it in torch and save its state_dict() alone"
+    return "it holds no dict of tensors by name"
 
 
-def _tensor_of(value: Any) -> StridedTensor | None:
-    tensor = value.tensor if isinstance(value, Parameter) else value
-    return tensor if isinstance(tensor, StridedTensor) else None
-
-
-def _other_names(root: dict[Any, Any], tensors: dict[str, StridedTensor]) -> tuple[str, ...]:
-    state_dict = _state_dict(root)
-    beside = [] if state_dict is root else [name for name in root if root[name] is not state_dict]
-    return tuple(str(name) for name in (*beside, *(name for name in state_dict if name not in tensors)))
+def _other_names(root: Any, chosen: StateDict) -> tuple[str, ...]:
+    beside = [name for name in root if name != chosen.key] if chosen.key and isinstance(root, dict) else []
+    return tuple(str(name) for name in (*beside, *chosen.other_names))
 
 
 def _array(tensor: StridedTensor, data: np.ndarray, contents: Contents, storages: dict[tuple[str, str], np.ndarray]) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Descriptions of the objects in a torch file: storages, tensors over storages, parameters, and globals by name.
 
-A global of a pickle is never imported. It must be one of `ALLOWED`; calls are looked up in `CALLS`.
+A global of a pickle is never imported, and nothing that a file names is called. Calls of the globals in `CALLS` give descriptions of
+tensors. All other globals, such as the classes of a training script's arguments, stand for themselves, and their calls give an
+`Opaque`. Files that name what only an attack needs, see `is_hostile`, are refused as a whole.
 Sources: torch's `_utils.py`, `_tensor.py` and `_weights_only_unpickler.py`.
 """
 
@@ -67,6 +69,13 @@ class Global:
 
     def __str__(self) -> str:
         return f"{self.module}.{self.name}"[:120]
+
+
+@dataclass
+class Opaque:
+    """An object that is no tensor and is not built: arguments, a path, an optimizer. `origin` is what would have made it."""
+
+    origin: Global
 
 
 @dataclass(frozen=True)
@@ -229,15 +238,73 @@ CALLS: Mapping[Global, Callable[..., Any]] = MappingProxyType(
         Global("torch.nn.parameter", "Parameter"): _parameter,
     }
 )
-# Occurs as the class of a tensor with attributes, and is never called.
-NAMED = (Global("torch", "Tensor"),)
-ALLOWED = frozenset({*CALLS, *STORAGE_CLASSES, *TORCH_DTYPES, *NAMED})
+# Modules in which only the globals above are known: other names there belong to no file that torch has written.
+STRICT_MODULES = frozenset({"torch._utils", "torch._tensor", "torch.storage"})
+# Modules whose functions act on the system, and built-in functions that run code or reach attributes.
+HOSTILE_MODULES = frozenset(
+    (
+        "os",
+        "posix",
+        "nt",
+        "subprocess",
+        "sys",
+        "shutil",
+        "socket",
+        "ctypes",
+        "importlib",
+        "runpy",
+        "pty",
+        "commands",
+        "multiprocessing",
+        "threading",
+        "asyncio",
+        "webbrowser",
+        "code",
+        "codeop",
+        "pdb",
+        "pickle",
+        "marshal",
+        "shelve",
+        "operator",
+        "timeit",
+        "requests",
+        "urllib",
+        "http",
+        "ftplib",
+        "smtplib",
+        "tempfile",
+        "signal",
+        "inspect",
+        "types",
+        "gc",
+    )  # fmt: skip
+)
+BUILTINS = ("builtins", "__builtin__")
+HARMLESS_BUILTINS = frozenset("bool bytearray bytes complex dict float frozenset int list object range set slice str tuple".split())
+
+
+def is_hostile(found: Global) -> bool:
+    """Return True if weights never need the global, whatever a training script stores beside them."""
+    if found.module in STRICT_MODULES:
+        return found not in KNOWN
+    if found.module in BUILTINS:
+        return found.name not in HARMLESS_BUILTINS
+    return found.module.partition(".")[0] in HOSTILE_MODULES or "__" in found.name
+
+
+KNOWN = frozenset({*CALLS, *STORAGE_CLASSES, *TORCH_DTYPES})
 
 
 def call(function: Any, arguments: Any) -> Any:
-    """Return the result of the function of `CALLS` for a global and its arguments."""
-    if not isinstance(function, Global) or function not in CALLS or type(arguments) is not tuple:
-        raise InvalidTorchFile(f"its pickle calls {function if isinstance(function, Global) else 'something that is no function'}")
+    """Return what a global gives for its arguments: the result of its function in `CALLS`, or an `Opaque`."""
+    if isinstance(function, Opaque):
+        return Opaque(function.origin)
+    if not isinstance(function, Global) or type(arguments) is not tuple:
+        raise InvalidTorchFile("its pickle calls something that is no function")
+    if function not in CALLS:
+        if function in KNOWN:
+            raise InvalidTorchFile(f"its pickle calls {function}")
+        return Opaque(function)
     try:
         return CALLS[function](*arguments)
     except TypeError as error:

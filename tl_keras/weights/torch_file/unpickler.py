@@ -1,6 +1,6 @@
 """A restricted unpickler for torch files. It imports and calls nothing that a file names.
 
-It interprets the opcodes that torch writes and builds dicts, lists, tuples, texts, numbers and the descriptions of `tensors`.
+It interprets the opcodes of training scripts and builds dicts, lists, tuples, texts, numbers and the descriptions of `tensors`.
 Source: Python's `pickletools`, which decodes the opcodes.
 """
 
@@ -10,12 +10,13 @@ from types import MappingProxyType
 from typing import IO, Any, cast
 
 from tl_keras.weights.torch_file.tensors import (
-    ALLOWED,
     Global,
     InvalidTorchFile,
+    Opaque,
     Parameter,
     Storage,
     call,
+    is_hostile,
     require_count,
     require_tensor,
     set_items,
@@ -141,10 +142,8 @@ class Unpickler:
     def _global(self, module: Any, name: Any) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
             raise InvalidTorchFile("its pickle asks for a global without a name")
-        if (found := Global(module, name)) not in ALLOWED:
-            raise InvalidTorchFile(
-                f"its pickle asks for {found}, which weights do not need; if it is a whole model, save its state_dict() alone"
-            )
+        if is_hostile(found := Global(module, name)):
+            raise InvalidTorchFile(f"its pickle asks for {found}, which weights never need")
         self._push(found)
 
     def _call(self) -> None:
@@ -154,9 +153,19 @@ class Unpickler:
             self._count_steps(sum(len(argument) for argument in arguments if isinstance(argument, list | tuple)))
         self._push(call(function, arguments))
 
+    def _call_with_names(self) -> None:
+        self._pop()  # named arguments, which no tensor has
+        self._call()
+
+    def _push_set(self) -> None:
+        self._pop_to_mark()
+        self._push(Opaque(SET))
+
     def _build(self) -> None:
         """Set the state of an object. Attributes of a dict (`_metadata`) are dropped; a Parameter may get its tensor so."""
         state, target = self._pop(), self._top()
+        if isinstance(target, Opaque):
+            return
         if isinstance(target, Parameter) and type(state) is tuple:
             if target.tensor is None:
                 target.tensor = require_tensor(state[0] if state else None)
@@ -165,12 +174,16 @@ class Unpickler:
 
     def _set_items(self, items: list[Any]) -> None:
         target = self._top()
+        if isinstance(target, Opaque):
+            return
         if type(target) is not dict or len(items) % 2:
             raise InvalidTorchFile("its pickle sets items of an object that is not a dict")
         set_items(target, zip(items[::2], items[1::2], strict=True))
 
     def _extend(self, items: list[Any]) -> None:
         target = self._top()
+        if isinstance(target, Opaque):
+            return
         if type(target) is not list:
             raise InvalidTorchFile("its pickle appends to an object that is not a list")
         target.extend(items)
@@ -200,7 +213,11 @@ def storage_key(key: Any) -> str:
     return text
 
 
-LITERALS = "BININT BININT1 BININT2 LONG1 BINFLOAT BINUNICODE SHORT_BINUNICODE BINSTRING SHORT_BINSTRING".split()
+SET = Global("builtins", "set")
+LITERALS = (
+    "BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINSTRING SHORT_BINSTRING "
+    "BINBYTES SHORT_BINBYTES BINBYTES8"
+).split()
 OPCODE_HANDLERS: Mapping[str, Callable[[Unpickler, Any], object]] = MappingProxyType(
     {
         **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda unpickler, _: None),
@@ -208,6 +225,11 @@ OPCODE_HANDLERS: Mapping[str, Callable[[Unpickler, Any], object]] = MappingProxy
         **dict.fromkeys(("BINPUT", "LONG_BINPUT"), Unpickler._store),
         **dict.fromkeys(("BINGET", "LONG_BINGET"), Unpickler._recall),
         **dict.fromkeys(("REDUCE", "NEWOBJ"), lambda unpickler, _: unpickler._call()),
+        "NEWOBJ_EX": lambda unpickler, _: unpickler._call_with_names(),
+        "EMPTY_SET": lambda unpickler, _: unpickler._push(Opaque(SET)),
+        "ADDITEMS": lambda unpickler, _: unpickler._extend(unpickler._pop_to_mark()),
+        "FROZENSET": lambda unpickler, _: unpickler._push_set(),
+        "POP": lambda unpickler, _: unpickler._pop(),
         "NONE": lambda unpickler, _: unpickler._push(None),
         "NEWTRUE": lambda unpickler, _: unpickler._push(True),
         "NEWFALSE": lambda unpickler, _: unpickler._push(False),
