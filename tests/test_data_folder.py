@@ -1,5 +1,8 @@
 """Folders of images: found in order, checked file by file, refused with the names of the files."""
 
+import os
+import unicodedata
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -49,14 +52,116 @@ def test_images_may_differ_in_size_and_format(tmp_path):
     assert load(tmp_path).train.size is None
 
 
-def test_hidden_files_and_junk_are_ignored(tmp_path):
+# Synology and QNAP (photoview/photoview#430), Windows, macOS, Linux, Jupyter, photo tools
+JUNK = (
+    ".DS_Store", "dog/.DS_Store", "dog/Thumbs.db", "cat/desktop.ini", "cat/Icon\r", "cat/._0.png", "dog/Picasa.ini", "dog/ehthumbs.db",
+    "@eaDir/", "dog/@eaDir/", "#recycle/", "@Recycle/", "$RECYCLE.BIN/", "System Volume Information/", "lost+found/", ".git/", "__MACOSX/",
+    "dog/.cache/", ".ipynb_checkpoints/", "dog/.ipynb_checkpoints/",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", JUNK)
+def test_hidden_files_and_junk_are_ignored(tmp_path, name):
+    write_classes(tmp_path)
+    before = load(tmp_path)
+    if name.endswith("/"):
+        write_image(tmp_path / name / "thumbnail.png", seed=99)
+    else:
+        (tmp_path / name).write_text("junk")
+    after = load(tmp_path)
+    assert after.fingerprint == before.fingerprint and after.class_names == ("cat", "dog") and after.notes == before.notes
+
+
+def test_sidecar_files_are_not_read_and_noted(tmp_path):
     write_classes(tmp_path)
     before = load(tmp_path).fingerprint
-    for name in (".DS_Store", "dog/.DS_Store", "dog/Thumbs.db", "cat/desktop.ini", "README.txt"):
-        (tmp_path / name).write_text("junk")
-    for name in (".git", "__MACOSX", "dog/.cache"):
-        (tmp_path / name).mkdir()
-    assert load(tmp_path).fingerprint == before
+    for name in ("dog/0.txt", "dog/1.xmp", "cat/0.json", "cat/1.JSON", "cat/2.png.dvc"):
+        (tmp_path / name).write_text("text")
+    source = load(tmp_path)
+    assert source.fingerprint == before
+    assert source.notes[0] == "files beside the images are not read: 1 .dvc, 2 .json, 1 .txt, 1 .xmp"
+
+
+def test_images_beside_the_class_folders_are_noted(tmp_path):
+    write_classes(tmp_path)
+    write_image(tmp_path / "forgotten.png")
+    assert load(tmp_path).notes[0] == "1 files beside the folders of the classes are not used: forgotten.png"
+
+
+SPELLINGS = [
+    ("Train", "Test"), ("TRAIN", "TEST"), ("training", "testing"), ("Training_Set", "Test_Set"), ("train_images", "test-images"),
+    ("trainset", "testset"), ("train split", "tests"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("train, test", SPELLINGS)
+def test_folders_of_splits_in_usual_spellings(tmp_path, train, test):
+    write_classes(tmp_path / train, num=3)
+    write_classes(tmp_path / test, num=2, first=1000)
+    source = load(tmp_path)
+    assert (len(source.train), len(source.test)) == (6, 4) and source.class_names == ("cat", "dog")
+
+
+@pytest.mark.parametrize("name", ["train", "test", "val", "Training"])
+def test_a_class_called_like_a_split_is_a_class(tmp_path, name):
+    write_classes(tmp_path, ("bus", name))
+    assert set(load(tmp_path).class_names) == {"bus", name}
+
+
+def test_a_folder_of_annotations_beside_the_splits_is_no_split(tmp_path):
+    write_classes(tmp_path / "train")
+    write_classes(tmp_path / "test", first=1000)
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "labels.csv").write_text("a,b")
+    assert len(load(tmp_path).train) == 10
+
+
+@pytest.mark.parametrize("inner", ["photos", "photos/images"])
+def test_a_folder_inside_a_folder_is_passed_through(tmp_path, inner):
+    write_classes(tmp_path / inner)
+    source = load(tmp_path)
+    assert source.class_names == ("cat", "dog") and source.notes[0] == f"the images are those of {inner}/"
+
+
+def test_a_single_folder_of_train_is_no_wrapper(tmp_path):
+    write_classes(tmp_path / "train")
+    assert load(tmp_path).notes[0].startswith("no test split")
+
+
+@pytest.mark.parametrize("name, shown", [(b"caf\xe9.png", "caf\\xe9.png"), ("café.png".encode(), "café.png"), (b"a\nb.png", "a\nb.png")])
+def test_names_of_files_may_be_any_bytes(tmp_path, name, shown):
+    write_classes(tmp_path)
+    before = load(tmp_path).fingerprint
+    path = tmp_path / os.fsdecode(b"cat/" + name)
+    write_image(path)
+    assert load(tmp_path).fingerprint != before
+    path.write_bytes(b"bad")
+    with pytest.raises(DamagedError) as raised:
+        load(tmp_path)
+    assert shown in str(raised.value) and str(raised.value).encode()
+
+
+def test_names_of_classes_may_be_any_bytes(tmp_path):
+    write_classes(tmp_path, ("dog", os.fsdecode(b"caf\xe9")))
+    assert load(tmp_path).class_names == ("caf\\xe9", "dog")
+
+
+def test_the_two_normal_forms_of_a_name_are_one_class(tmp_path):
+    composed, decomposed = (unicodedata.normalize(form, "café") for form in ("NFC", "NFD"))
+    write_classes(tmp_path / "train", ("dog", composed))
+    write_classes(tmp_path / "test", ("dog", decomposed), first=1000)
+    write_classes(tmp_path / "train", (decomposed,), num=1, first=2000)
+    source = load(tmp_path)
+    assert (
+        source.class_names == (composed, "dog") and source.train.class_counts == {0: 6, 1: 5} and source.test.class_counts == {0: 5, 1: 5}
+    )
+
+
+def test_a_test_split_may_lack_classes(tmp_path):
+    write_classes(tmp_path / "train", ("ant", "cat", "dog"))
+    write_classes(tmp_path / "test", ("dog",), first=1000)
+    (tmp_path / "test" / "cat").mkdir()
+    assert load(tmp_path).test.class_counts == {2: 5}
 
 
 def test_the_fingerprint_changes_with_any_file_and_not_with_the_path(tmp_path):
@@ -74,14 +179,14 @@ def test_the_fingerprint_changes_with_any_file_and_not_with_the_path(tmp_path):
 
 def test_all_unreadable_files_are_listed(tmp_path):
     write_classes(tmp_path)
-    (tmp_path / "dog" / "notes.txt").write_text("no image")
+    (tmp_path / "dog" / "notes.jpg").write_text("no image")
     (tmp_path / "cat" / "empty.jpg").write_bytes(b"")
     with pytest.raises(DamagedError, match="2 unreadable files") as raised:
         load(tmp_path)
-    assert "notes.txt" in str(raised.value) and "empty.jpg" in str(raised.value) and "on_corrupt=skip" in str(raised.value)
+    assert "notes.jpg" in str(raised.value) and "empty.jpg" in str(raised.value) and "on_corrupt=skip" in str(raised.value)
     skipped = load(tmp_path, on_corrupt="skip")
     assert len(skipped.train) + len(skipped.test) == 10
-    assert "2 unreadable" in skipped.notes[0] and "notes.txt" in skipped.notes[0]
+    assert "2 unreadable" in skipped.notes[0] and "notes.jpg" in skipped.notes[0]
 
 
 def test_a_long_list_is_shortened(tmp_path):
@@ -135,15 +240,23 @@ def different_classes_in_test(root):
     write_classes(root / "test", ("dog", "eel"))
 
 
+def folders_of_classes(root):
+    for name in ("dog", "cat"):
+        (root / name).rename(root.parent / name)
+    write_classes(root / "felidae", ("lion", "lynx"))
+    write_classes(root / "canidae", ("wolf", "fox"))
+
+
 WRONG = {
     empty_class: "class 'eel' is empty",
     single_class: "two or more classes, found cat",
     nested_folder: "puppies: expected an image, found a folder",
     link_to_outside: "link.png: a link to outside",
     folder_link_to_outside: "a link to outside",
-    folder_beside_train: "beside train/, expected .* found cat, dog, train",
-    two_validation_folders: "beside train/, expected .* found train, val, validation",
-    different_classes_in_test: "these are in only one: cat, eel",
+    folder_beside_train: "beside the training images, expected .* found cat, dog, train",
+    two_validation_folders: "beside the training images, expected .* found train, val, validation",
+    different_classes_in_test: "it lacks eel",
+    folders_of_classes: "found a folder. Put the images .* or make each such folder a class",
 }
 
 
@@ -163,11 +276,38 @@ def test_a_link_within_the_folder_is_an_image(tmp_path):
     assert len(source.train) + len(source.test) == 11
 
 
-def test_a_broken_link_is_an_unreadable_file(tmp_path):
+@pytest.mark.parametrize("target", ["nothing.png", "gone.png"], ids=["to nothing", "to itself"])
+def test_a_broken_link_is_an_unreadable_file(tmp_path, target):
     write_classes(tmp_path)
-    (tmp_path / "dog" / "gone.png").symlink_to(tmp_path / "dog" / "nothing.png")
+    (tmp_path / "dog" / "gone.png").symlink_to(tmp_path / "dog" / target)
     with pytest.raises(DamagedError, match="gone.png"):
         load(tmp_path)
+    assert "1 unreadable" in load(tmp_path, on_corrupt="skip").notes[0]
+
+
+@pytest.mark.parametrize("change", [link_to_outside, folder_link_to_outside])
+def test_links_to_anywhere_can_be_allowed(tmp_path, change):
+    root = tmp_path / "images"
+    write_classes(root)
+    change(root)
+    source = load(root, links="anywhere")
+    assert len(source.train) + len(source.test) in (11, 15)
+
+
+def test_a_folder_is_one_data_set_however_its_path_is_written(tmp_path, monkeypatch):
+    write_classes(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    ways = ("photos", "photos/", "./photos", "~/photos", str(tmp_path / "photos"))
+    assert len({DataConfig(dataset=f"folder:{way}") for way in ways}) == 1
+
+
+def test_a_folder_without_its_prefix_is_explained(tmp_path, monkeypatch):
+    write_classes(tmp_path / "photos")
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos", "photos/", str(tmp_path / "photos")):
+        with pytest.raises(ConfigError, match=f"dataset=folder:{name}`"):
+            data.load_source(DataConfig(dataset=name))
 
 
 def test_a_class_without_a_readable_image_is_refused(tmp_path):

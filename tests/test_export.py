@@ -42,7 +42,7 @@ def test_an_export_takes_any_size_without_tl_keras(format, run_dir, tmp_path, ca
     assert "largest difference in probability" in capsys.readouterr().out
     labels = json.loads((output / "labels.json").read_text())
     assert {path.name for path in output.iterdir()} == {labels["model"], "labels.json"}
-    assert labels["class_names"] == list("0123456789") and labels["embedded"] and labels["num_images"] == 32
+    assert labels["class_names"] == list("0123456789") and labels["embedded"] and labels["num_images"] == 64
     assert 0 <= labels["max_difference"] < export.TOLERANCE
     script = REUSE.format(load=export.FORMATS[format][1])
     done = subprocess.run([sys.executable, "-c", script, str(output / labels["model"])], capture_output=True, text=True)

@@ -14,7 +14,8 @@ from tl_keras.data.registry import load_source
 from tl_keras.errors import ConfigError
 from tl_keras.results.predictions import read_confident_errors, read_predictions
 from tl_keras.runs import export, resolve
-from tl_keras.runs.run import evaluate_run, run
+from tl_keras.runs.evaluate import evaluate_run
+from tl_keras.runs.run import run
 from tl_keras.training.evaluation import compute_metrics
 
 CONFIG = RunConfig().replace(

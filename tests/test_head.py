@@ -10,9 +10,10 @@ from tl_keras.errors import ConfigError
 from tl_keras.results.predictions import read_predictions
 from tl_keras.results.run_directory import read_history
 from tl_keras.runs import export, setup
+from tl_keras.runs.evaluate import evaluate_run
 from tl_keras.runs.explain import explain
 from tl_keras.runs.resolve import check_available, resolve
-from tl_keras.runs.run import evaluate_run, run
+from tl_keras.runs.run import run
 from tl_keras.strategies import grid, lora
 
 PARITY = RunConfig().replace(

@@ -17,8 +17,9 @@ from tl_keras.config import RunConfig, RuntimeConfig
 from tl_keras.data.examples import Examples, ImageStore
 from tl_keras.data.sampling import epoch_order
 from tl_keras.errors import ConfigError, TrainingError
+from tl_keras.runs.evaluate import evaluate_run
 from tl_keras.runs.fallbacks import EMBEDDED_SETTINGS
-from tl_keras.runs.run import evaluate_run, run
+from tl_keras.runs.run import run
 from tl_keras.strategies import build_phases, grid
 from tl_keras.training.head_grid import GridResult, train_heads
 from tl_keras.training.losses import build_loss

@@ -14,10 +14,11 @@ from tl_keras.backbones import vit
 from tl_keras.config import RunConfig, TrainConfig
 from tl_keras.errors import ConfigError, DamagedError
 from tl_keras.results import run_directory
+from tl_keras.runs.evaluate import evaluate_run
 from tl_keras.runs.export import TOLERANCE, export_run
 from tl_keras.runs.fallbacks import EMBEDDED_SETTINGS
 from tl_keras.runs.resolve import check_strategy, locate_weights, resolve
-from tl_keras.runs.run import evaluate_run, run
+from tl_keras.runs.run import run
 from tl_keras.runs.setup import build_model
 from tl_keras.strategies import build_phases, freezing, lora
 

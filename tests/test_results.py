@@ -106,12 +106,15 @@ def test_config_json_separates_identity_and_local_settings(run_dir):
     run_dir.write_config(CONFIG.replace(data_dir="/data"))
     written = json.loads((run_dir.path / run_directory.CONFIG).read_text())
     local = {"data_dir": "/data", "weights_dir": "", "cache": "auto", "cache_budget": 2000, "cache_dir": ""}
-    assert written == {"identity": CONFIG.identity(), "local": local}
+    assert written == {"identity": CONFIG.identity(), "local": local, "weights_sha256": ""}
 
 
 def test_another_run_in_the_directory_is_an_error_that_lists_the_differences(run_dir):
     run_dir.write_config(CONFIG)
     run_dir.write_config(CONFIG.replace(data_dir="/elsewhere"))
+    run_dir.write_config(CONFIG.replace(learning_rate=0.02))  # nothing was trained yet
+    run_dir.write_config(CONFIG)
+    run_dir.write_history([{"epoch": 1}])
     with pytest.raises(ConfigError, match=r"learning_rate: 0\.001 there, 0\.01 here, epochs: 3 there, 5 here\..*run_dir"):
         run_dir.write_config(CONFIG.replace(learning_rate=0.01, epochs=5))
 

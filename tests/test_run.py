@@ -21,13 +21,16 @@ from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError, MissingError
 from tl_keras.feature_cache import store
 from tl_keras.results import run_directory
+from tl_keras.runs.evaluate import evaluate_run
 from tl_keras.runs.resolve import check_available, resolve
-from tl_keras.runs.run import evaluate_run, run
+from tl_keras.runs.run import run
 from tl_keras.runs.setup import build_setup
 from tl_keras.training import evaluation
 
 ROOT = Path(__file__).parents[1]
-FINISHED = {".lock", "config.json", "history.csv", "mistakes.npz", "model.keras", "predictions.npz", "result.json"}
+FINISHED = {
+    ".lock", "config.json", "history.csv", "mistakes.npz", "model.keras", "predictions.npz", "result.json", "split.npz", "test_images.npz",
+}  # fmt: skip
 
 
 def test_a_run_leaves_exactly_its_files(finished_run, tiny_config):
@@ -131,7 +134,7 @@ def test_a_killed_process_loses_at_most_an_epoch(finished_run, tiny_config, tmp_
         [sys.executable, "-c", KILLED, json.dumps(tiny_config.to_dict()), str(tmp_path / "killed")], cwd=ROOT, capture_output=True
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
-    assert {path.name for path in (tmp_path / "killed").iterdir()} == {".lock", "config.json", "history.csv", "checkpoint"}
+    assert {path.name for path in (tmp_path / "killed").iterdir()} == {".lock", "config.json", "history.csv", "split.npz", "checkpoint"}
     assert len(run_directory.read_history(tmp_path / "killed")) == 1
     result = run(tiny_config, tmp_path / "killed")
     assert {path.name for path in (tmp_path / "killed").iterdir()} == FINISHED
@@ -213,7 +216,7 @@ def test_overrides_reach_every_row():
 
 def test_a_run_may_leave_its_model_out(tiny_config, tmp_path):
     run(tiny_config.replace(save_model=False, epochs=1), tmp_path / "bare")
-    assert {path.name for path in (tmp_path / "bare").iterdir()} == FINISHED - {"model.keras"}
+    assert {path.name for path in (tmp_path / "bare").iterdir()} == FINISHED - {"model.keras", "test_images.npz"}
     with pytest.raises(ConfigError, match="save_model"):
         evaluate_run(tmp_path / "bare", {})
 

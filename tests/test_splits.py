@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from tl_keras.config import DataConfig
 from tl_keras.data.examples import DatasetSource, ImageStore, make_examples
-from tl_keras.data.splits import assign_splits, make_splits, stratified_order, streaming_split
+from tl_keras.data.splits import assign_splits, make_splits, streaming_split
+from tl_keras.data.stratified import stratified_order
 from tl_keras.errors import ConfigError
 
 LABELS = st.lists(st.integers(0, 6), min_size=1, max_size=150).map(lambda labels: np.array(labels, np.int64))

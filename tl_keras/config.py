@@ -8,6 +8,8 @@ import dataclasses
 import hashlib
 import json
 import math
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -46,6 +48,20 @@ def _check(config: Any) -> None:
         _check_that(not choices or value in choices, item.name, value, f"one of {', '.join(choices)}")
 
 
+def _absolute(dataset: str) -> str:
+    """Return `dataset` with the absolute path of a folder, so that one folder is one run however it is written."""
+    prefix, colon, path = dataset.partition(":")
+    return f"{prefix}:{os.path.abspath(os.path.expanduser(path))}" if prefix == "folder" and colon and path else dataset
+
+
+def _is_pattern(text: str) -> bool:
+    try:
+        re.compile(text)
+    except re.error:
+        return False
+    return True
+
+
 @dataclass(frozen=True)
 class DataConfig:
     """Settings of the data: which images, how many of them, and their augmentation."""
@@ -60,6 +76,11 @@ class DataConfig:
     limit_train: int = _setting(0, "train on at most this many images (0: no limit); the result is marked")
     limit_test: int = _setting(0, "test on at most this many images (0: no limit); the result is marked")
     on_corrupt: str = _setting("error", "what to do about unreadable files of a folder", choices=("error", "skip"))
+    links: str = _setting("inside", "links in a folder of images: only to files inside it, or anywhere", choices=("inside", "anywhere"))
+    group_by: str = _setting(
+        "",
+        "regular expression for paths in a folder of images; those with the same first group, e.g. of one patient, stay in one split",
+    )
     keep: str = _setting("", "fractions of the training images of classes or superclasses to keep, e.g. cat:0.25; validation keeps all")
     sampling: str = _setting(
         "natural",
@@ -91,6 +112,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         _check(self)
+        object.__setattr__(self, "dataset", _absolute(self.dataset))
+        _check_that(_is_pattern(self.group_by), "group_by", self.group_by, "a regular expression, e.g. (patient[0-9]+)")
         _check_that(0 < self.fraction <= 1, "fraction", self.fraction, "a fraction in (0, 1]")
         _check_that(0 <= self.validation_fraction < 1, "validation_fraction", self.validation_fraction, "a fraction in [0, 1)")
         total = self.fraction + self.validation_fraction

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tl_keras.data.splits import stratified_order
+from tl_keras.data.stratified import stratified_order
 from tl_keras.utils.files import write_npz
 
 OUTPUT = Path(__file__).parents[1] / "tl_keras" / "data" / "embedded" / "digits.npz"

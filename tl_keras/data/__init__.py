@@ -18,7 +18,7 @@ from tl_keras.data.decode import decode_image
 from tl_keras.data.examples import DatasetSource, Examples, ImageStore, make_examples
 from tl_keras.data.registry import DATASETS, DatasetInfo, find_dataset, load_source
 from tl_keras.data.sampling import epoch_size
-from tl_keras.data.splits import Splits, make_splits, parse_keep
+from tl_keras.data.splits import TEST_SEED, Splits, limit, make_splits, parse_keep, untested_classes
 
 __all__ = [
     "AUGMENTATIONS",
@@ -30,12 +30,15 @@ __all__ = [
     "ImageStore",
     "DatasetSource",
     "Splits",
+    "TEST_SEED",
     "decode_image",
     "epoch_size",
     "find_dataset",
     "get_augmentation",
+    "limit",
     "load_source",
     "make_examples",
     "make_splits",
     "parse_keep",
+    "untested_classes",
 ]

@@ -15,7 +15,7 @@ PATH = Path(__file__).parent / "embedded" / "digits.npz"
 MAX_VALUE = 16
 
 
-def load(config: DataConfig, url: str = "") -> DatasetSource:
+def load(config: DataConfig, url: str = "", *, for_scoring: bool = False) -> DatasetSource:
     """Return 1,297 training and 500 test images, uint8 (8, 8, 3), in 10 classes, or in 2 with `label=parity`.
 
     `url` is unused: nothing is downloaded.

@@ -1,5 +1,6 @@
 """Labelled images of a data set: a store of decoded images, subsets of it, and the data set as a whole. No TensorFlow."""
 
+import hashlib
 import itertools
 import threading
 from collections.abc import Mapping, Sequence
@@ -9,25 +10,42 @@ from pathlib import Path
 
 import numpy as np
 
-from tl_keras.data.decode import decode_image
+from tl_keras.data.decode import decode_image, read_bytes
 from tl_keras.errors import DamagedError
 
 MEMORY_BUDGET = 2**30  # bytes of decoded images that one store keeps
 
-Records = Sequence[bytes] | Sequence[Path] | np.ndarray
+Records = Sequence[bytes] | Sequence[Path] | Sequence[np.ndarray] | np.ndarray
+
+
+def content_digest(content: bytes | np.ndarray) -> bytes:
+    """Return a hash of encoded bytes or of pixels, 8 bytes: enough to tell the images of a data set apart."""
+    return hashlib.blake2b(np.ascontiguousarray(content) if isinstance(content, np.ndarray) else content, digest_size=8).digest()
 
 
 class ImageStore:
     """All images of a data set. They are decoded on first access and kept in memory up to `MEMORY_BUDGET`. Thread-safe.
 
     Args:
-        records: encoded images, image files, or pixels uint8 (n, height, width, 3).
+        records: encoded images, image files, or pixels uint8 (height, width, 3), as a list or as one array.
         size: (height, width) if all images have one size, else None. Pixels bring their own size.
         name: name of a record in error messages.
+        paths: for files, their printable paths in the data set; empty for records without names.
+        digests: for files, hashes of their content of 8 bytes each; by default those of `content_digest`.
+        groups: number of the group of each record, int64 (n,), whose images belong in one split; None: there are no groups.
     """
 
-    def __init__(self, records: Records, *, size: tuple[int, int] | None = None, name: str = "image"):
-        self.records, self.name = records, name
+    def __init__(
+        self,
+        records: Records,
+        *,
+        size: tuple[int, int] | None = None,
+        name: str = "image",
+        paths: Sequence[str] = (),
+        digests: Sequence[bytes] = (),
+        groups: np.ndarray | None = None,
+    ):
+        self.records, self.name, self.paths, self.groups, self._digests = records, name, paths, groups, digests
         self.size = records.shape[1:3] if isinstance(records, np.ndarray) else size
         self._decoded: list[np.ndarray | None] = [None] * len(records)
         self._bytes_left = MEMORY_BUDGET
@@ -35,6 +53,12 @@ class ImageStore:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    @cached_property
+    def digests(self) -> np.ndarray:
+        """Hash of the content of each record, uint64 (n,)."""
+        digests = self._digests or [content_digest(read_bytes(record) if isinstance(record, Path) else record) for record in self.records]
+        return np.frombuffer(b"".join(digests), "<u8")
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Return image `index`, uint8 (height, width, 3).
@@ -82,6 +106,11 @@ class Examples:
     def size(self) -> tuple[int, int] | None:
         """(height, width) if all images of the data set have one size, else None."""
         return self.images.size
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """Number of the group of each example, int64 (n,), or None."""
+        return None if self.images.groups is None else self.images.groups[self.indices]
 
     def subset(self, positions: np.ndarray) -> "Examples":
         """Return the examples at `positions` (m,), in that order."""

@@ -6,7 +6,7 @@ Every file is read and decoded once when the folder is opened, so an unreadable 
 import hashlib
 import os
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,34 +14,27 @@ from pathlib import Path
 import numpy as np
 
 from tl_keras.config import DataConfig
-from tl_keras.data.decode import decode_image, read_bytes
-from tl_keras.data.examples import DatasetSource, Examples, ImageStore
+from tl_keras.data.decode import decode_with_note, read_bytes
+from tl_keras.data.examples import DatasetSource, Examples, ImageStore, content_digest
+from tl_keras.data.folder_layout import TEST, TRAIN, VALIDATION, ImageFile, Layout, read_layout
+from tl_keras.data.groups import find_groups
 from tl_keras.data.splits import assign_splits
 from tl_keras.errors import ConfigError, DamagedError
 from tl_keras.utils.hashing import fingerprint
-from tl_keras.utils.text import join_names
+from tl_keras.utils.text import join_names, printable
 
 PREFIX = "folder:"
-SPLIT_FOLDERS = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
-JUNK = frozenset({"thumbs.db", "desktop.ini", "__macosx"})
 MAX_LISTED = 10
 
 
 @dataclass(frozen=True)
-class ImageFile:
-    """An image file and the split and label that its folder gives it."""
-
-    path: Path
-    split: str
-    label: int
-
-
-@dataclass(frozen=True)
 class FileCheck:
-    """Result of reading a file: SHA-256 of its content and (height, width) of the image, or an error message."""
+    """Result of reading a file: SHA-256 of its content, hash of its pixels, (height, width) and a remark, or an error message."""
 
     digest: bytes = b""
+    pixels: bytes = b""
     size: tuple[int, int] = (0, 0)
+    note: str = ""
     error: str = ""
 
 
@@ -60,79 +53,34 @@ def find(dataset: str) -> Path:
     return path
 
 
-def load(config: DataConfig, url: str = "") -> DatasetSource:
+def state_of(dataset: str) -> int:
+    """Return a number that changes with any name, size or time of change in the folder. No file is read."""
+    root = str(find(dataset))
+    entries = (os.scandir(folder) for folder, _, _ in os.walk(root))
+    return hash(tuple((entry.path, *_stamp(entry.stat(follow_symlinks=False))) for found in entries for entry in found))
+
+
+def _stamp(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def load(config: DataConfig, url: str = "", *, for_scoring: bool = False) -> DatasetSource:
     """Find and check every image of a folder.
 
-    Class names are the sorted names of the sub-folders. Images are sorted by path. Hidden files and files that file managers
-    leave behind are ignored. `url` is unused: nothing is downloaded.
+    `folder_layout.read_layout` says which files are images of which class. `url` is unused: nothing is downloaded.
 
     Raises:
-        ConfigError: The folder has fewer than two class sub-folders, an empty one, different ones in different splits, or a
-            link to outside the folder.
+        ConfigError: The layout is not one of classes, see `read_layout`.
         DamagedError: Files cannot be read as images. With `on_corrupt=skip` they are left out and noted instead.
     """
     root = find(config.dataset)
-    folders = _split_folders(root)
-    class_names = _class_names(folders)
-    files = [file for split, folder in folders.items() for file in _files(folder, split, class_names, root)]
-    checks = _check(files)
+    layout = read_layout(root, allow_links=config.links == "anywhere", min_classes=1 if for_scoring else 2)
+    checks = _check(layout.files)
     errors = [check.error for check in checks if check.error]
     if errors and config.on_corrupt == "error":
         raise DamagedError(f"{_list_errors(errors)}\nReplace or remove them, or go on without them: `on_corrupt=skip`.")
-    kept = [(file, check) for file, check in zip(files, checks, strict=True) if not check.error]
-    return _source(config.dataset, root, class_names, kept, _notes(kept, errors))
-
-
-def _split_folders(root: Path) -> dict[str, Path]:
-    """Return split -> folder. Without a sub-folder train/, all of `root` is the train split."""
-    names = [path.name for path in _sub_folders(root)]
-    if "train" not in names:
-        return {"train": root}
-    splits = [SPLIT_FOLDERS.get(name, "") for name in names]
-    if "" in splits or len(set(splits)) < len(splits):
-        raise ConfigError(
-            f"{root}: beside train/, expected at most one folder for validation (validation/, val/ or valid/) and test/; found "
-            f"{join_names(names, MAX_LISTED)}. Move the others away."
-        )
-    return {split: root / name for split, name in zip(splits, names, strict=True)}
-
-
-def _class_names(folders: Mapping[str, Path]) -> tuple[str, ...]:
-    names = {split: [path.name for path in _sub_folders(folder)] for split, folder in folders.items()}
-    if len(names["train"]) < 2:
-        raise ConfigError(
-            f"{folders['train']}: expected a sub-folder of images for each of two or more classes, found "
-            f"{join_names(names['train']) or 'no sub-folder'}."
-        )
-    for split, found in names.items():
-        if differing := sorted(set(found) ^ set(names["train"])):
-            raise ConfigError(
-                f"{folders[split]}: expected the classes of {folders['train']}; these are in only one: {join_names(differing, MAX_LISTED)}."
-            )
-    return tuple(names["train"])
-
-
-def _sub_folders(folder: Path) -> list[Path]:
-    return [path for path in _entries(folder) if path.is_dir()]
-
-
-def _entries(folder: Path) -> list[Path]:
-    """Return the sorted content of a folder, without hidden files and junk."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name.lower() not in JUNK)
-
-
-def _files(folder: Path, split: str, class_names: Sequence[str], root: Path) -> Iterable[ImageFile]:
-    real_root = root.resolve()
-    for label, name in enumerate(class_names):
-        entries = _entries(folder / name)
-        if not entries:
-            raise ConfigError(f"{folder / name}: the folder of the class {name!r} is empty. Add images or remove it in every split.")
-        for path in entries:
-            if not path.resolve().is_relative_to(real_root):
-                raise ConfigError(f"{path}: a link to outside {root}. Replace it by the file itself.")
-            if path.is_dir():
-                raise ConfigError(f"{path}: expected an image, found a folder. Put the images of a class directly into its folder.")
-            yield ImageFile(path, split, label)
+    kept = [(file, check) for file, check in zip(layout.files, checks, strict=True) if not check.error]
+    return _source(config, layout, kept, (*layout.notes, *_notes(kept, errors)), for_scoring)
 
 
 def _check(files: Sequence[ImageFile]) -> list[FileCheck]:
@@ -151,19 +99,23 @@ def _check(files: Sequence[ImageFile]) -> list[FileCheck]:
 def _check_file(file: ImageFile) -> FileCheck:
     try:
         content = read_bytes(file.path)
-        return FileCheck(hashlib.sha256(content).digest(), decode_image(content, str(file.path)).shape[:2])
+        pixels, note = decode_with_note(content, printable(file.path))
+        return FileCheck(hashlib.sha256(content).digest(), content_digest(pixels), pixels.shape[:2], note)
     except DamagedError as error:
         return FileCheck(error=str(error))
 
 
-def _source(name: str, root: Path, class_names: tuple[str, ...], kept: CheckedFiles, notes: tuple[str, ...]) -> DatasetSource:
-    found = _examples([file for file, _ in kept], {check.size for _, check in kept})
-    _check_classes(found, class_names, root)
+def _source(config: DataConfig, layout: Layout, kept: CheckedFiles, notes: tuple[str, ...], for_scoring: bool) -> DatasetSource:
+    found = _examples(layout.root, kept, config.group_by)
+    if for_scoring and found:
+        everything = found.get(TEST) or found.get(TRAIN) or found[VALIDATION]
+        found = {TRAIN: everything, **found, TEST: everything}
+    _check_classes(found, layout)
     splits, split_notes = assign_splits(found)
-    parts = [part for file, check in kept for part in (str(file.path.relative_to(root)).encode(), check.digest)]
+    parts = [part for file, check in kept for part in (os.fsencode(file.path.relative_to(layout.root)), check.digest)]
     return DatasetSource(
-        name=name,
-        class_names=class_names,
+        name=config.dataset,
+        class_names=layout.class_names,
         train=splits.train,
         validation=splits.validation,
         test=splits.test,
@@ -172,31 +124,57 @@ def _source(name: str, root: Path, class_names: tuple[str, ...], kept: CheckedFi
     )
 
 
-def _examples(files: Sequence[ImageFile], sizes: set[tuple[int, int]]) -> dict[str, Examples]:
-    """Return split -> examples. `sizes` are those that occur."""
-    images = ImageStore([file.path for file in files], size=next(iter(sizes)) if len(sizes) == 1 else None)
-    labels = np.array([file.label for file in files], np.int64)
-    splits = np.array([file.split for file in files])
+def _examples(root: Path, kept: CheckedFiles, group_by: str) -> dict[str, Examples]:
+    """Return split -> examples."""
+    paths = [printable(file.path.relative_to(root)) for file, _ in kept]
+    sizes = {check.size for _, check in kept}
+    images = ImageStore(
+        [file.path for file, _ in kept],
+        size=next(iter(sizes)) if len(sizes) == 1 else None,
+        paths=paths,
+        digests=[check.pixels for _, check in kept],
+        groups=find_groups([check.pixels for _, check in kept], paths, group_by),
+    )
+    labels = np.array([file.label for file, _ in kept], np.int64)
+    splits = np.array([file.split for file, _ in kept])
     indices = {split: np.flatnonzero(splits == split) for split in dict.fromkeys(splits.tolist())}
     return {split: Examples(images, chosen, labels[chosen]) for split, chosen in indices.items()}
 
 
-def _check_classes(found: Mapping[str, Examples], class_names: Sequence[str], root: Path) -> None:
+def _check_classes(found: Mapping[str, Examples], layout: Layout) -> None:
     counts = found["train"].class_counts if "train" in found else {}
-    if empty := [name for label, name in enumerate(class_names) if label not in counts]:
+    if empty := [name for label, name in enumerate(layout.class_names) if label not in counts]:
         raise ConfigError(
-            f"{root}: no readable image to train on in the classes {join_names(empty, MAX_LISTED)}. Add images or remove their folders."
+            f"{printable(layout.root)}: no readable image to train on in the classes {join_names(empty, MAX_LISTED)}. "
+            "Add images or remove their folders."
         )
 
 
 def _notes(kept: CheckedFiles, errors: Sequence[str]) -> tuple[str, ...]:
     """Return remarks on unreadable files and on training images that occur in another split too."""
-    notes = (f"skipped {_list_errors(errors)}",) if errors else ()
-    trained = {check.digest for file, check in kept if file.split == "train"}
-    copies = [file.path.name for file, check in kept if file.split != "train" and check.digest in trained]
-    if not copies:
-        return notes
-    return (*notes, f"{len(copies)} images outside train are copies of training images: {join_names(copies, MAX_LISTED)}")
+    notes: tuple[str, ...] = (f"skipped {_list_errors(errors)}",) if errors else ()
+    remarks: dict[str, list[str]] = {}
+    for file, check in kept:
+        if check.note:
+            remarks.setdefault(check.note, []).append(printable(file.path.name))
+    notes += tuple(f"{remark}: {join_names(names, MAX_LISTED)}" for remark, names in remarks.items())
+    return (*notes, *_copies(kept))
+
+
+def _copies(kept: CheckedFiles) -> tuple[str, ...]:
+    """Return remarks on equal pictures: across given splits, under two labels, and those that a carved split keeps together."""
+    trained = {check.pixels for file, check in kept if file.split == TRAIN}
+    leaked = [printable(file.path.name) for file, check in kept if file.split != TRAIN and check.pixels in trained]
+    labels: dict[bytes, set[int]] = {}
+    for file, check in kept:
+        labels.setdefault(check.pixels, set()).add(file.label)
+    doubtful = [printable(file.path.name) for file, check in kept if len(labels[check.pixels]) > 1]
+    num_copies = len(kept) - len(labels)
+    return (
+        *([f"{len(leaked)} images outside train are copies of training images: {join_names(leaked, MAX_LISTED)}"] if leaked else []),
+        *([f"{len(doubtful)} images are of one picture under two labels: {join_names(doubtful, MAX_LISTED)}"] if doubtful else []),
+        *([f"{num_copies} images are copies of others; a carved split keeps copies together"] if num_copies and not leaked else []),
+    )
 
 
 def _list_errors(errors: Sequence[str]) -> str:

@@ -29,7 +29,7 @@ CANVAS = 64
 FONT_SIZE = 40
 
 
-def load(config: DataConfig, url: str = "") -> DatasetSource:
+def load(config: DataConfig, url: str = "", *, for_scoring: bool = False) -> DatasetSource:
     """Render 11,160 training and 1,240 test images, uint8 (8, 8, 3), in 62 classes. This takes some seconds.
 
     Both arguments are unused: there is one task, and nothing is downloaded.

@@ -4,6 +4,7 @@ import importlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
 from tl_keras.config import DataConfig
@@ -81,15 +82,20 @@ def _find_entry(name: str) -> DatasetInfo:
     if name.startswith(folder.PREFIX):
         folder.find(name)
         return DatasetInfo(name, "a folder of images", "folder")
+    if name and name not in DATASETS and Path(name).expanduser().is_dir():
+        raise ConfigError(f"it is a folder. Write `dataset=folder:{name}`.", setting="dataset", value=name)
     if not TFDS_NAME.fullmatch(name):
         raise unknown("data set", name, [*DATASETS, "folder:PATH", "the name of a TFDS set"])
     return DATASETS.get(name) or DatasetInfo(name, "a TFDS set", "tfds", labels=())
 
 
-def load_source(config: DataConfig) -> DatasetSource:
+def load_source(config: DataConfig, *, for_scoring: bool = False) -> DatasetSource:
     """Open the data set of `config`. A missing TFDS set is downloaded if its host answers.
 
-    Only `dataset`, `data_dir`, `label`, `on_corrupt` and `extra_classes` of `config` are used.
+    Args:
+        config: only `dataset`, `data_dir`, `label`, `on_corrupt`, `links`, `group_by` and `extra_classes` are used.
+        for_scoring: True if nothing is trained on the data set: of a folder without a test split, every image is for testing, and
+            a single class is enough.
 
     Raises:
         ConfigError: The name or the label is unknown, or the data set is not one of labelled images.
@@ -97,5 +103,7 @@ def load_source(config: DataConfig) -> DatasetSource:
         DamagedError: The data set is corrupt.
     """
     dataset = find_dataset(config)
-    source: DatasetSource = importlib.import_module(f"tl_keras.data.{dataset.loader}").load(config, dataset.url)
+    if config.group_by and dataset.loader != "folder":
+        raise ConfigError(f"{dataset.name} has no file names. Leave it out.", setting="group_by", value=config.group_by)
+    source: DatasetSource = importlib.import_module(f"tl_keras.data.{dataset.loader}").load(config, dataset.url, for_scoring=for_scoring)
     return source.with_extra_classes(config.extra_classes)

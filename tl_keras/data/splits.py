@@ -1,12 +1,12 @@
 """Training, validation and test splits: stratified, seeded and nested, or by the streaming rule of source report D. NumPy only."""
 
-import heapq
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from tl_keras.config import DataConfig
+from tl_keras.data.carve import carve, content_order
 from tl_keras.data.examples import DatasetSource, Examples
 from tl_keras.errors import ConfigError, unknown
 from tl_keras.utils.text import join_names
@@ -25,44 +25,6 @@ class Splits:
     train: Examples
     validation: Examples | None
     test: Examples
-
-
-def stratified_order(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Return a random order with stratified prefixes.
-
-    In every prefix each class is within one example of its proportion, in every contiguous block within two.
-
-    Example j of a class with m of n examples gets the window [j n / m, (j + 1) n / m). Positions are filled earliest deadline
-    first, which meets all windows (Steiner and Yeomans 1993).
-
-    Args:
-        labels: int64 (n,).
-        seed: decides which examples of a class come first, and ties.
-
-    Returns:
-        A permutation of range(n), int64 (n,).
-    """
-    shuffled = np.random.default_rng(seed).permutation(len(labels))
-    releases, deadlines = _windows(labels[shuffled])
-    by_release = iter(np.argsort(releases, kind="stable").tolist())
-    upcoming = next(by_release, None)
-    released: list[tuple[int, int]] = []  # heap of (deadline, example)
-    order = []
-    for position in range(len(labels)):
-        while upcoming is not None and releases[upcoming] <= position:
-            heapq.heappush(released, (deadlines[upcoming], upcoming))
-            upcoming = next(by_release, None)
-        order.append(heapq.heappop(released)[1])
-    return shuffled[np.asarray(order, np.int64)]
-
-
-def _windows(labels: np.ndarray) -> tuple[list[int], list[int]]:
-    """Return the window of each example: its first allowed position, and the position that it must precede."""
-    _, classes, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    ranks = np.empty(len(labels), np.int64)
-    ranks[np.argsort(classes, kind="stable")] = np.arange(len(labels)) - np.repeat(np.cumsum(counts) - counts, counts)
-    sizes = counts[classes]
-    return (ranks * len(labels) // sizes).tolist(), (-(-(ranks + 1) * len(labels) // sizes)).tolist()
 
 
 def streaming_split(labels: np.ndarray, train_fractions: np.ndarray, validation_fraction: float) -> tuple[np.ndarray, np.ndarray]:
@@ -116,18 +78,19 @@ def make_splits(source: DatasetSource, config: DataConfig, seed: int) -> Splits:
             `split=streaming`.
     """
     train, validation = _streaming(source, config) if config.split == STREAMING else _stratified(source, config, seed)
-    train = _limit(train, config.limit_train, seed)
+    train = limit(train, config.limit_train, seed)
     _check_classes(source, train, config)
-    return Splits(train, validation, _limit(source.test, config.limit_test, TEST_SEED))
+    return Splits(train, validation, limit(source.test, config.limit_test, TEST_SEED))
 
 
 def _stratified(source: DatasetSource, config: DataConfig, seed: int) -> tuple[Examples, Examples | None]:
-    rest = order = stratified_order(source.train.labels, seed)
-    validation = source.validation
+    num_examples, validation = len(source.train), source.validation
     if validation is None and config.validation_fraction > 0:
-        num_validation = _count("validation_fraction", config, len(order))
-        validation, rest = source.train.subset(order[:num_validation]), order[num_validation:]
-    num_train = len(rest) if config.fraction == 1 else _count("fraction", config, len(order))
+        carved, rest = carve(source.train, _count("validation_fraction", config, num_examples), seed)
+        validation = source.train.subset(carved)
+    else:
+        rest = content_order(source.train, seed)
+    num_train = len(rest) if config.fraction == 1 else _count("fraction", config, num_examples)
     return subsample_classes(source.train.subset(rest[:num_train]), source, config.keep), validation
 
 
@@ -238,10 +201,8 @@ def assign_splits(found: Mapping[str, Examples]) -> tuple[Splits, tuple[str, ...
         return Splits(train, labelled.get("validation"), labelled["test"]), ()
     if "validation" in labelled:
         return Splits(train, None, labelled["validation"]), ("no labelled test split: the validation split is used for testing",)
-    order = stratified_order(train.labels, TEST_SEED)
-    num_test = max(1, round(TEST_FRACTION * len(order)))
-    rest, carved = (train.subset(np.sort(part)) for part in (order[num_test:], order[:num_test]))
-    note = f"no test split: {num_test} of the {len(order)} images carved out, stratified, with seed {TEST_SEED}"
+    carved, rest = (train.subset(np.sort(part)) for part in carve(train, max(1, round(TEST_FRACTION * len(train))), TEST_SEED))
+    note = f"no test split: {len(carved)} of the {len(train)} images carved out, stratified, with seed {TEST_SEED}"
     return Splits(rest, None, carved), (note,)
 
 
@@ -265,6 +226,15 @@ def _check_classes(source: DatasetSource, train: Examples, config: DataConfig) -
         )
 
 
-def _limit(examples: Examples, limit: int, seed: int) -> Examples:
+def limit(examples: Examples, limit: int, seed: int) -> Examples:
     """Return at most `limit` examples, stratified; 0: all."""
-    return examples.subset(stratified_order(examples.labels, seed)[:limit]) if 0 < limit < len(examples) else examples
+    return examples.subset(content_order(examples, seed)[:limit]) if 0 < limit < len(examples) else examples
+
+
+def untested_classes(test: Examples, class_names: Sequence[str], ignored: Collection[str] = ()) -> tuple[str, ...]:
+    """Return a note that names the classes without a test image, or nothing. Those of `ignored` have no images at all."""
+    missing = [name for label, name in enumerate(class_names) if label not in test.class_counts and name not in ignored]
+    if not missing:
+        return ()
+    names = join_names(missing, MAX_LISTED)
+    return (f"{len(missing)} of {len(class_names)} classes have no test image, so balanced accuracy is over the others: {names}",)

@@ -47,7 +47,7 @@ class _Records:
     superclass_labels: np.ndarray
 
 
-def load(config: DataConfig, url: str = "") -> DatasetSource:
+def load(config: DataConfig, url: str = "", *, for_scoring: bool = False) -> DatasetSource:
     """Read the encoded images and the chosen label of every split. Nothing is decoded, and a prepared set needs no network.
 
     Args:

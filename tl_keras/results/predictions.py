@@ -1,5 +1,6 @@
 """Predictions on the test split: the files that hold them, written and read back. No TensorFlow."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,9 +9,11 @@ import numpy as np
 from tl_keras.errors import DamagedError
 from tl_keras.utils.files import READ_ERRORS, read_npz, write_npz
 
-PREDICTIONS, MISTAKES = "predictions.npz", "mistakes.npz"
+PREDICTIONS, MISTAKES, TEST_IMAGES = "predictions.npz", "mistakes.npz", "test_images.npz"
 MAX_ERRORS = 16  # images
 MAX_THUMBNAIL = 96  # pixels
+MAX_TEST_IMAGES = 64
+MAX_TEST_IMAGE_SIDE = 256  # pixels; larger images are scaled down
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +74,28 @@ def read_confident_errors(run_dir: Path, num_classes: int) -> ConfidentErrors:
     if any(len(values) != num_images for values in vars(errors).values()) or not _are_classes(labels, num_classes):
         raise _damaged(path, f"labels do not belong to {num_images} images of {num_classes} classes")
     return errors
+
+
+def write_test_images(run_dir: Path, images: Sequence[np.ndarray]) -> None:
+    """Write images uint8 (height, width, 3) of any sizes to `test_images.npz`, so that exports are checked without the data set."""
+    write_npz(run_dir / TEST_IMAGES, {f"{index:03d}": image for index, image in enumerate(images)}, compress=True)
+
+
+def read_test_images(run_dir: Path) -> list[np.ndarray]:
+    """Return the images of `test_images.npz`.
+
+    Raises:
+        DamagedError: The file is absent or corrupt, or holds more or larger images than a run writes.
+    """
+    path = run_dir / TEST_IMAGES
+    try:
+        images = list(read_npz(path)[0].values())
+    except READ_ERRORS as error:
+        raise _damaged(path, error) from error
+    shapes = [image.shape for image in images if image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3]
+    if not 0 < len(shapes) == len(images) <= MAX_TEST_IMAGES or max(map(max, shapes)) > MAX_TEST_IMAGE_SIDE:
+        raise _damaged(path, f"images of shapes {[image.shape for image in images][:5]}")
+    return images
 
 
 def _are_classes(labels: np.ndarray, num_classes: int) -> bool:

@@ -2,10 +2,13 @@
 
 A run directory holds, in the order of writing:
 
-    config.json       the configuration: `identity` (settings that define the run) and `local` (paths and caches of this machine)
+    config.json       the configuration: `identity` (settings that define the run), `local` (paths and caches of this machine), and
+                      `weights_sha256` of a weights file given by its path
+    split.npz         which image is in which split, by content; see `split_record`
     history.csv       one row per epoch
     checkpoint/       state of an interrupted run; removed when the run is finished
     predictions.npz   logits float32 (n, classes) and labels int (n,) of the test split
+    test_images.npz   some test images, on which exports are checked; see `predictions.write_test_images`
     mistakes.npz      the most confident errors on the test split; see `predictions.ConfidentErrors`
     adapters.npz      for LoRA runs: the adapters and the head only; see `strategies.lora.load`
     model.keras       the tested model, adapters merged; absent with --save_model=false
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     import keras
 
 SCHEMA = 4  # Bump when a key of `result.json` changes its name or meaning.
+WEIGHTS_HASH = "weights_sha256"
 CONFIG, HISTORY, CHECKPOINT, MODEL, RESULT = "config.json", "history.csv", "checkpoint", "model.keras", "result.json"
 
 # Keys of `result.json` beside `schema`, and the keys within each group.
@@ -101,21 +105,31 @@ class RunDirectory:
         except OSError as error:
             raise UserError(f"Cannot create the directory {self.path}: {error.strerror}. Choose another one.") from error
 
-    def write_config(self, config: RunConfig) -> None:
+    def write_config(self, config: RunConfig, weights_hash: str = "") -> None:
         """Write `config.json`.
 
+        Args:
+            weights_hash: SHA-256 of the weights file that the settings give by its path; empty: none.
+
         Raises:
-            ConfigError: The directory holds a run with other settings; the message lists them.
+            ConfigError: A run with other settings or another weights file has begun here; the message lists them. The data of a
+                run that has begun are compared by `runs.run_data`.
         """
-        stored = read_json(self.path / CONFIG)
-        identity = stored.get("identity") if isinstance(stored, dict) else None
-        if isinstance(identity, dict) and identity != config.identity():
-            raise ConfigError(
-                f"{self.path} holds a run with other settings: {_differences(identity, config.identity())}. "
-                "Choose another `run_dir`, or delete this one."
-            )
+        current = {**config.identity(), WEIGHTS_HASH: weights_hash}
+        stored = read_json(self.path / CONFIG) if self.has_begun() else None
+        if isinstance(stored, dict) and isinstance(stored.get("identity"), dict):
+            before = {**stored["identity"], WEIGHTS_HASH: stored.get(WEIGHTS_HASH, "")}
+            if before != current:
+                raise ConfigError(
+                    f"{self.path} holds a run with other settings: {_differences(before, current)}. "
+                    "Choose another `run_dir`, or delete this one."
+                )
         local = {name: value for name, value in config.to_dict().items() if SETTINGS[name].metadata["is_local"]}
-        write_json(self.path / CONFIG, {"identity": config.identity(), "local": local})
+        write_json(self.path / CONFIG, {"identity": config.identity(), "local": local, WEIGHTS_HASH: weights_hash})
+
+    def has_begun(self) -> bool:
+        """Return True if an epoch was trained here. A start that failed before that leaves nothing to keep."""
+        return any((self.path / name).exists() for name in (HISTORY, CHECKPOINT, RESULT))
 
     def write_history(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Replace `history.csv`."""

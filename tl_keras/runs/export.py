@@ -23,12 +23,13 @@ from tl_keras.data import pipeline
 from tl_keras.data.geometry import Geometry
 from tl_keras.errors import ConfigError, UserError, unknown
 from tl_keras.results import run_directory
+from tl_keras.results.predictions import read_test_images
+from tl_keras.runs.evaluate import geometry_of, load_model, sample_images
 from tl_keras.runs.resolve import load_source
-from tl_keras.runs.run import geometry_of, load_model
 from tl_keras.utils import files
 
 TOLERANCE = 1e-4  # in probability; float32 on the same device
-NUM_IMAGES = 32
+NUM_IMAGES = 256  # of a data set that is given
 
 
 class ExportError(UserError):
@@ -95,12 +96,14 @@ def _in_float32(model: keras.Model) -> keras.Model:
     return copy
 
 
-def export_run(run_dir: Path, format: str, output: Path, *, data_dir: str = "") -> dict[str, Any]:
+def export_run(run_dir: Path, format: str, output: Path, data_settings: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
     """Export the model of a finished run into the new directory `output`, with `labels.json`.
+
+    The export is checked on the test images that the run has kept, so its data set is not needed.
 
     Args:
         format: a key of `FORMATS`.
-        data_dir: directory of the prepared TFDS data sets, if it is not TFDS's own.
+        data_settings: `dataset` and other settings of data to check the export on instead, by name.
 
     Returns:
         The content of `labels.json`: model file, class names, input, output, and the largest difference from the trained model.
@@ -116,7 +119,7 @@ def export_run(run_dir: Path, format: str, output: Path, *, data_dir: str = "") 
         raise ConfigError("expected a directory that is new or empty.", setting="output", value=output)
     model = load_model(run_dir)
     geometry = geometry_of(result)
-    examples = _test_examples(result, data_dir)
+    examples = _check_examples(run_dir, result, data_settings)
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as temporary:
         staging_dir = Path(temporary) / "export"
@@ -141,20 +144,19 @@ def _move_contents(staging_dir: Path, output: Path) -> None:
         shutil.move(path, output / path.name)
 
 
-def _test_examples(result: Mapping[str, Any], data_dir: str) -> data.Examples:
-    config = RunConfig.from_dict(result["config"]).replace(data_dir=data_dir)
-    source = load_source(config.data)
-    if source.fingerprint != result["data"]["fingerprint"]:
-        raise ConfigError(
-            f"The data set {source.name} is not the one of the run: its fingerprint differs. Point `data_dir` at the run's data."
-        )
-    test = data.make_splits(source, config.data, config.seed).test
-    return test.subset(np.linspace(0, len(test) - 1, min(NUM_IMAGES, len(test))).astype(int))
+def _check_examples(run_dir: Path, result: Mapping[str, Any], data_settings: Mapping[str, Any]) -> data.Examples:
+    """Return the images to compare on: those that the run has kept, or some of another data set. Their labels are not used."""
+    if not data_settings:
+        images = read_test_images(run_dir)
+    else:
+        config = RunConfig.from_dict(result["config"]).replace(**data_settings)
+        images = sample_images(load_source(config.data, for_scoring=True).test, NUM_IMAGES)
+    return data.make_examples(data.ImageStore(images), np.zeros(len(images), np.int64))
 
 
 def _probabilities(model: keras.Model, examples: data.Examples, geometry: Geometry) -> np.ndarray:
     """Return probabilities float32 (n, classes) of images from the input pipeline of the run."""
-    batches = pipeline.evaluation_batches(examples, geometry, batch_size=len(examples))
+    batches = pipeline.evaluation_batches(examples, geometry, batch_size=64)
     logits = np.concatenate([model(images, training=False).numpy() for images, _, _ in batches])
     return keras.ops.convert_to_numpy(keras.ops.softmax(logits))
 

@@ -7,13 +7,19 @@ from typing import TYPE_CHECKING
 
 from tl_keras import backbones, data, strategies, weights
 from tl_keras.config import DataConfig, ModelConfig, RunConfig
+from tl_keras.data import folder
 from tl_keras.data.geometry import Geometry
 from tl_keras.errors import MissingError
 from tl_keras.strategies import Phase, Strategy, grid
 from tl_keras.utils.tensorflow_import import import_tensorflow
+from tl_keras.weights.formats import split_choice
+from tl_keras.weights.weights_file import file_hash
 
 if TYPE_CHECKING:
     import keras
+
+
+SOURCE_SETTINGS = ("dataset", "data_dir", "label", "on_corrupt", "links", "group_by")  # what a data set is opened with
 
 
 @dataclass(frozen=True)
@@ -135,13 +141,21 @@ def locate_weights(config: RunConfig) -> Path | None:
     return weights.find_weights_file(config.model.backbone, config.model.weights, config.model.weights_dir)
 
 
-def load_source(config: DataConfig) -> data.DatasetSource:
-    """Return the data set of `config`; the runs of an experiment read it once."""
+def hash_of_weights(config: RunConfig) -> str:
+    """Return the SHA-256 of the weights file that `config` gives by its path, or an empty string."""
+    path = Path(config.model.weights).expanduser()
+    return file_hash(split_choice(path)[0]) if split_choice(path)[0].is_file() else ""
+
+
+def load_source(config: DataConfig, *, for_scoring: bool = False) -> data.DatasetSource:
+    """Return the data set of `config`; the runs of an experiment read it once. For `for_scoring` see `data.load_source`."""
     import_tensorflow()
-    source = _load_source(config.dataset, config.data_dir, config.label, config.on_corrupt)
-    return source.with_extra_classes(config.extra_classes)
+    state = folder.state_of(config.dataset) if config.dataset.startswith(folder.PREFIX) else 0
+    own = {name: getattr(config, name) for name in SOURCE_SETTINGS}
+    return _load_source(tuple(own.items()), for_scoring, state).with_extra_classes(config.extra_classes)
 
 
 @lru_cache(maxsize=1)
-def _load_source(dataset: str, data_dir: str, label: str, on_corrupt: str) -> data.DatasetSource:
-    return data.load_source(DataConfig(dataset=dataset, data_dir=data_dir, label=label, on_corrupt=on_corrupt))
+def _load_source(settings: tuple[tuple[str, str], ...], for_scoring: bool, state: int) -> data.DatasetSource:
+    """Open a data set. `state` is that of a folder: a changed one is opened again."""
+    return data.load_source(RunConfig().replace(**dict(settings)).data, for_scoring=for_scoring)

@@ -1,4 +1,4 @@
-"""Trains and tests one configuration, and writes its run directory; scores and loads finished runs."""
+"""Trains and tests one configuration, and writes its run directory."""
 
 import shutil
 import time
@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 from tl_keras import data
 from tl_keras.config import DataConfig, RunConfig
-from tl_keras.data.geometry import Geometry
 from tl_keras.errors import ConfigError
 from tl_keras.results import run_directory
-from tl_keras.results.predictions import write_confident_errors, write_predictions
+from tl_keras.results.predictions import write_confident_errors, write_predictions, write_test_images
 from tl_keras.results.run_directory import RunDirectory
-from tl_keras.runs.resolve import ResolvedRun, load_source, resolve
-from tl_keras.runs.setup import RunSetup, build_runtime, build_setup, make_trainer
+from tl_keras.results.split_record import read_split, write_split
+from tl_keras.runs.evaluate import sample_images
+from tl_keras.runs.resolve import ResolvedRun, hash_of_weights, load_source, resolve
+from tl_keras.runs.run_data import describe_changes, record_split
+from tl_keras.runs.setup import RunSetup, build_setup, make_trainer
 from tl_keras.utils.text import join_names
 
 if TYPE_CHECKING:
@@ -54,14 +56,30 @@ def run_resolved(
 ) -> dict[str, Any]:
     """Do what `run` does for a configuration that is resolved already."""
     run_dir = RunDirectory(directory)
+    weights_hash = hash_of_weights(resolved.config)
     if finished := run_dir.load_if_finished(resolved.config):
+        _require_same_inputs(run_dir, finished, resolved.config, weights_hash)
         return finished
     with run_dir.lock():
-        run_dir.write_config(resolved.config)
+        run_dir.write_config(resolved.config, weights_hash)
         from tl_keras.training.runtime import preserve_global_state
 
         with preserve_global_state():
             return _run(resolved, run_dir, name or directory.name, callbacks, verbose)
+
+
+def _require_same_inputs(run_dir: RunDirectory, finished: Mapping[str, Any], config: RunConfig, weights_hash: str) -> None:
+    """Raise ConfigError if the data or the weights of a finished run are not those that the settings name now."""
+    advice = "Train in another `run_dir`, or delete this one to train it again."
+    if finished["model"]["weights_sha256"] != weights_hash:
+        raise ConfigError(f"{run_dir.path} holds a finished run with another content of `weights={config.model.weights}`. {advice}")
+    source, recorded = load_source(config.data), read_split(run_dir.path)
+    if source.fingerprint != finished["data"]["fingerprint"]:
+        changes = describe_changes(recorded, source) if recorded else "its split is not recorded"
+        raise ConfigError(
+            f"{run_dir.path} holds a finished run, and {source.name} has changed since it began: {changes}. {advice} "
+            "`evaluate` scores the run on its own test images."
+        )
 
 
 def _run(
@@ -71,7 +89,11 @@ def _run(
     from tl_keras.training import evaluation
 
     started = time.perf_counter()
-    setup = build_setup(resolved)
+    recorded = read_split(run_dir.path) if run_dir.has_begun() else None
+    setup = build_setup(resolved, recorded)
+    if recorded is None:
+        recorded = record_split(setup.source, setup.splits)
+        write_split(run_dir.path, recorded)
     if verbose:
         print(_describe_setup(setup), flush=True)
     cache = FeatureCache(resolved.config, setup, verbose=verbose)
@@ -86,13 +108,14 @@ def _run(
     write_predictions(run_dir.path, logits, labels)
     write_confident_errors(run_dir.path, evaluation.most_confident_errors(logits, labels, setup.test_batches_at))
     if resolved.config.runtime.save_model:
+        write_test_images(run_dir.path, sample_images(setup.splits.test))
         run_dir.write_model(model)
     progress = outcome.progress
     run_dir.write_result(
         {
             "name": name,
             "config": resolved.config.identity(),
-            "data": _data_record(resolved.config.data, setup.source, setup.splits),
+            "data": _data_record(resolved.config.data, setup.source, setup.splits) | {"fingerprint": recorded.fingerprint},
             "model": _model_record(setup, model),
             "phases": progress.phases,
             "test_cache": inputs.record,
@@ -180,6 +203,7 @@ def _model_record(setup: RunSetup, model: "keras.Model") -> dict[str, Any]:
         "interpolation": setup.geometry.interpolation,
         "normalization": setup.resolved.normalization,
         "weights": config.weights,
+        "weights_sha256": hash_of_weights(setup.resolved.config),
         "loading_info": asdict(setup.loading_info) if setup.loading_info else {},
     }
 
@@ -199,7 +223,6 @@ def _describe_setup(setup: RunSetup) -> str:
 def _data_record(config: DataConfig, source: data.DatasetSource, splits: data.Splits) -> dict[str, Any]:
     return {
         "dataset": source.name,
-        "fingerprint": source.fingerprint,
         "class_names": list(source.class_names),
         "num_train": len(splits.train),
         "num_validation": len(splits.validation) if splits.validation else 0,
@@ -216,60 +239,6 @@ def _data_notes(config: DataConfig, source: data.DatasetSource, splits: data.Spl
     empty = [name for label, name in enumerate(source.class_names) if label not in source.train.class_counts]
     return [
         *([f"an epoch has {num_epoch} images, since smaller classes are repeated"] if num_epoch > num_train else []),
+        *data.untested_classes(splits.test, source.class_names, ignored=empty),
         *([f"{len(empty)} of {len(source.class_names)} classes have no images: {join_names(empty)}"] if empty else []),
     ]
-
-
-def evaluate_run(run_dir: Path, data_settings: dict[str, Any]) -> dict[str, Any]:
-    """Score the model of a finished run on its own test split, or on that of the data set in `data_settings`.
-
-    Images are cropped and resized as in the run, whatever the data set.
-
-    Returns:
-        The test metrics, with the keys `results.run_directory.TEST_KEYS`.
-
-    Raises:
-        ConfigError: The run is not finished, or the data set has other classes.
-    """
-    result = run_directory.load_result(run_dir)
-    resolved = resolve(RunConfig.from_dict(result["config"]).replace(**data_settings))
-    config = resolved.config
-    source = load_source(config.data)
-    if list(source.class_names) != result["data"]["class_names"]:
-        raise ConfigError(
-            f"The model has the classes {join_names(result['data']['class_names'], MAX_LISTED)}; {source.name} has "
-            f"{join_names(source.class_names, MAX_LISTED)}. Choose a data set with the same classes."
-        )
-    from tl_keras.data import pipeline
-    from tl_keras.training import evaluation
-    from tl_keras.training.runtime import preserve_global_state
-
-    with preserve_global_state():
-        runtime = build_runtime(resolved)
-        with runtime.scope():
-            model = load_model(run_dir)
-        test = data.make_splits(source, config.data, config.seed).test
-        batches = pipeline.evaluation_batches(test, geometry_of(result), batch_size=config.train.batch_size, replicas=runtime.replicas)
-        return evaluation.compute_metrics(*evaluation.predict_logits(evaluation.make_predict(model, runtime), runtime, batches))
-
-
-def geometry_of(result: Mapping[str, Any]) -> Geometry:
-    """Return crop and resize of the run with this result, for images of any size."""
-    model = result["model"]
-    return Geometry(model["image_size"], model["crop_fraction"], model["interpolation"])
-
-
-def load_model(run_dir: Path) -> "keras.Model":
-    """Return the tested model of the finished run in `run_dir`.
-
-    Raises:
-        ConfigError: The run did not save its model.
-    """
-    import keras
-
-    path = run_dir / run_directory.MODEL
-    if not path.exists():
-        raise ConfigError(
-            f"{run_dir} has no {run_directory.MODEL}, since it ran with `save_model=false`. Run it again with `save_model=true`."
-        )
-    return keras.models.load_model(path, compile=False)

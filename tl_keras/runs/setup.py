@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tl_keras import backbones, data, strategies, weights
+from tl_keras.config import RunConfig
 from tl_keras.data.geometry import Geometry
 from tl_keras.data.sampling import TrainingOrder
+from tl_keras.results.split_record import SplitRecord
 from tl_keras.runs.resolve import ResolvedRun, load_source, locate_weights
+from tl_keras.runs.run_data import restore_splits
 from tl_keras.strategies import Phase
 
 if TYPE_CHECKING:
@@ -73,11 +76,15 @@ class RunSetup:
         return pipeline.evaluation_batches(examples, self.geometry.in_pipeline(), batch_size=batch_size, replicas=replicas)
 
 
-def build_setup(resolved: ResolvedRun) -> RunSetup:
+def build_setup(resolved: ResolvedRun, recorded: SplitRecord | None = None) -> RunSetup:
     """Load what `resolved` names and build what it trains.
 
+    Args:
+        recorded: the split of a run that has begun; None: the settings decide.
+
     Raises:
-        UserError: Files are missing or damaged, the data cannot be split as asked, or the weights do not fit the model.
+        UserError: Files are missing or damaged, the data cannot be split as asked or have changed, or the weights do not fit the
+            model.
     """
     from tl_keras.data import pipeline
     from tl_keras.training.losses import build_loss
@@ -87,7 +94,7 @@ def build_setup(resolved: ResolvedRun) -> RunSetup:
     runtime = build_runtime(resolved)
     source = load_source(config.data)
     backbones.check_head(config.model.head, len(source.class_names))
-    splits = data.make_splits(source, config.data, config.seed)
+    source, splits = split_data(source, config, recorded)
     resizes = data.get_augmentation(config.data.augmentation).resizes
     geometry = replace(resolved.geometry, source_size=None if resizes else _common_size(source))
     model, loading_info = _build_model(resolved, len(source.class_names), runtime)
@@ -120,6 +127,16 @@ def build_setup(resolved: ResolvedRun) -> RunSetup:
         test=evaluation(splits.test),
         loss=build_loss(config.train, splits.train.class_counts, len(source.class_names)),
     )
+
+
+def split_data(
+    source: data.DatasetSource, config: RunConfig, recorded: SplitRecord | None = None
+) -> tuple[data.DatasetSource, data.Splits]:
+    """Return the data set, with a note if it has changed since the split was recorded, and the splits of a run."""
+    if recorded is None:
+        return source, data.make_splits(source, config.data, config.seed)
+    splits, note = restore_splits(recorded, source)
+    return (replace(source, notes=(*source.notes, note)) if note else source), splits
 
 
 def make_trainer(setup: RunSetup) -> "Trainer":

@@ -86,9 +86,14 @@ def most_confident_errors(
     return ConfidentErrors(images, labels[indices], predicted[indices], confidences[indices].astype(np.float32), indices)
 
 
+def shrink(images: np.ndarray, side: int) -> np.ndarray:
+    """Return images (b, h, w, 3) as uint8, scaled down to at most `side` pixels high and wide."""
+    if max(images.shape[1:3]) > side:
+        images = tf.image.resize(images, (side, side), method="area", preserve_aspect_ratio=True).numpy()
+    return images.round().clip(0, 255).astype(np.uint8)
+
+
 def _thumbnails(batches: tf.data.Dataset) -> np.ndarray:
     """Return the images of evaluation batches without padding, uint8, at most `MAX_THUMBNAIL` pixels high and wide."""
     images = np.concatenate([batch.numpy()[weights.numpy() > 0] for batch, _, weights in batches])
-    if max(images.shape[1:3]) > MAX_THUMBNAIL:
-        images = tf.image.resize(images, (MAX_THUMBNAIL, MAX_THUMBNAIL), method="area", preserve_aspect_ratio=True).numpy()
-    return images.round().clip(0, 255).astype(np.uint8)
+    return shrink(images, MAX_THUMBNAIL)

@@ -1,0 +1,251 @@
+"""The layout of a folder of images: which files belong to which split and class, whatever made the folder.
+
+Files and folders that file managers, network storage, photo tools and annotation tools leave behind are no classes and no images.
+"""
+
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tl_keras.errors import ConfigError
+from tl_keras.utils.text import join_names, printable
+
+TRAIN, VALIDATION, TEST = "train", "validation", "test"
+SPLIT_WORDS = {"train": TRAIN, "training": TRAIN, "validation": VALIDATION, "validate": VALIDATION, "valid": VALIDATION,
+               "val": VALIDATION, "dev": VALIDATION, "test": TEST, "testing": TEST, "tests": TEST}  # fmt: skip
+SPLIT_NAME = re.compile(r"([a-z]+?)[ _-]?(set|data|images|split)?", re.IGNORECASE)
+# Left behind by Windows, macOS, Linux, Synology, QNAP and photo tools. Names that begin with a dot are ignored as well.
+JUNK = frozenset(
+    (
+        "thumbs.db",
+        "ehthumbs.db",
+        "ehthumbs_vista.db",
+        "desktop.ini",
+        "$recycle.bin",
+        "recycler",
+        "system volume information",
+        "found.000",
+        "__macosx",
+        "icon\r",
+        "lost+found",
+        "@eadir",
+        "@recycle",
+        "@sharebin",
+        "@tmp",
+        "#recycle",
+        "#snapshot",
+        "picasa.ini",
+        "zbthumbnail.info",
+        "__pycache__",
+    )  # fmt: skip
+)
+# Annotations, captions, settings of photo editors, and pointers of version control that lie beside images.
+SIDECARS = frozenset(
+    (
+        ".txt",
+        ".csv",
+        ".tsv",
+        ".json",
+        ".jsonl",
+        ".xml",
+        ".yaml",
+        ".yml",
+        ".md",
+        ".rst",
+        ".html",
+        ".log",
+        ".xmp",
+        ".aae",
+        ".thm",
+        ".pp3",
+        ".dop",
+        ".lnk",
+        ".url",
+        ".ini",
+        ".db",
+        ".dvc",
+        ".md5",
+        ".sha256",
+    )  # fmt: skip
+)
+MAX_LISTED = 10
+
+
+@dataclass(frozen=True)
+class ImageFile:
+    """An image file and the split and label that its folder gives it."""
+
+    path: Path
+    split: str
+    label: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The files of a folder of images.
+
+    Attributes:
+        root: the folder that holds the classes or the splits.
+        class_names: names of the labels, sorted, in Unicode's composed form.
+        files: all files, class by class, each class sorted by path.
+        notes: remarks on what is not used.
+    """
+
+    root: Path
+    class_names: tuple[str, ...]
+    files: tuple[ImageFile, ...]
+    notes: tuple[str, ...]
+
+
+def read_layout(root: Path, *, allow_links: bool = False, min_classes: int = 2) -> Layout:
+    """Return the layout of `root`: one sub-folder per class, optionally below folders of splits.
+
+    A folder that holds nothing but one other folder is passed through, as an unpacked archive often is one. A sub-folder is a split if
+    it is named like one (`train`, `Testing`, `val_set`, ...) and holds sub-folders. A test or validation split may lack classes.
+
+    Args:
+        allow_links: True if links may lead out of the folder.
+        min_classes: number of classes that are needed: 1 to score a model on them.
+
+    Raises:
+        ConfigError: The folder has fewer classes than needed, a class without files to train on, classes that train lacks, folders inside
+            a class, or links that lead out of it.
+    """
+    top = _innermost(root)
+    splits = _split_folders(top)
+    classes = {split: _class_folders(folder) for split, folder in splits.items()}
+    names = _class_names(classes, splits, min_classes)
+    files = tuple(
+        ImageFile(path, split, label)
+        for split, folders in classes.items()
+        for label, name in enumerate(names)
+        for folder in folders.get(name, ())
+        for path in _images(folder)
+    )
+    _check_files(files, names, splits)
+    if not allow_links:
+        _check_links([*(folder for folders in classes.values() for part in folders.values() for folder in part)], files, root)
+    return Layout(top, names, files, _notes(root, top, splits, classes))
+
+
+def entries(folder: Path) -> list[Path]:
+    """Return the sorted content of a folder, without hidden files and junk."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name.lower() not in JUNK)
+
+
+def _sub_folders(folder: Path) -> list[Path]:
+    return [path for path in entries(folder) if path.is_dir()]
+
+
+def _images(folder: Path) -> Iterator[Path]:
+    """Yield what is no sidecar file in the folder of a class."""
+    return (path for path in entries(folder) if path.suffix.lower() not in SIDECARS or path.is_dir())
+
+
+def _innermost(root: Path) -> Path:
+    """Return the first folder, from `root` down, that is not just the wrapper of another one with sub-folders."""
+    content = [path for path in entries(root) if path.suffix.lower() not in SIDECARS]
+    if len(content) != 1 or not content[0].is_dir() or _split_of(content[0]):
+        return root
+    inner = _innermost(content[0])
+    folders = _sub_folders(inner)
+    return inner if len(folders) > 1 or any(map(_split_of, folders)) else root
+
+
+def _split_of(folder: Path) -> str:
+    """Return the split that `folder` holds, or an empty string. A folder of images without sub-folders is a class of that name."""
+    match = SPLIT_NAME.fullmatch(folder.name)
+    split = SPLIT_WORDS.get(match[1].lower(), "") if match else ""
+    return split if split and _sub_folders(folder) else ""
+
+
+def _split_folders(root: Path) -> dict[str, Path]:
+    """Return split -> folder. Without a folder of training images, all of `root` is the train split."""
+    folders = _sub_folders(root)
+    splits = [_split_of(folder) for folder in folders]
+    if TRAIN not in splits and set(splits) != {TEST}:
+        return {TRAIN: root}
+    others = [folder.name for folder, split in zip(folders, splits, strict=True) if not split and any(True for _ in _images(folder))]
+    used = [split for split in splits if split]
+    if others or len(set(used)) < len(used):
+        raise ConfigError(
+            f"{printable(root)}: beside the training images, expected at most one folder for validation (e.g. validation/ or val/) and one "
+            f"for testing (test/); found {join_names([printable(folder.name) for folder in folders], MAX_LISTED)}. Move the others away."
+        )
+    return {split: folder for folder, split in zip(folders, splits, strict=True) if split}
+
+
+def _class_folders(folder: Path) -> dict[str, list[Path]]:
+    """Return class -> its folders. Names that differ in Unicode's normal form alone are one class: file systems write both."""
+    found: dict[str, list[Path]] = {}
+    for path in _sub_folders(folder):
+        found.setdefault(unicodedata.normalize("NFC", printable(path.name)), []).append(path)
+    return found
+
+
+def _class_names(classes: Mapping[str, Mapping[str, object]], splits: Mapping[str, Path], min_classes: int) -> tuple[str, ...]:
+    main = TRAIN if TRAIN in classes else TEST
+    names = sorted(classes[main])
+    if len(names) < min_classes:
+        raise ConfigError(
+            f"{printable(splits[main])}: expected sub-folders of images for {('one', 'two')[min_classes - 1]} or more classes, found "
+            f"{join_names(names) or 'no sub-folder'}."
+        )
+    for split, found in classes.items():
+        if unknown := sorted(set(found) - set(names)):
+            raise ConfigError(
+                f"{printable(splits[split])}: expected classes of {printable(splits[main])}; it lacks {join_names(unknown, MAX_LISTED)}. "
+                "Add them there or move them away."
+            )
+    return tuple(names)
+
+
+def _check_files(files: Sequence[ImageFile], names: Sequence[str], splits: Mapping[str, Path]) -> None:
+    for file in files:
+        if file.path.is_dir():
+            raise ConfigError(
+                f"{printable(file.path)}: expected an image, found a folder. Put the images of a class directly into its folder, or make "
+                "each such folder a class."
+            )
+    trained = {file.label for file in files if file.split == TRAIN}
+    if TRAIN in splits and (empty := [name for label, name in enumerate(names) if label not in trained]):
+        raise ConfigError(
+            f"{printable(splits[TRAIN])}: the folder of the class {empty[0]!r} is empty. Add images or remove it in every split."
+        )
+
+
+def _check_links(folders: Sequence[Path], files: Sequence[ImageFile], root: Path) -> None:
+    """Raise ConfigError for a link out of `root`. One that leads nowhere, or to itself, is an unreadable file."""
+    real_root = Path(os.path.realpath(root))
+    for path in [*folders, *(file.path for file in files)]:
+        if not Path(os.path.realpath(path)).is_relative_to(real_root):
+            raise ConfigError(
+                f"{printable(path)}: a link to outside {printable(root)}. Replace it by the file itself, or allow such links with "
+                "`links=anywhere`."
+            )
+
+
+def _notes(root: Path, top: Path, splits: Mapping[str, Path], classes: Mapping[str, Mapping[str, Sequence[Path]]]) -> tuple[str, ...]:
+    """Return remarks on what is passed through, and on files that are not used."""
+    folders = [folder for found in classes.values() for part in found.values() for folder in part]
+    sidecars = Counter(
+        path.suffix.lower() for folder in folders for path in entries(folder) if path.suffix.lower() in SIDECARS and not path.is_dir()
+    )
+    loose = [path for folder in splits.values() for path in _images(folder) if not path.is_dir()]
+    return (
+        *([f"the images are those of {printable(top.relative_to(root))}/"] if top != root else []),
+        *([f"{len(loose)} files beside the folders of the classes are not used: {_listed(loose)}"] if loose else []),
+        *(
+            [f"files beside the images are not read: {', '.join(f'{n} {kind}' for kind, n in sorted(sidecars.items()))}"]
+            if sidecars
+            else []
+        ),
+    )
+
+
+def _listed(paths: Sequence[Path]) -> str:
+    return join_names([printable(path.name) for path in paths], MAX_LISTED)

@@ -1,0 +1,55 @@
+"""Groups of images that belong in one split: copies of one picture, and pictures with one key in their names."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from tl_keras.errors import ConfigError
+from tl_keras.utils.text import join_names
+
+MAX_LISTED = 5
+
+
+def find_groups(digests: Sequence[bytes], paths: Sequence[str], group_by: str = "") -> np.ndarray:
+    """Return the number of the group of each image, int64 (n,).
+
+    Args:
+        digests: hashes of the pixels; equal ones are one group.
+        paths: paths of the images in the data set.
+        group_by: regular expression that is searched in each path. Images with the same first group of it, or the same match, are one
+            group. Empty: copies alone are.
+
+    Raises:
+        ConfigError: Paths do not match `group_by`.
+    """
+    keys: list[list[object]] = [[digest] for digest in digests]
+    if group_by:
+        matches = [re.search(group_by, path) for path in paths]
+        if missing := [path for path, match in zip(paths, matches, strict=True) if match is None]:
+            raise ConfigError(
+                f"{len(missing)} of {len(paths)} paths do not match: {join_names(missing, MAX_LISTED)}. Expected a regular expression "
+                "whose first group is the same for images that belong together, e.g. (patient[0-9]+).",
+                setting="group_by",
+                value=group_by,
+            )
+        for key, match in zip(keys, matches, strict=True):
+            key.append(match[1] if match and match.re.groups else match and match[0])
+    return _connect(keys)
+
+
+def _connect(keys: Sequence[Sequence[object]]) -> np.ndarray:
+    """Return the number of the connected component of each item; items with a common key are connected."""
+    parents = list(range(len(keys)))
+
+    def root(item: int) -> int:
+        while parents[item] != item:
+            parents[item] = parents[parents[item]]
+            item = parents[item]
+        return item
+
+    first: dict[object, int] = {}
+    for item, own in enumerate(keys):
+        for key in own:
+            parents[root(item)] = root(first.setdefault(key, item))
+    return np.array([root(item) for item in range(len(keys))], np.int64)
