@@ -43,8 +43,7 @@ def _blocks(results: ExperimentResults, probes: Probes) -> list[Block]:
         *([Caveat(results.caveat)] if results.caveat else []),
         Paragraph(results.question),
         *(block for title, columns in TABLES.items() for block in (Heading(2, title), _table(columns, probes))),
-        Heading(2, f"{SWITCH.capitalize()} minus {BATCH}, seed by seed; epoch 1 is the same"),
-        _differences(probes),
+        *_differences(probes),
         Paragraph(f"±: 95 % interval of the mean over seeds (Student's t). {NOTE}"),
         Image(Path(PLOT), "Means over the seeds, bands from the lowest to the highest."),
     ]
@@ -55,8 +54,8 @@ def _table(columns: Mapping[str, tuple[Value, str]], probes: Probes) -> Table:
     return Table(["row", *columns], rows)
 
 
-def _differences(probes: Probes) -> Table:
-    """Return the effect of the switch to running statistics in the rows that have it, against the same row without it."""
+def _differences(probes: Probes) -> list[Block]:
+    """Return the effect of the switch to running statistics in the rows that have it, against the same row without it, if there is one."""
     pairs = [(label, label.replace(SWITCH, BATCH)) for label in probes if SWITCH in label]
     rows = [
         [
@@ -66,7 +65,8 @@ def _differences(probes: Probes) -> Table:
         for label, other in pairs
         if other in probes
     ]
-    return Table(["rows", *EFFECTS], rows)
+    title = f"{SWITCH.capitalize()} minus {BATCH}, seed by seed; epoch 1 is the same"
+    return [Heading(2, title), Table(["rows", *EFFECTS], rows)] if rows else []
 
 
 def _paired(value: Value, runs: Sequence[Records], others: Sequence[Records]) -> list[float]:
