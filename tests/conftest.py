@@ -48,10 +48,18 @@ def two_logical_cpus() -> None:
     tf.config.experimental.enable_tensor_float_32_execution(False)
 
 
+@pytest.fixture(scope="session")
+def user_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The user's cache directory of all tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def global_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def global_state(monkeypatch: pytest.MonkeyPatch, user_cache: Path) -> Iterator[None]:
     """Restore the dtype policy, which a run sets globally, and hide the directories that the environment names."""
     import keras
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(user_cache))
 
     for name in ("KERAS_HOME", "TFDS_DATA_DIR", "TL_KERAS_WEIGHTS", "TORCH_HOME"):
         monkeypatch.delenv(name, raising=False)

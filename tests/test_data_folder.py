@@ -330,3 +330,57 @@ def test_pixels_equal_those_of_the_files(tmp_path):
     source = load(tmp_path)
     loaded = {examples.image(index).tobytes() for examples in (source.train, source.test) for index in range(len(examples))}
     assert np.asarray(Image.open(tmp_path / "train" / "cat" / "0.png")).tobytes() in loaded
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """The names of the files that are read."""
+    names = []
+
+    def read_bytes(path):
+        names.append(path.name)
+        return path.read_bytes()
+
+    monkeypatch.setattr("tl_keras.data.file_checks.read_bytes", read_bytes)
+    return names
+
+
+def test_files_are_read_again_only_if_they_may_have_changed(tmp_path, read):
+    write_classes(tmp_path)
+    first = load(tmp_path)
+    assert len(read) == 10
+    read.clear()
+    assert load(tmp_path).fingerprint == first.fingerprint and not read
+    write_image(tmp_path / "dog" / "new.png", seed=99)
+    load(tmp_path)
+    assert read == ["new.png"]
+    read.clear()
+    load(tmp_path, rehash=True)
+    assert len(read) == 11
+
+
+def test_a_file_replaced_by_one_of_equal_size_and_age_is_read_again(tmp_path, read):
+    """Bitmaps of one shape have one size, and `cp --preserve` and `rsync -t` keep the time of modification."""
+    write_classes(tmp_path)
+    for path, seed in ((tmp_path / "dog" / "9.bmp", 1), (tmp_path / "other.bmp", 2)):
+        write_image(path, seed=seed)
+    before = load(tmp_path).fingerprint
+    target, other = tmp_path / "dog" / "9.bmp", tmp_path / "other.bmp"
+    status = target.stat()
+    os.utime(other, ns=(status.st_atime_ns, status.st_mtime_ns))
+    content = other.read_bytes()
+    assert len(content) == status.st_size
+    read.clear()
+    target.write_bytes(content)  # in place: even the inode is the same
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert load(tmp_path).fingerprint != before and read == ["9.bmp"]
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"version": 0}', '{"version": [1, "x"], "checks": {"a": 1}}'])
+def test_damaged_kept_checks_are_ignored(tmp_path, content):
+    from tl_keras.data import file_checks
+
+    write_classes(tmp_path)
+    first = load(tmp_path).fingerprint
+    file_checks._cache_file(tmp_path).write_text(content)
+    assert load(tmp_path).fingerprint == first

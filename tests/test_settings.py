@@ -157,6 +157,7 @@ ELSEWHERE = {
     "data_dir": "test_data_tfds.py",
     "on_corrupt": "test_data_folder.py",
     "links": "test_data_folder.py",
+    "rehash": "test_data_folder.py",
     "group_by": "test_carve.py",
     "weights": "test_weights_registry.py",
     "weights_dir": "test_weights_registry.py",

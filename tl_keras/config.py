@@ -76,6 +76,7 @@ class DataConfig:
     limit_train: int = _setting(0, "train on at most this many images (0: no limit); the result is marked")
     limit_test: int = _setting(0, "test on at most this many images (0: no limit); the result is marked")
     on_corrupt: str = _setting("error", "what to do about unreadable files of a folder", choices=("error", "skip"))
+    rehash: bool = _setting(False, "read every file of a folder of images again, also those that have not changed", is_local=True)
     links: str = _setting("inside", "links in a folder of images: only to files inside it, or anywhere", choices=("inside", "anywhere"))
     group_by: str = _setting(
         "",

@@ -12,7 +12,7 @@ from tl_keras.errors import ConfigError, MissingError, unknown
 from tl_keras.runs.fallbacks import EMBEDDED_NOTICE, EMBEDDED_SETTINGS
 from tl_keras.utils.tensorflow_import import quiet_tensorflow
 
-CHECK_SETTINGS = ("dataset", "data_dir", "label", "on_corrupt", "links")  # of the images that an export is checked on
+CHECK_SETTINGS = ("dataset", "data_dir", "label", "on_corrupt", "links", "rehash")  # of the images that an export is checked on
 ON_MISSING = ("error", "embedded")
 ON_MISSING_FLAG = ("error", "<error|embedded>: if data or weights are missing, stop, or run on the bundled ones")
 
@@ -84,7 +84,7 @@ def _default_run_dir(config: RunConfig) -> Path:
 
 def evaluate(arguments: Sequence[str]) -> None:
     """Score the model of a finished run on its test split, or on that of another data set with the same classes."""
-    data_flags = ("dataset", "data_dir", "label", "limit_test", "on_corrupt", "links", "batch_size")
+    data_flags = ("dataset", "data_dir", "label", "limit_test", "on_corrupt", "links", "rehash", "batch_size")
     command = CommandFlags(
         f"tl-keras evaluate --run_dir=DIR --flags\n\n{evaluate.__doc__}\nWithout a flag, the setting of the run applies, not the default.",
         settings=data_flags,

@@ -3,19 +3,15 @@
 Every file is read and decoded once when the folder is opened, so an unreadable image is found before training.
 """
 
-import hashlib
 import os
-import sys
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tl_keras.config import DataConfig
-from tl_keras.data.decode import decode_with_note, read_bytes
-from tl_keras.data.examples import DatasetSource, Examples, ImageStore, content_digest
+from tl_keras.data.examples import DatasetSource, Examples, ImageStore
+from tl_keras.data.file_checks import FileCheck, check_files
 from tl_keras.data.folder_layout import TEST, TRAIN, VALIDATION, ImageFile, Layout, read_layout
 from tl_keras.data.groups import find_groups
 from tl_keras.data.splits import assign_splits
@@ -25,17 +21,6 @@ from tl_keras.utils.text import join_names, printable
 
 PREFIX = "folder:"
 MAX_LISTED = 10
-
-
-@dataclass(frozen=True)
-class FileCheck:
-    """Result of reading a file: SHA-256 of its content, hash of its pixels, (height, width) and a remark, or an error message."""
-
-    digest: bytes = b""
-    pixels: bytes = b""
-    size: tuple[int, int] = (0, 0)
-    note: str = ""
-    error: str = ""
 
 
 CheckedFiles = Sequence[tuple[ImageFile, FileCheck]]
@@ -75,34 +60,12 @@ def load(config: DataConfig, url: str = "", *, for_scoring: bool = False) -> Dat
     """
     root = find(config.dataset)
     layout = read_layout(root, allow_links=config.links == "anywhere", min_classes=1 if for_scoring else 2)
-    checks = _check(layout.files)
+    checks = check_files([file.path for file in layout.files], root, rehash=config.rehash)
     errors = [check.error for check in checks if check.error]
     if errors and config.on_corrupt == "error":
         raise DamagedError(f"{_list_errors(errors)}\nReplace or remove them, or go on without them: `on_corrupt=skip`.")
     kept = [(file, check) for file, check in zip(layout.files, checks, strict=True) if not check.error]
     return _source(config, layout, kept, (*layout.notes, *_notes(kept, errors)), for_scoring)
-
-
-def _check(files: Sequence[ImageFile]) -> list[FileCheck]:
-    """Read and decode all files in parallel, with a progress line on a terminal."""
-    checks = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for check in pool.map(_check_file, files):
-            checks.append(check)
-            if sys.stderr.isatty():
-                print(f"\rChecking images: {len(checks)} of {len(files)}", end="", file=sys.stderr, flush=True)
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
-    return checks
-
-
-def _check_file(file: ImageFile) -> FileCheck:
-    try:
-        content = read_bytes(file.path)
-        pixels, note = decode_with_note(content, printable(file.path))
-        return FileCheck(hashlib.sha256(content).digest(), content_digest(pixels), pixels.shape[:2], note)
-    except DamagedError as error:
-        return FileCheck(error=str(error))
 
 
 def _source(config: DataConfig, layout: Layout, kept: CheckedFiles, notes: tuple[str, ...], for_scoring: bool) -> DatasetSource:

@@ -18,7 +18,7 @@ import numpy as np
 from tl_keras.errors import UserError
 from tl_keras.feature_cache.shards import Features, FeatureSpec, Shard, map_features, open_verified, write_features
 from tl_keras.feature_cache.split_point import DISK, Budget
-from tl_keras.utils.files import atomic_write, read_json, write_json
+from tl_keras.utils.files import atomic_write, read_json, user_cache_directory, write_json
 
 ComputeFn = Callable[[np.ndarray], Iterable[np.ndarray]]
 
@@ -166,8 +166,7 @@ def shared_store(directory: Path) -> Store:
 
 def cache_directory(cache_dir: str) -> Path:
     """Return the directory of the setting `cache_dir`; by default `tl_keras/features` in the user's cache directory."""
-    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "tl_keras" / "features"
-    return Path(cache_dir or default).expanduser().absolute()
+    return Path(cache_dir).expanduser().absolute() if cache_dir else user_cache_directory() / "features"
 
 
 def _shard_files(directory: Path) -> list[Path]:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tl_keras import backbones, data, strategies, weights
 from tl_keras.config import DataConfig, ModelConfig, RunConfig
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import keras
 
 
-SOURCE_SETTINGS = ("dataset", "data_dir", "label", "on_corrupt", "links", "group_by")  # what a data set is opened with
+SOURCE_SETTINGS = ("dataset", "data_dir", "label", "on_corrupt", "rehash", "links", "group_by")  # what a data set is opened with
 
 
 @dataclass(frozen=True)
@@ -156,6 +156,6 @@ def load_source(config: DataConfig, *, for_scoring: bool = False) -> data.Datase
 
 
 @lru_cache(maxsize=1)
-def _load_source(settings: tuple[tuple[str, str], ...], for_scoring: bool, state: int) -> data.DatasetSource:
+def _load_source(settings: tuple[tuple[str, Any], ...], for_scoring: bool, state: int) -> data.DatasetSource:
     """Open a data set. `state` is that of a folder: a changed one is opened again."""
     return data.load_source(RunConfig().replace(**dict(settings)).data, for_scoring=for_scoring)

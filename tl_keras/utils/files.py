@@ -26,6 +26,11 @@ READ_ERRORS = (OSError, ValueError, LookupError, TypeError, RuntimeError, EOFErr
 _META = "meta"  # the name under which an NPZ file holds its JSON record
 
 
+def user_cache_directory() -> Path:
+    """Return the directory of what can be computed again: `$XDG_CACHE_HOME/tl_keras` or `~/.cache/tl_keras`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser().absolute() / "tl_keras"
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`. It replaces `path` if the block succeeds and is removed if it does not.
