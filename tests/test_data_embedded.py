@@ -74,6 +74,8 @@ def test_glyphs_depend_on_the_seed_only_and_every_font_has_all_characters():
     [
         ({"dataset": "CIFAR-10"}, "Known: .*cifar10.*folder:PATH"),
         ({"dataset": ""}, "Known"),
+        ({"dataset": "CIFAR10"}, "lower case. Write `dataset=cifar10`"),
+        ({"dataset": "cifar10:3.0.2"}, "a version is not chosen by name; .* `dataset=cifar10`"),
         ({"dataset": "../cifar10"}, "Known"),
         ({"dataset": "cifar10", "label": "species"}, "`label=species`: cifar10 has label"),
         ({"dataset": "folder:/no/such/path"}, "/no/such/path is not a folder"),

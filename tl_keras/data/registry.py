@@ -83,7 +83,18 @@ def _find_entry(name: str) -> DatasetInfo:
         folder.find(name)
         return DatasetInfo(name, "a folder of images", "folder")
     if name and name not in DATASETS and Path(name).expanduser().is_dir():
-        raise ConfigError(f"it is a folder. Write `dataset=folder:{name}`.", setting="dataset", value=name)
+        raise ConfigError(
+            f"it is a folder here. Write `dataset=folder:{name}`; for a TFDS set of this name, work in another directory.",
+            setting="dataset",
+            value=name,
+        )
+    base, colon, version = name.partition(":")
+    if colon and TFDS_NAME.fullmatch(base) and re.fullmatch(r"[\d.*]+", version):
+        raise ConfigError(
+            f"a version is not chosen by name; the newest that is prepared is read. Write `dataset={base}`.", setting="dataset", value=name
+        )
+    if name.lower() in DATASETS and name not in DATASETS:
+        raise ConfigError(f"names are in lower case. Write `dataset={name.lower()}`.", setting="dataset", value=name)
     if not TFDS_NAME.fullmatch(name):
         raise unknown("data set", name, [*DATASETS, "folder:PATH", "the name of a TFDS set"])
     return DATASETS.get(name) or DatasetInfo(name, "a TFDS set", "tfds", labels=())
