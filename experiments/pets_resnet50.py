@@ -14,8 +14,9 @@ l = 1 are in its files: 90.32, 90.57 and 90.92 %. The weights are torchvision's 
 one that trains on the running statistics of BatchNorm; after the fall of the learning rate the model recovers in part.
 
 Chosen: rows that change one setting of AdamW at l = 3. `batch statistics` never switches to the running statistics, `fixed statistics`
-uses them from the start. `make exp-collapse` studies the collapse on a smaller model. The rows `meant: ...` count stages, so that l = 1
-trains layer4 and l = 3 layer2 to layer4, and one has torchvision's present default weights.
+uses them from the start. `make exp-collapse` measures on smaller models that AdamW loses what it has learned when the statistics are
+fixed in epoch 2, and keeps it on batch statistics or at a tenth of the learning rate; the other changes are not tested there. The rows
+`meant: ...` count stages, so that l = 1 trains layer4 and l = 3 layer2 to layer4, and one has torchvision's present default weights.
 
 What differs: see source report D in `experiments/_settings.py`. Another backbone has its default ImageNet weights.
 """
