@@ -16,7 +16,6 @@ from tl_keras.results.predictions import read_confident_errors, read_predictions
 from tl_keras.runs import export, resolve
 from tl_keras.runs.evaluate import evaluate_run
 from tl_keras.runs.run import run
-from tl_keras.training.evaluation import compute_metrics
 
 CONFIG = RunConfig().replace(
     dataset="digits", backbone="tiny", weights="none", extra_classes=990, epochs=2, batch_size=32, learning_rate=0.02,
@@ -64,7 +63,7 @@ def test_a_run_trains_and_tests_a_head_of_all_classes(wide_run):
 def test_a_finished_run_is_evaluated_and_exported(wide_run, tmp_path):
     directory, result = wide_run
     assert evaluate_run(directory, {})["accuracy"] == result["metrics"]["test"]["accuracy"]
-    with pytest.raises(ConfigError, match="has the classes 0, 1, .* and 990 more; digits has even, odd, unused_3, .* and 982 more"):
+    with pytest.raises(ConfigError, match="has the classes 0, 1, .* and 995 more; digits also has even, odd. Leave"):
         evaluate_run(directory, {"label": "parity"})
     record = export.export_run(directory, "keras", tmp_path / "exported")
     assert len(json.loads((tmp_path / "exported" / "labels.json").read_text())["class_names"]) == 1000
@@ -74,13 +73,6 @@ def test_a_finished_run_is_evaluated_and_exported(wide_run, tmp_path):
 def test_the_settings_of_the_data_apply_to_them(wide_run):
     splits = data.make_splits(load_source(CONFIG.data), dataclasses.replace(CONFIG.data, keep="unused_11:0.5"), 0)
     assert splits.train.class_counts == data.make_splits(load_source(CONFIG.data), CONFIG.data, 0).train.class_counts
-
-
-def test_metrics_of_a_thousand_classes_are_quick():
-    logits = np.random.default_rng(0).normal(size=(2000, 1000)).astype(np.float32)
-    started = time.perf_counter()
-    compute_metrics(logits, np.arange(2000) % 10)
-    assert time.perf_counter() - started < 5  # about 0.2 s
 
 
 def test_a_report_leaves_out_classes_that_do_not_occur(tmp_path, low_resolution):

@@ -9,8 +9,9 @@ from PIL import Image
 from tl_keras.config import RunConfig
 from tl_keras.data.geometry import Geometry
 from tl_keras.results import run_directory
+from tl_keras.runs.evaluate import evaluate_run
 from tl_keras.runs.resolve import resolve
-from tl_keras.runs.run import evaluate_run, run
+from tl_keras.runs.run import run
 from tl_keras.runs.setup import build_setup
 
 RANDOM = np.random.default_rng(0)

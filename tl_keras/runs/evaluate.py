@@ -1,6 +1,7 @@
 """Scores and loads finished runs."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -69,7 +70,7 @@ def _own_test(run_dir: Path, own: RunConfig, config: RunConfig) -> tuple[data.Ex
 
 
 def _other_test(config: RunConfig, class_names: Sequence[str]) -> tuple[data.Examples, Sequence[str]]:
-    source = load_source(config.data, for_scoring=True)
+    source = load_source(replace(config.data, extra_classes=0), for_scoring=True)
     indices = {name: index for index, name in enumerate(class_names)}
     if unknown := [name for name in source.class_names if name not in indices]:
         raise ConfigError(
