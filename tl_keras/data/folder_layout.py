@@ -19,59 +19,16 @@ SPLIT_WORDS = {"train": TRAIN, "training": TRAIN, "validation": VALIDATION, "val
                "val": VALIDATION, "dev": VALIDATION, "test": TEST, "testing": TEST, "tests": TEST}  # fmt: skip
 SPLIT_NAME = re.compile(r"([a-z]+?)[ _-]?(set|data|images|split)?", re.IGNORECASE)
 # Left behind by Windows, macOS, Linux, Synology, QNAP and photo tools. Names that begin with a dot are ignored as well.
-JUNK = frozenset(
-    (
-        "thumbs.db",
-        "ehthumbs.db",
-        "ehthumbs_vista.db",
-        "desktop.ini",
-        "$recycle.bin",
-        "recycler",
-        "system volume information",
-        "found.000",
-        "__macosx",
-        "icon\r",
-        "lost+found",
-        "@eadir",
-        "@recycle",
-        "@sharebin",
-        "@tmp",
-        "#recycle",
-        "#snapshot",
-        "picasa.ini",
-        "zbthumbnail.info",
-        "__pycache__",
-    )  # fmt: skip
-)
+JUNK = frozenset((
+    "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin", "recycler", "system volume information", "found.000",
+    "__macosx", "icon\r", "lost+found", "@eadir", "@recycle", "@sharebin", "@tmp", "#recycle", "#snapshot", "picasa.ini",
+    "zbthumbnail.info", "__pycache__",
+))  # fmt: skip
 # Annotations, captions, settings of photo editors, and pointers of version control that lie beside images.
-SIDECARS = frozenset(
-    (
-        ".txt",
-        ".csv",
-        ".tsv",
-        ".json",
-        ".jsonl",
-        ".xml",
-        ".yaml",
-        ".yml",
-        ".md",
-        ".rst",
-        ".html",
-        ".log",
-        ".xmp",
-        ".aae",
-        ".thm",
-        ".pp3",
-        ".dop",
-        ".lnk",
-        ".url",
-        ".ini",
-        ".db",
-        ".dvc",
-        ".md5",
-        ".sha256",
-    )  # fmt: skip
-)
+SIDECARS = frozenset((
+    ".txt", ".csv", ".tsv", ".json", ".jsonl", ".xml", ".yaml", ".yml", ".md", ".rst", ".html", ".log", ".xmp", ".aae", ".thm", ".pp3",
+    ".dop", ".lnk", ".url", ".ini", ".db", ".dvc", ".md5", ".sha256",
+))  # fmt: skip
 MAX_LISTED = 10
 
 

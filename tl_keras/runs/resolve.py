@@ -143,8 +143,9 @@ def locate_weights(config: RunConfig) -> Path | None:
 
 def hash_of_weights(config: RunConfig) -> str:
     """Return the SHA-256 of the weights file that `config` gives by its path, or an empty string."""
-    path = Path(config.model.weights).expanduser()
-    return file_hash(split_choice(path)[0]) if split_choice(path)[0].is_file() else ""
+    variants = {entry.variant for entry in weights.WEIGHTS.get(config.model.backbone, ())}
+    path, _ = split_choice(Path(config.model.weights).expanduser())
+    return file_hash(path) if config.model.weights not in variants and path.is_file() else ""
 
 
 def load_source(config: DataConfig, *, for_scoring: bool = False) -> data.DatasetSource:
