@@ -331,10 +331,10 @@ def test_only_what_the_source_reports_name_is_attributed_to_them():
 
 
 def page_rows() -> list[list[str]]:
-    """Return the cells of all tables of docs/what-the-reports-ran.md: printed, run, ours, our figure."""
-    lines = (ROOT / "docs" / "what-the-reports-ran.md").read_text().splitlines()
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| ")]
-    return [row for row in cells if row[0] != "printed"]
+    """Return the cells of the tables of docs/what-the-reports-ran.md with the columns printed, run, ours and our figure."""
+    tables = re.split(r"\n\n", (ROOT / "docs" / "what-the-reports-ran.md").read_text())
+    lines = [line for table in tables if table.startswith("| printed |") for line in table.splitlines()[2:]]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
 
 def test_the_page_on_what_was_run_names_rows_and_settings_that_exist():
