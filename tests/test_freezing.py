@@ -84,7 +84,7 @@ def observed_modes(model: keras.Model, stages: dict, phase) -> tuple[set[str], s
         ({"layers": {"body": ("conv", "bn")}}, {"body"}, set()),
         ({"layers": {"body": ("body_out",)}}, set(), {"body"}),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),  # the order of a set differs between processes
 )
 def test_every_layer_runs_in_the_mode_of_the_phase(changes, moved, dropped):
     """The stem is frozen; of the body all layers are trained, or those that `layers` names."""
