@@ -44,34 +44,41 @@ def check_files(paths: Sequence[Path], root: Path, *, rehash: bool = False) -> l
         rehash: True to read every file again.
     """
     known = {} if rehash else _load(root)
-    checks = []
+    results: list[tuple[str, FileCheck]] = []
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for check in pool.map(_check, paths, repeat(known)):
-            checks.append(check)
-            if sys.stderr.isatty() and (len(checks) % 100 == 0 or len(checks) == len(paths)):
-                print(f"\rChecking images: {len(checks)} of {len(paths)}", end="", file=sys.stderr, flush=True)
+        for result in pool.map(_check, paths, repeat(known)):
+            results.append(result)
+            if sys.stderr.isatty() and (len(results) % 100 == 0 or len(results) == len(paths)):
+                print(f"\rChecking images: {len(results)} of {len(paths)}", end="", file=sys.stderr, flush=True)
     if sys.stderr.isatty():
         print(file=sys.stderr)
-    _save(root, {_key(path): check for path, check in zip(paths, checks, strict=True) if not check.error})
-    return checks
+    valid = {key: check for key, check in results if not check.error}
+    if valid.keys() != known.keys():
+        _save(root, valid)
+    return [check for _, check in results]
+
+
+def _check(path: Path, known: Mapping[str, FileCheck]) -> tuple[str, FileCheck]:
+    """Return the key of a file and its check. The key is that from before reading, so a file that changes meanwhile is read again."""
+    try:
+        key = _key(path)
+        if found := known.get(key):
+            return key, found
+        content = read_bytes(path)
+        pixels, note = decode_with_note(content, printable(path))
+        return key, FileCheck(hashlib.sha256(content).digest(), content_digest(pixels), pixels.shape[:2], note)
+    except DamagedError as error:
+        return "", FileCheck(error=str(error))
 
 
 def _key(path: Path) -> str:
-    """Return a text that a changed file does not have any more."""
-    status = path.stat()
+    """Return a text that a changed file does not have any more; an empty one for a link that leads nowhere."""
+    try:
+        status = path.stat()
+    except OSError:
+        return ""
     stamps = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     return ":".join([*map(str, stamps), printable(path)])
-
-
-def _check(path: Path, known: Mapping[str, FileCheck]) -> FileCheck:
-    try:
-        if known and path.exists() and (found := known.get(_key(path))):
-            return found
-        content = read_bytes(path)
-        pixels, note = decode_with_note(content, printable(path))
-        return FileCheck(hashlib.sha256(content).digest(), content_digest(pixels), pixels.shape[:2], note)
-    except DamagedError as error:
-        return FileCheck(error=str(error))
 
 
 def _cache_file(root: Path) -> Path:
