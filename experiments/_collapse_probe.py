@@ -12,15 +12,15 @@ import tensorflow as tf
 from keras import ops
 
 from tl_keras import data
-from tl_keras.backbones import HEAD, stage_layers
+from tl_keras.backbones import stage_layers
 from tl_keras.config import RunConfig
 from tl_keras.data import pipeline
 from tl_keras.errors import ConfigError
 from tl_keras.feature_cache.split_model import split_tensor
 from tl_keras.results.metrics import log_softmax
 from tl_keras.runs.resolve import load_source, resolve
-from tl_keras.strategies import Phase, freezing
-from tl_keras.training.optimizers import has_weight_decay
+from tl_keras.strategies import freezing
+from tl_keras.training.collapse import kernels_before_head
 from tl_keras.utils.files import read_json, write_json
 
 
@@ -63,7 +63,7 @@ class Probe(keras.callbacks.Callback):
         self._inputs = [before_split(images, training=False) for images, _, _ in batches]
         extractor = keras.Model(split, [self.model.output, *(norm.input for norm in self._norms)])
         self._observers = {"running": make_observer(extractor), "batch": make_observer(extractor)}  # one compiled in each mode
-        self._kernels = _kernels_before_head(stages, phase)
+        self._kernels = kernels_before_head(stages, phase)
         self._records = read_json(self._path) or [{"epoch": 0, **self._scores()}]
 
     def on_epoch_begin(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
@@ -96,11 +96,6 @@ class Probe(keras.callbacks.Callback):
 
 def _is_batch_norm(layer: keras.Layer) -> bool:
     return isinstance(layer, keras.layers.BatchNormalization)
-
-
-def _kernels_before_head(stages: freezing.Stages, phase: Phase) -> list[keras.Variable]:
-    head = {variable.path for layer in stages[HEAD] for variable in layer.weights}
-    return [v for v in freezing.trained_variables(stages, phase) if has_weight_decay(v) and v.path not in head]
 
 
 def kernel_changes(kernels: Sequence[keras.Variable], before: Sequence[np.ndarray]) -> dict[str, float]:

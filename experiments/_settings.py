@@ -57,7 +57,7 @@ CIFAR_TABLE = (
 )
 
 # Source report D, "Transfer Learning Via Default Project 1" (KTH).
-# What differs in all its experiments: the validation images are a stratified fifth, where the code draws a fifth at random, anew for each
+# Differences in all its experiments: the validation images are a stratified fifth, where the code draws a fifth at random, anew for each
 # set. The code augments validation images as well; ours are not augmented. Nothing is selected on them. The code sets one seed once, so
 # each of its runs continues the random numbers of the one before it; each of ours has a seed.
 PETS = (

@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     import keras
 
 PROBE_FILE = "probe.json"  # in each run directory
-# Of CIFAR-10's 50,000 training images as many as Oxford-IIIT Pet has after the split: 2,944 and 736.
+# As many of CIFAR-10's 50,000 training images as Oxford-IIIT Pet has after the split: 2,944 and 736.
 NUM_TRAIN, VALIDATION_FRACTION = 2944, 736 / 50_000
 SETTINGS = (
     said(optimizer="adamw", learning_rate=1e-3, weight_decay=1e-3, epochs=10)

@@ -56,9 +56,7 @@ class CollapseDetector(keras.callbacks.Callback):
     def begin_phase(self, stages: freezing.Stages, phase: Phase) -> None:
         """Start `phase`, of whose kernels all but those of the new head are pre-trained. Skip the call once its first epoch is over."""
         self.state["fixed_statistics"] = has_fixed_statistics(stages, phase)
-        head = {variable.path for layer in stages[HEAD] for variable in layer.weights}
-        trained = freezing.trained_variables(stages, phase)
-        self._kernels = [variable for variable in trained if has_weight_decay(variable) and variable.path not in head]
+        self._kernels = kernels_before_head(stages, phase)
         self._initial_values = _values(self._kernels)
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
@@ -79,6 +77,12 @@ class CollapseDetector(keras.callbacks.Callback):
         warning = self.state["warning"]
         self.state = dict(NO_COLLAPSE)
         return warning
+
+
+def kernels_before_head(stages: freezing.Stages, phase: Phase) -> list[keras.Variable]:
+    """Return the kernels that `phase` trains, without those of the head. Call outside `apply_phase`."""
+    head = {variable.path for layer in stages[HEAD] for variable in layer.weights}
+    return [v for v in freezing.trained_variables(stages, phase) if has_weight_decay(v) and v.path not in head]
 
 
 def has_fixed_statistics(stages: freezing.Stages, phase: Phase) -> bool:

@@ -241,44 +241,11 @@ CALLS: Mapping[Global, Callable[..., Any]] = MappingProxyType(
 # Modules in which only the globals above are known: other names there belong to no file that torch has written.
 STRICT_MODULES = frozenset({"torch._utils", "torch._tensor", "torch.storage"})
 # Modules whose functions act on the system, and built-in functions that run code or reach attributes.
-HOSTILE_MODULES = frozenset(
-    (
-        "os",
-        "posix",
-        "nt",
-        "subprocess",
-        "sys",
-        "shutil",
-        "socket",
-        "ctypes",
-        "importlib",
-        "runpy",
-        "pty",
-        "commands",
-        "multiprocessing",
-        "threading",
-        "asyncio",
-        "webbrowser",
-        "code",
-        "codeop",
-        "pdb",
-        "pickle",
-        "marshal",
-        "shelve",
-        "operator",
-        "timeit",
-        "requests",
-        "urllib",
-        "http",
-        "ftplib",
-        "smtplib",
-        "tempfile",
-        "signal",
-        "inspect",
-        "types",
-        "gc",
-    )  # fmt: skip
-)
+HOSTILE_MODULES = frozenset((
+    "os", "posix", "nt", "subprocess", "sys", "shutil", "socket", "ctypes", "importlib", "runpy", "pty", "commands", "multiprocessing",
+    "threading", "asyncio", "webbrowser", "code", "codeop", "pdb", "pickle", "marshal", "shelve", "operator", "timeit", "requests",
+    "urllib", "http", "ftplib", "smtplib", "tempfile", "signal", "inspect", "types", "gc",
+))  # fmt: skip
 BUILTINS = ("builtins", "__builtin__")
 HARMLESS_BUILTINS = frozenset("bool bytearray bytes complex dict float frozenset int list object range set slice str tuple".split())
 
