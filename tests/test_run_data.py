@@ -122,7 +122,7 @@ def test_another_set_of_classes_is_refused(photos):
     source, splits = load(photos)
     record = run_data.record_split(source, splits)
     write_image(photos / "ant" / "0.png", seed=1)
-    with pytest.raises(ConfigError, match="has the classes cat, dog; .* has ant, cat, dog"):
+    with pytest.raises(ConfigError, match="The classes of the run are cat, dog; .* has ant, cat, dog"):
         run_data.restore_splits(record, load(photos)[0])
 
 

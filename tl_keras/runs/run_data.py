@@ -53,7 +53,7 @@ def record_split(source: DatasetSource, splits: Splits) -> SplitRecord:
     )
 
 
-def restore_splits(record: SplitRecord, source: DatasetSource, needed: Collection[int] = ALL, run: str = "The run") -> tuple[Splits, str]:
+def restore_splits(record: SplitRecord, source: DatasetSource, needed: Collection[int] = ALL, run: str = "the run") -> tuple[Splits, str]:
     """Return the recorded splits of `source`, and a note on what has changed; empty if nothing has.
 
     Args:
@@ -65,7 +65,7 @@ def restore_splits(record: SplitRecord, source: DatasetSource, needed: Collectio
     """
     if source.class_names != record.class_names:
         raise ConfigError(
-            f"{run} has the classes {join_names(record.class_names)}; {source.name} has {join_names(source.class_names)}. "
+            f"The classes of {run} are {join_names(record.class_names)}; {source.name} has {join_names(source.class_names)}. "
             "Choose a data set with the same classes, or train a new run in another `run_dir`."
         )
     found = _find(record, source)
@@ -73,15 +73,13 @@ def restore_splits(record: SplitRecord, source: DatasetSource, needed: Collectio
     if len(lost := np.flatnonzero((found < 0) & is_needed)):
         counts = ", ".join(f"{number} {NAMES[split]}" for split in needed if (number := int((record.splits[lost] == split).sum())))
         raise ConfigError(
-            f"The data set {source.name} has changed since {run.lower()} began, and {counts} images of it are not there any more: "
+            f"The data set {source.name} has changed since {run} began, and {counts} images of it are not there any more: "
             f"{describe_changes(record, source)}. Put them back, or train a new run in another `run_dir`."
         )
-    note = (
-        ""
-        if source.fingerprint == record.fingerprint
-        else f"the data set has changed since the run began: {describe_changes(record, source)}. "
-    )
-    note += "The images of the recorded split are used" if note else ""
+    note = ""
+    if source.fingerprint != record.fingerprint:
+        changes = describe_changes(record, source)
+        note = f"the data set has changed since the run began: {changes}. The images of the recorded split are used"
 
     def examples(split: int) -> Examples:
         chosen = (record.splits == split) & (found >= 0)
