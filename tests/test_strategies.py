@@ -5,10 +5,11 @@ import re
 
 import pytest
 
+from tl_keras import strategies
 from tl_keras.backbones import BACKBONES, get_backbone
 from tl_keras.config import TrainConfig
 from tl_keras.errors import ConfigError
-from tl_keras.strategies import STRATEGIES, Lora, build_phases, check_weight_groups, parse
+from tl_keras.strategies import STRATEGIES, Lora, build_phases, check_weight_groups, parse, to_text
 
 STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 
@@ -249,3 +250,33 @@ def test_a_weight_group_that_the_backbone_lacks_is_refused_before_a_model_is_bui
 @pytest.mark.parametrize("strategy", ["full", "head", "gradual", "lora:targets=conv1"])
 def test_other_strategies_need_no_weight_group(strategy):
     check_weight_groups(get_backbone("vgg16"), TrainConfig(strategy=strategy))
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        strategies.Full(),
+        strategies.HeadOnly(),
+        strategies.Last(2),
+        strategies.Train(("stem/conv1", "layer3")),
+        strategies.Freeze(("layer1", "layer2")),
+        strategies.Gradual(),
+        strategies.Gradual(start="layer4", end="layer2", every=2, decay=0.5, reset="phase"),
+        strategies.HeadThenFull(),
+        strategies.HeadThenFull(probe=3),
+        strategies.BatchNorm(),
+        strategies.Bias(),
+        strategies.LayerDecay(0.75),
+        strategies.Lora(),
+        strategies.Lora(rank=4, alpha=0.1, targets=("mlp1", "mlp2")),
+    ],
+    ids=str,
+)
+def test_the_text_of_a_strategy_reads_back_as_itself(strategy):
+    assert parse(str(strategy)) == strategy
+
+
+def test_every_strategy_has_a_text():
+    assert all("__str__" in dir(spec.create) and spec.create.__str__ is not object.__str__ for spec in STRATEGIES.values())
+    with pytest.raises(ConfigError, match="expected a strategy of full, head"):
+        to_text(object())

@@ -6,7 +6,7 @@ imported, so that phases are checked and printed before either loads.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -57,6 +57,13 @@ class Strategy(Protocol):
     def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]: ...
 
 
+class _WithText:
+    """Base of the classes in `STRATEGIES`. `str` gives the text of the setting `strategy`, which `parse` reads back."""
+
+    def __str__(self) -> str:
+        return to_text(self)
+
+
 def _phase(
     name: str,
     stages: Sequence[str],
@@ -89,7 +96,7 @@ def _require_stages(names: Sequence[str], stages: Sequence[str], text: str) -> N
 
 
 @dataclass(frozen=True)
-class Full:
+class Full(_WithText):
     """Train everything at once (full fine-tuning, or from scratch)."""
 
     def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
@@ -97,7 +104,7 @@ class Full:
 
 
 @dataclass(frozen=True)
-class HeadOnly:
+class HeadOnly(_WithText):
     """Train the new head on frozen features (representation learning, linear probe)."""
 
     def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
@@ -105,7 +112,7 @@ class HeadOnly:
 
 
 @dataclass(frozen=True)
-class Last:
+class Last(_WithText):
     """Train the last `num_stages` stages and the head; 0 is the head alone (`l` of source report D)."""
 
     num_stages: int
@@ -121,7 +128,7 @@ class Last:
 
 
 @dataclass(frozen=True)
-class Train:
+class Train(_WithText):
     """Train the named stages and the head. Of a stage named as `stage/layer`, train the layers called `layer` or ending in `_layer`."""
 
     names: tuple[str, ...]
@@ -147,7 +154,7 @@ class Train:
 
 
 @dataclass(frozen=True)
-class Freeze:
+class Freeze(_WithText):
     """Train everything but the named stages."""
 
     stages: tuple[str, ...]
@@ -165,7 +172,7 @@ class Freeze:
 
 
 @dataclass(frozen=True)
-class Gradual:
+class Gradual(_WithText):
     """Unfreeze from the last stage to the first, one more in each phase (Howard and Ruder 2018; source report D, strategy 2).
 
     Attributes:
@@ -211,7 +218,7 @@ class Gradual:
 
 
 @dataclass(frozen=True)
-class HeadThenFull:
+class HeadThenFull(_WithText):
     """Train the head for `probe` epochs (0: a fifth of all), then everything (LP-FT; Kumar et al. 2022)."""
 
     probe: int = 0
@@ -226,7 +233,7 @@ class HeadThenFull:
 
 
 @dataclass(frozen=True)
-class BatchNorm:
+class BatchNorm(_WithText):
     """Train the head and the BatchNorm layers of every stage (source report D; Frankle et al. 2021)."""
 
     def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
@@ -234,7 +241,7 @@ class BatchNorm:
 
 
 @dataclass(frozen=True)
-class Bias:
+class Bias(_WithText):
     """Train the head and the biases of every stage, those of norms included (BitFit; Ben Zaken et al. 2022)."""
 
     def phases(self, stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
@@ -242,7 +249,7 @@ class Bias:
 
 
 @dataclass(frozen=True)
-class LayerDecay:
+class LayerDecay(_WithText):
     """Train everything, with a learning rate that falls by `decay` from each stage to the one before it (Clark et al. 2020)."""
 
     decay: float
@@ -252,7 +259,7 @@ class LayerDecay:
 
 
 @dataclass(frozen=True)
-class Lora:
+class Lora(_WithText):
     """Train the head and low-rank adapters of frozen layers: W + (alpha / rank) A B (LoRA; Hu et al. 2021).
 
     Attributes:
@@ -347,6 +354,30 @@ def parse(text: str) -> Strategy:
         raise ConfigError(f"expected {error}.", setting="strategy", value=text) from None
 
 
+def to_text(strategy: object) -> str:
+    """Return the text that `parse` reads back as `strategy`. Options with their default value are left out.
+
+    >>> to_text(Lora(rank=4, targets=("mlp1", "mlp2")))
+    'lora:rank=4,targets=mlp1+mlp2'
+
+    Raises:
+        ConfigError: The class of `strategy` is not in `STRATEGIES`.
+    """
+    name = next((name for name, spec in STRATEGIES.items() if spec.create is type(strategy)), "")
+    if not name:
+        raise ConfigError(f"expected a strategy of {', '.join(STRATEGIES)}.", setting="strategy", value=repr(strategy))
+    options = [(item, getattr(strategy, item.name)) for item in fields(strategy)]  # type: ignore[arg-type]
+    if STRATEGIES[name].is_optional:
+        texts = [f"{item.name}={_argument(value)}" for item, value in options if value != item.default]
+    else:
+        texts = [_argument(value) for _, value in options]
+    return f"{name}:{','.join(texts)}" if texts else name
+
+
+def _argument(value: object) -> str:
+    return "+".join(value) if isinstance(value, tuple) else str(value)
+
+
 def build_phases(stages: Sequence[str], config: TrainConfig) -> tuple[Phase, ...]:
     """Return the phases of `config.strategy` in order, on a backbone with these stages.
 
@@ -398,7 +429,8 @@ def check_weight_groups(backbone: Backbone, config: TrainConfig) -> None:
     Targets of `lora` other than `attention` are layer names; `lora.match_layers` checks them against the built model.
     """
     strategy = parse(config.strategy)
-    required = {BatchNorm: BATCH_NORM, Bias: BIAS}.get(type(strategy), "")
+    weight_groups: dict[type, str] = {BatchNorm: BATCH_NORM, Bias: BIAS}
+    required = weight_groups.get(type(strategy), "")
     if isinstance(strategy, Lora) and "attention" in strategy.targets:
         required = ATTENTION
     if required and required not in backbone.weight_groups:
