@@ -148,7 +148,7 @@ def test_a_run_writes_the_errors_of_its_own_predictions(tmp_path):
     settings = {"epochs": 1, "batch_size": 64, "fraction": 0.1, "limit_test": 60, "precision": "float32", "strategy": "head"}
     result = run(RunConfig().replace(**EMBEDDED_SETTINGS).replace(**settings), tmp_path / "run")
     logits, labels = read_predictions(tmp_path / "run")
-    assert set(result["metrics"]["test"]) == {*TEST_KEYS, *SCALAR_METRICS} and (tmp_path / "run" / MISTAKES).exists()
+    assert set(result["metrics"]["test"]) == {*TEST_KEYS, *SCALAR_METRICS, "calibrated"} and (tmp_path / "run" / MISTAKES).exists()
     wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
     found = read_confident_errors(tmp_path / "run", 10)
     assert len(found.indices) == min(len(wrong), MAX_ERRORS) > 0 and set(found.indices) <= set(wrong)

@@ -5,8 +5,8 @@ are stored under a key that names everything they depend on, so epochs, phases a
 and their order are the same as without the cache.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import keras
@@ -40,18 +40,16 @@ class CacheableRun(ReadableRun, Protocol):
 
 
 @dataclass(frozen=True)
-class TestInputs:
-    """The model and batches that score the test split.
+class EvaluationInputs:
+    """The model that scores the validation and test splits, and its inputs.
 
     Attributes:
         model: the suffix, or None for the whole model.
-        batches: batches (inputs of the model, labels, weights).
-        record: cache record of the test split in the result.
+        read: (examples, batches of their images) -> batches (inputs of the model, labels, weights), and their cache record.
     """
 
     model: keras.Model | None
-    batches: tf.data.Dataset
-    record: Mapping[str, Any] = field(default_factory=dict)
+    read: Callable[[Examples, tf.data.Dataset], tuple[tf.data.Dataset, Mapping[str, Any]]]
 
 
 class FeatureCache:
@@ -76,8 +74,8 @@ class FeatureCache:
         if choice is None:
             self._print(f"cache     {phase.name}: not cached: {reason}\n")
             return SplitInputs(None, batches, {"split_point": "", "reason": reason})
-        split, reader = self._split(choice)
-        validation = self._run.splits.validation
+        split = self._split(choice)
+        reader, validation = self._reader(split, choice), self._run.splits.validation
         self._print(f"cache     {phase.name}: {describe_split(choice)}; ")
         reader.prepare(validation, epoch)
         feature_batches = Batches(
@@ -88,32 +86,39 @@ class FeatureCache:
         self._print("{features_computed:,} features computed in {seconds:.1f} s, {features_reused:,} reused\n".format(**reader.record))
         return SplitInputs(split.suffix, feature_batches, reader.record)
 
-    def test_inputs(self, batches: tf.data.Dataset, model: keras.Model) -> TestInputs:
-        """Return the model and batches that score the test split with the current weights of `model`.
+    def evaluation_inputs(self, model: keras.Model) -> EvaluationInputs:
+        """Return what scores splits with the current weights of `model`.
 
         The split of the last phase is used if it has one and `model` is the model of the run, not one with merged adapters.
         """
         if model is not self._run.model:
-            return TestInputs(None, batches)
+            return EvaluationInputs(None, lambda examples, batches: (batches, {}))
         self._store.unpin_all()
         choice, reason = self._planner.choose(self._run.phases[-1])
         if choice is None:
-            return TestInputs(None, batches, {"split_point": "", "reason": reason})
-        split, reader = self._split(choice)
-        return TestInputs(split.suffix, reader.evaluation(self._run.splits.test, batches), reader.record)
+            return EvaluationInputs(None, lambda examples, batches: (batches, {"split_point": "", "reason": reason}))
+        split = self._split(choice)
+
+        def read(examples: Examples, batches: tf.data.Dataset) -> tuple[tf.data.Dataset, Mapping[str, Any]]:
+            reader = self._reader(split, choice)
+            return reader.evaluation(examples, batches), reader.record
+
+        return EvaluationInputs(split.suffix, read)
 
     def head_inputs(self, examples: Examples) -> tuple[np.ndarray | None, Mapping[str, Any]]:
         """Return the head's input features, (n, channels), and their cache record; None if they exceed the budget."""
         choice = self._planner.choose_features(len(examples))
         if choice is None:
             return None, {}
-        _, reader = self._split(choice)
+        reader = self._reader(self._split(choice), choice)
         features = reader.get_features(examples.images, examples.indices, augmented=False)
         return (features.take(examples.indices) if features else None), reader.record
 
-    def _split(self, choice: SplitChoice) -> tuple[SplitModel, FeatureReader]:
-        split = split_model(self._run.model, self._config.model.backbone, choice.split_point.name)
-        return split, FeatureReader(split.prefix, choice, self._config, self._run, self._store, self._planner.budget)
+    def _split(self, choice: SplitChoice) -> SplitModel:
+        return split_model(self._run.model, self._config.model.backbone, choice.split_point.name)
+
+    def _reader(self, split: SplitModel, choice: SplitChoice) -> FeatureReader:
+        return FeatureReader(split.prefix, choice, self._config, self._run, self._store, self._planner.budget)
 
     def _print(self, text: str) -> None:
         if self._verbose:

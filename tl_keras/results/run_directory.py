@@ -14,7 +14,9 @@ A run directory holds, in the order of writing:
     model.keras       the tested model, adapters merged; absent with --save_model=false
     result.json       written last: a directory without it does not hold a finished run
 
-`result.json` has the keys of `RESULT_KEYS`. Accuracies are fractions in [0, 1]; losses are in nats; times are in seconds.
+`result.json` has the keys of `RESULT_KEYS`. Runs with validation also have `temperature` (null without it; see `calibration`) and
+`metrics.test.calibrated`: `temperature`, and `ece` and `loss` of the test split after scaling. `model.keras` returns logits before it.
+Accuracies are fractions in [0, 1]; losses are in nats; times are in seconds.
 """
 
 import contextlib

@@ -7,10 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from tl_keras import data
 from tl_keras.config import DataConfig, RunConfig
 from tl_keras.errors import ConfigError
 from tl_keras.results import run_directory
+from tl_keras.results.calibration import calibrated_metrics, fit_temperature
 from tl_keras.results.predictions import write_confident_errors, write_predictions, write_test_images
 from tl_keras.results.run_directory import RunDirectory
 from tl_keras.results.split_record import read_split, write_split
@@ -22,6 +25,7 @@ from tl_keras.utils.text import join_names
 
 if TYPE_CHECKING:
     import keras
+    import tensorflow as tf
 
     from tl_keras.feature_cache.feature_cache import FeatureCache
     from tl_keras.training.trainer import Progress
@@ -99,12 +103,14 @@ def _run(
     cache = FeatureCache(resolved.config, setup, verbose=verbose)
     train = _train_grid if resolved.config.train.grid else _train
     outcome = train(setup, cache, run_dir, callbacks, verbose)
-    test_started = time.perf_counter()
     model = _merge_adapters(setup, run_dir)
-    inputs = cache.test_inputs(setup.test, model)
-    predict = outcome.predict if model is setup.model and inputs.model is None else None
-    predict = predict or evaluation.make_predict(inputs.model or setup.with_resize(model), setup.runtime)
-    logits, labels = evaluation.predict_logits(predict, setup.runtime, inputs.batches)
+    score = _scorer(setup, cache, model, outcome)
+    temperature = _fit_temperature(setup, score)
+    test_started = time.perf_counter()
+    (logits, labels), test_cache = score(setup.splits.test, setup.test)
+    test = evaluation.compute_metrics(logits, labels)
+    if temperature:
+        test["calibrated"] = calibrated_metrics(logits, labels, temperature)
     write_predictions(run_dir.path, logits, labels)
     write_confident_errors(run_dir.path, evaluation.most_confident_errors(logits, labels, setup.test_batches_at))
     if resolved.config.runtime.save_model:
@@ -118,13 +124,14 @@ def _run(
             "data": _data_record(resolved.config.data, setup.source, setup.splits) | {"fingerprint": recorded.fingerprint},
             "model": _model_record(setup, model),
             "phases": progress.phases,
-            "test_cache": inputs.record,
+            "test_cache": test_cache,
             "runtime": setup.runtime.record(),
             "selection": {
                 "rule": resolved.config.train.selection if setup.splits.validation else "last",
                 "epoch": outcome.selected_epoch,
             },
-            "metrics": {"test": evaluation.compute_metrics(logits, labels), "validation": progress.best},
+            "metrics": {"test": test, "validation": progress.best},
+            "temperature": temperature,
             "seconds": {
                 "total": time.perf_counter() - started,
                 "train": sum(phase["seconds"] for phase in progress.phases),
@@ -179,6 +186,34 @@ def _train_grid(
         accuracy = 100 * progress.best["accuracy"]
         print(f"grid      {grid['heads']} heads; best on validation: {best}, {accuracy:.2f} %. All: {run_dir.path / FILE}", flush=True)
     return TrainingOutcome(progress, selected_epoch)
+
+
+Logits = tuple[np.ndarray, np.ndarray]  # float32 (n, classes), and labels int (n,)
+Score = Callable[[data.Examples, "tf.data.Dataset"], tuple[Logits, Mapping[str, Any]]]
+
+
+def _scorer(setup: RunSetup, cache: "FeatureCache", model: "keras.Model", outcome: TrainingOutcome) -> Score:
+    """Return a function (examples, their image batches) -> logits and labels of `model`, and the cache record."""
+    from tl_keras.training import evaluation
+
+    inputs = cache.evaluation_inputs(model)
+    predict = outcome.predict if model is setup.model and inputs.model is None else None
+    predict = predict or evaluation.make_predict(inputs.model or setup.with_resize(model), setup.runtime)
+
+    def score(examples: data.Examples, image_batches: "tf.data.Dataset") -> tuple[Logits, Mapping[str, Any]]:
+        batches, record = inputs.read(examples, image_batches)
+        return evaluation.predict_logits(predict, setup.runtime, batches), record
+
+    return score
+
+
+def _fit_temperature(setup: RunSetup, score: Score) -> float | None:
+    """Return the temperature that fits the validation split, or None without one."""
+    validation, batches = setup.splits.validation, setup.batches.validation
+    if not (validation and batches):
+        return None
+    (logits, labels), _ = score(validation, batches)
+    return fit_temperature(logits, labels)
 
 
 def _merge_adapters(setup: RunSetup, run_dir: RunDirectory) -> "keras.Model":
