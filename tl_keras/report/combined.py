@@ -9,8 +9,9 @@ from tl_keras.report.experiment_results import ACCURACY, ExperimentResults
 from tl_keras.report.load import load_experiment
 from tl_keras.report.page import PAGE, experiment_blocks, write_pages, write_report
 from tl_keras.report.tables import COLUMNS, print_table
-from tl_keras.report.text import EMPTY_CELL, row_label, to_one_line
+from tl_keras.report.text import EMPTY_CELL, row_label
 from tl_keras.results.experiment_file import EXPERIMENT_FILE
+from tl_keras.utils.text import to_one_line
 
 HEADINGS = ("experiment", "profile", "rows", "best row", "test accuracy (%)", "best published row", "published (%)", "remark")
 

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tl_keras.report.text import escape_markdown, to_one_line
+from tl_keras.report.text import escape_markdown
+from tl_keras.utils.text import to_one_line
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from tl_keras.report.experiment_results import PARAMETERS, ExperimentResults, Ru
 from tl_keras.report.sections import best_row_blocks, comparison_blocks, reference_blocks
 from tl_keras.report.settings_tables import settings_blocks
 from tl_keras.report.tables import COLUMNS, FURTHER_COLUMNS, make_table, results_csv, table_caption
-from tl_keras.report.text import EMPTY_CELL, device_name, format_duration, join_unique, row_label, to_one_line
+from tl_keras.report.text import EMPTY_CELL, device_name, format_duration, join_unique, row_label
 from tl_keras.results.metrics import NUM_BINS
 from tl_keras.utils.files import write_text
-from tl_keras.utils.text import join_names
+from tl_keras.utils.text import join_names, to_one_line
 
 PAGE, WEB_PAGE, RUNS_TABLE = "report.md", "report.html", "results.csv"
 MAX_CLASS_NAMES = 120

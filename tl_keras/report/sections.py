@@ -10,8 +10,9 @@ from tl_keras.report.experiment_results import ExperimentResults
 from tl_keras.report.paired_tests import SIGNIFICANCE_LEVEL, Comparison, compare
 from tl_keras.report.statistics import EXACT_BELOW
 from tl_keras.report.tables import REFERENCE_COLUMNS, make_table
-from tl_keras.report.text import EMPTY_CELL, row_label, to_one_line
+from tl_keras.report.text import EMPTY_CELL, row_label
 from tl_keras.results.metrics import ClassScores, class_scores
+from tl_keras.utils.text import to_one_line
 
 COMPARISON_HEADINGS = (
     "row",

@@ -6,8 +6,9 @@ from typing import Any
 
 from tl_keras.report.document import Block, Bullets, Heading, Paragraph, Table
 from tl_keras.report.experiment_results import ExperimentResults, Run, TableRow
-from tl_keras.report.text import EMPTY_CELL, row_label, to_one_line
+from tl_keras.report.text import EMPTY_CELL, row_label
 from tl_keras.results.experiment_file import ORIGINS
+from tl_keras.utils.text import to_one_line
 
 HEADINGS = ("setting", "value", "origin")
 EXPLANATION = (

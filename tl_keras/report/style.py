@@ -19,8 +19,9 @@ from matplotlib.lines import Line2D
 from PIL import Image
 
 from tl_keras.report.experiment_results import ExperimentResults, TableRow
-from tl_keras.report.text import capitalize, changed_settings_note, fallback_notes, run_facts, to_one_line, with_fallback_mark
+from tl_keras.report.text import capitalize, changed_settings_note, fallback_notes, run_facts, with_fallback_mark
 from tl_keras.utils.files import atomic_write
+from tl_keras.utils.text import to_one_line
 
 # Okabe and Ito 2008: distinguishable with every kind of colour blindness.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")

@@ -38,11 +38,11 @@ from tl_keras.report.text import (
     format_duration,
     row_label,
     run_facts,
-    to_one_line,
 )
 from tl_keras.results.experiment_file import METRICS
 from tl_keras.results.metrics import SCALAR_METRICS
 from tl_keras.utils.files import csv_text
+from tl_keras.utils.text import to_one_line
 
 WRAPPED = ("row", "test accuracy (%)")  # columns that may wrap on a narrow terminal
 LOG_WIDTH = 140  # characters in a table that is written to a file or a pipe

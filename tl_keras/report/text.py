@@ -9,15 +9,10 @@ from typing import Any
 
 from tl_keras.report.experiment_results import ExperimentResults, Run, TableRow
 from tl_keras.results.experiment_file import PAPER
+from tl_keras.utils.text import plain_cell, to_one_line
 
-FORMULA_STARTS = ("=", "+", "-", "@")  # a spreadsheet reads a cell that begins with one of these as a formula
 EMPTY_CELL = "–"
 FALLBACK_MARKS = "†‡§¶"  # of rows with fallbacks
-
-
-def to_one_line(text: object) -> str:
-    """Return `text` as one printable line; line breaks, tabs and other control characters become spaces."""
-    return " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())
 
 
 def escape_markdown(text: object) -> str:
@@ -29,8 +24,7 @@ def csv_cell(value: object) -> object:
     """Return a number unchanged, and text as one line, with an apostrophe in front if a spreadsheet would read it as a formula."""
     if value is None or isinstance(value, int | float):
         return value
-    text = to_one_line(value)
-    return f"'{text}" if text.startswith(FORMULA_STARTS) else text
+    return plain_cell(value)
 
 
 def format_duration(seconds: float) -> str:

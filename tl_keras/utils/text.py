@@ -1,7 +1,24 @@
-"""Names in messages."""
+"""Text from outside, such as names of files and classes, in messages and tables."""
 
 import os
 from collections.abc import Iterable
+
+FORMULA_STARTS = ("=", "+", "-", "@")  # a spreadsheet reads a cell that begins with one of these as a formula
+
+
+def to_one_line(text: object) -> str:
+    """Return `text` as one printable line; line breaks, tabs and other control characters become spaces."""
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in str(text)).split())
+
+
+def plain_cell(text: object) -> str:
+    """Return `text` as one line, with an apostrophe in front if a spreadsheet would read it as a formula.
+
+    >>> plain_cell("=1+1"), plain_cell("cat.png")
+    ("'=1+1", 'cat.png')
+    """
+    line = to_one_line(text)
+    return f"'{line}" if line.startswith(FORMULA_STARTS) else line
 
 
 def printable(path: str | os.PathLike[str]) -> str:
