@@ -10,7 +10,7 @@ from tl_keras import data
 from tl_keras.config import DataConfig
 from tl_keras.data.carve import carve
 from tl_keras.data.examples import Examples, ImageStore
-from tl_keras.data.groups import find_groups
+from tl_keras.data.groups import connect_groups, group_names
 from tl_keras.errors import ConfigError
 
 
@@ -73,11 +73,17 @@ def test_the_order_of_the_files_does_not_matter():
 def test_keys_and_copies_connect_images():
     paths = ["p1_a.png", "p1_b.png", "p2_a.png", "p3_a.png"]
     digests = [b"a", b"b", b"a", b"c"]
-    assert len(set(find_groups(digests, paths).tolist())) == 3
-    groups = find_groups(digests, paths, r"^(p\d)").tolist()
+    assert len(set(connect_groups(digests, group_names(paths)).tolist())) == 3
+    groups = connect_groups(digests, group_names(paths, r"^(p\d)")).tolist()
     assert groups[0] == groups[1] == groups[2] != groups[3]
     with pytest.raises(ConfigError, match=r"2 of 4 paths do not match: p2_a.png, p3_a.png"):
-        find_groups(digests, paths, r"p(1)")
+        group_names(paths, r"p(1)")
+
+
+def test_a_column_of_groups_connects_images_and_an_empty_cell_none():
+    digests = [b"a", b"b", b"a", b"c", b"d", b"e"]
+    groups = connect_groups(digests, group_names([""] * 6, column=["x", "y", "", "y", "", ""])).tolist()
+    assert groups[0] == groups[2] and groups[1] == groups[3] and len(set(groups)) == 4
 
 
 def write_image(path, seed):

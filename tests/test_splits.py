@@ -180,13 +180,14 @@ def test_a_class_without_images_in_the_source_is_no_error():
 def test_assign_splits_finds_a_test_split_or_makes_one():
     train, other, third = examples(np.repeat([0, 1], 50)), examples([0, 1]), examples([1, 0])
     unlabelled = examples([-1, -1])
-    splits, notes = assign_splits({"train": train, "validation": other, "test": third})
+    splits, notes = assign_splits({"train": train, "validation": other, "test": third}, 0.2)
     assert (splits.train, splits.validation, splits.test, notes) == (train, other, third, ())
     for found in ({"train": train, "validation": other}, {"train": train, "validation": other, "test": unlabelled}):
-        splits, notes = assign_splits(found)
+        splits, notes = assign_splits(found, 0.2)
         assert splits.test is other and splits.validation is None and "validation split" in notes[0]
-    splits, notes = assign_splits({"train": train})
+    splits, notes = assign_splits({"train": train}, 0.2)
     assert splits.test.class_counts == {0: 10, 1: 10} and splits.train.class_counts == {0: 40, 1: 40}
     assert "20 of the 100 images" in notes[0]
+    assert [len(assign_splits({"train": train}, fraction)[0].test) for fraction in (0.001, 0.3, 0.999)] == [1, 30, 99]
     with pytest.raises(ConfigError, match="no labelled images"):
-        assign_splits({"train": unlabelled})
+        assign_splits({"train": unlabelled}, 0.2)

@@ -49,9 +49,9 @@ def _check(config: Any) -> None:
 
 
 def _absolute(dataset: str) -> str:
-    """Return `dataset` with the absolute path of a folder, so that one folder is one run however it is written."""
+    """Return `dataset` with the absolute path of a folder or a table, so that it is one run however the path is written."""
     prefix, colon, path = dataset.partition(":")
-    return f"{prefix}:{os.path.abspath(os.path.expanduser(path))}" if prefix == "folder" and colon and path else dataset
+    return f"{prefix}:{os.path.abspath(os.path.expanduser(path))}" if prefix in ("folder", "csv") and colon and path else dataset
 
 
 def _is_pattern(text: str) -> bool:
@@ -66,22 +66,33 @@ def _is_pattern(text: str) -> bool:
 class DataConfig:
     """Settings of the data: which images, how many of them, and their augmentation."""
 
-    dataset: str = _setting("cifar10", "data set: a TFDS name, folder:PATH, or digits (bundled)")
-    data_dir: str = _setting("", "directory of prepared TFDS data sets; empty: TFDS's own default", is_local=True)
+    dataset: str = _setting("cifar10", "data set: a TFDS name, folder:PATH, csv:PATH, or digits (bundled)")
+    data_dir: str = _setting(
+        "", "directory of prepared TFDS data sets, or of the table of table:HASH; empty: TFDS's own default", is_local=True
+    )
     label: str = _setting("label", "label to learn, e.g. label or species of oxford_iiit_pet")
     fraction: float = _setting(1.0, "fraction of the train split to train on, stratified; 1: all but the validation images")
     validation_fraction: float = _setting(
         0.1, "fraction of the train split held out for validation, stratified, before `fraction` is applied"
     )
+    test_fraction: float = _setting(
+        0.2, "fraction of the images carved out for testing, stratified, where the data set has no test split of its own"
+    )
     limit_train: int = _setting(0, "train on at most this many images (0: no limit); the result is marked")
     limit_test: int = _setting(0, "test on at most this many images (0: no limit); the result is marked")
-    on_corrupt: str = _setting("error", "what to do about unreadable files of a folder", choices=("error", "skip"))
+    on_corrupt: str = _setting("error", "what to do about unreadable files of a folder or a table", choices=("error", "skip"))
     rehash: bool = _setting(False, "read every file of a folder of images again, also those that have not changed", is_local=True)
     links: str = _setting("inside", "links in a folder of images: only to files inside it, or anywhere", choices=("inside", "anywhere"))
     group_by: str = _setting(
         "",
-        "regular expression for paths in a folder of images; those with the same first group, e.g. of one patient, stay in one split",
+        "regular expression for paths in a folder or a table; images with the same first group, e.g. of one patient, stay in one split",
     )
+    image_column: str = _setting("image", "column of csv:PATH with paths of images, absolute or relative to the directory of the table")
+    label_column: str = _setting("label", "column of csv:PATH with the names of the classes")
+    group_column: str = _setting(
+        "", "column of csv:PATH with groups of images that stay in one split, e.g. patients; empty: there are no groups"
+    )
+    split_column: str = _setting("", "column of csv:PATH with train, validation or test; empty: the splits are carved out")
     keep: str = _setting("", "fractions of the training images of classes or superclasses to keep, e.g. cat:0.25; validation keeps all")
     sampling: str = _setting(
         "natural",
@@ -115,6 +126,7 @@ class DataConfig:
         _check(self)
         object.__setattr__(self, "dataset", _absolute(self.dataset))
         _check_that(_is_pattern(self.group_by), "group_by", self.group_by, "a regular expression, e.g. (patient[0-9]+)")
+        _check_that(0 < self.test_fraction < 1, "test_fraction", self.test_fraction, "a fraction in (0, 1)")
         _check_that(0 < self.fraction <= 1, "fraction", self.fraction, "a fraction in (0, 1]")
         _check_that(0 <= self.validation_fraction < 1, "validation_fraction", self.validation_fraction, "a fraction in [0, 1)")
         total = self.fraction + self.validation_fraction
@@ -149,6 +161,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         _check(self)
+        if is_path(self.weights):
+            object.__setattr__(self, "weights", os.path.abspath(os.path.expanduser(self.weights)))
         _check_that(0 <= self.head_dropout < 1, "head_dropout", self.head_dropout, "a rate in [0, 1)")
         _check_that(self.image_size >= 0, "image_size", self.image_size, "a side in pixels, or 0")
 

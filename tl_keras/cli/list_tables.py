@@ -17,6 +17,7 @@ def _datasets() -> NameHelpPairs:
     for dataset in data.DATASETS.values():
         yield dataset.name, dataset.description
     yield "folder:PATH", "class sub-folders of images, optionally under train/ validation/ test/"
+    yield "csv:PATH", "table with columns of images and labels, optionally groups and splits"
     yield "NAME", "any other TFDS image-classification set"
 
 

@@ -1,7 +1,8 @@
 """Images to train and test on: sources, splits, sampling, augmentation and the input pipeline.
 
     registry              table of data sets; `load_source` opens one
-    tfds, folder, digits, glyphs      loaders of data sets
+    tfds, folder, table, digits, glyphs      loaders of data sets
+    folder_layout, table_file, image_files      files of folders and tables, and the data sets made of them
     examples, decode      labelled images and their decoder
     splits                training, validation and test examples of a run; subsampling of classes
     sampling              order of the examples in an epoch
@@ -16,7 +17,7 @@ Importing this package loads no TensorFlow. The pipeline, the functions of augme
 from tl_keras.data.augmentation import AUGMENTATIONS, Augmentation, AugmentationSpec, get_augmentation
 from tl_keras.data.decode import decode_image
 from tl_keras.data.examples import DatasetSource, Examples, ImageStore, make_examples
-from tl_keras.data.registry import DATASETS, DatasetInfo, find_dataset, load_source
+from tl_keras.data.registry import DATASETS, DatasetInfo, find_dataset, load_source, state_of, unused_settings
 from tl_keras.data.sampling import epoch_size
 from tl_keras.data.splits import TEST_SEED, Splits, limit, make_splits, parse_keep, untested_classes
 
@@ -40,5 +41,7 @@ __all__ = [
     "make_examples",
     "make_splits",
     "parse_keep",
+    "state_of",
     "untested_classes",
+    "unused_settings",
 ]

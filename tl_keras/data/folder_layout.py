@@ -34,20 +34,21 @@ MAX_LISTED = 10
 
 @dataclass(frozen=True)
 class ImageFile:
-    """An image file and the split and label that its folder gives it."""
+    """An image file and the split and label that its folder or a table gives it. A table may also name a group of images."""
 
     path: Path
     split: str
     label: int
+    group: str = ""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The files of a folder of images.
+    """The files of a folder of images, or of a table of them.
 
     Attributes:
-        root: the folder that holds the classes or the splits.
-        class_names: names of the labels, sorted, in Unicode's composed form.
+        root: the folder that holds the classes or the splits; the directory that the paths of a table begin at.
+        class_names: names of the labels, sorted, in Unicode's composed form. A table may give another order.
         files: all files, class by class, each class sorted by path.
         notes: remarks on what is not used.
     """
@@ -113,10 +114,15 @@ def _innermost(root: Path) -> Path:
     return inner if len(folders) > 1 or any(map(_split_of, folders)) else root
 
 
+def split_of(name: str) -> str:
+    """Return the split that is spelt `name`, e.g. `train` for `Training_Set`, or an empty string."""
+    match = SPLIT_NAME.fullmatch(name)
+    return SPLIT_WORDS.get(match[1].lower(), "") if match else ""
+
+
 def _split_of(folder: Path) -> str:
     """Return the split that `folder` holds, or an empty string. A folder of images without sub-folders is a class of that name."""
-    match = SPLIT_NAME.fullmatch(folder.name)
-    split = SPLIT_WORDS.get(match[1].lower(), "") if match else ""
+    split = split_of(folder.name)
     return split if split and _sub_folders(folder) else ""
 
 

@@ -6,13 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from tl_keras.config import DataConfig
-from tl_keras.data import folder
+from tl_keras.data import folder, table
 from tl_keras.data.examples import DatasetSource
+from tl_keras.data.table_file import PREFIX as TABLE_PREFIX
 from tl_keras.errors import ConfigError, unknown
 
+TABLE_NAME = re.compile(r"table:[0-9a-f]{16}")
 TFDS_NAME = re.compile(r"[a-z][a-z0-9_]*(/[A-Za-z0-9_.-]+)?")
+COLUMN_SETTINGS = ("image_column", "label_column", "group_column", "split_column")
 CIFAR_URL = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
 
@@ -67,21 +71,53 @@ DATASETS: Mapping[str, DatasetInfo] = MappingProxyType({entry.name: entry for en
 
 
 def find_dataset(config: DataConfig) -> DatasetInfo:
-    """Return the entry of `config.dataset`. A folder, or a TFDS set outside `DATASETS`, gets a new entry. Loads no TensorFlow.
+    """Return the entry of `config.dataset`. Folders, tables and TFDS sets outside `DATASETS` get a new entry. Loads no TensorFlow.
 
     Raises:
-        ConfigError: The name is malformed, the folder does not exist, or the data set has no such label.
+        ConfigError: The name is malformed, the folder or the file does not exist, or the data set has no such label or no such columns.
     """
     dataset = _find_entry(config.dataset)
     if dataset.labels and config.label not in dataset.labels:
-        raise ConfigError(f"{dataset.name} has {', '.join(dataset.labels)}.", setting="label", value=config.label)
+        advice = " The column of the labels is `label_column`." if dataset.loader == "table" else ""
+        raise ConfigError(f"{dataset.name} has {', '.join(dataset.labels)}.{advice}", setting="label", value=config.label)
+    for name, default in unused_settings(config.dataset).items():
+        if (value := getattr(config, name)) != default:
+            raise ConfigError(f"{dataset.name} {_reason(name, dataset.loader)}", setting=name, value=value)
     return dataset
+
+
+def unused_settings(dataset: str) -> dict[str, Any]:
+    """Return the settings of groups and columns that a data set of this kind does not have, with the values that they must have.
+
+    Another data set than that of a run is opened with these, so that settings of the former do not apply to it.
+    """
+    has_columns, has_names = dataset.startswith(table.CSV_PREFIX), dataset.startswith((folder.PREFIX, table.CSV_PREFIX, TABLE_PREFIX))
+    names = [*([] if has_columns else COLUMN_SETTINGS), *([] if has_names else ["group_by"])]
+    return {name: getattr(DataConfig(), name) for name in names}
+
+
+def _reason(setting: str, loader: str) -> str:
+    """Return the end of the message on a setting that a data set does not have."""
+    if setting == "group_by":
+        return "has no file names. Leave it out."
+    if setting == "group_column" and loader == "folder":
+        return "has no columns. Use `group_by`, a pattern for the paths of its images, or a table, `dataset=csv:PATH`."
+    if loader == "table":
+        return "has the columns that it was made with. Leave it out."
+    return "has no columns. Leave it out, or use a table, `dataset=csv:PATH`."
 
 
 def _find_entry(name: str) -> DatasetInfo:
     if name.startswith(folder.PREFIX):
         folder.find(name)
         return DatasetInfo(name, "a folder of images", "folder")
+    if name.startswith(table.CSV_PREFIX):
+        table.find(name)
+        return DatasetInfo(name, "a table of images", "table")
+    if TABLE_NAME.fullmatch(name):
+        return DatasetInfo(name, "a table of images", "table")
+    if name and name not in DATASETS and Path(name).expanduser().is_file():
+        raise ConfigError(f"it is a file here. If it is a table, write `dataset=csv:{name}`.", setting="dataset", value=name)
     if name and name not in DATASETS and Path(name).expanduser().is_dir():
         raise ConfigError(
             f"it is a folder here. Write `dataset=folder:{name}`; for a TFDS set of this name, work in another directory.",
@@ -96,7 +132,7 @@ def _find_entry(name: str) -> DatasetInfo:
     if name.lower() in DATASETS and name not in DATASETS:
         raise ConfigError(f"names are in lower case. Write `dataset={name.lower()}`.", setting="dataset", value=name)
     if not TFDS_NAME.fullmatch(name):
-        raise unknown("data set", name, [*DATASETS, "folder:PATH", "the name of a TFDS set"])
+        raise unknown("data set", name, [*DATASETS, "folder:PATH", "csv:PATH", "the name of a TFDS set"])
     return DATASETS.get(name) or DatasetInfo(name, "a TFDS set", "tfds", labels=())
 
 
@@ -104,9 +140,9 @@ def load_source(config: DataConfig, *, for_scoring: bool = False) -> DatasetSour
     """Open the data set of `config`. A missing TFDS set is downloaded if its host answers.
 
     Args:
-        config: only `dataset`, `data_dir`, `label`, `on_corrupt`, `links`, `group_by` and `extra_classes` are used.
-        for_scoring: True if nothing is trained on the data set: of a folder without a test split, every image is for testing, and
-            a single class is enough.
+        config: only `runs.resolve.SOURCE_SETTINGS` and `extra_classes` are used.
+        for_scoring: True if nothing is trained on the data set: of a folder or a table without a test split, every image is for
+            testing, and a single class is enough.
 
     Raises:
         ConfigError: The name or the label is unknown, or the data set is not one of labelled images.
@@ -114,7 +150,11 @@ def load_source(config: DataConfig, *, for_scoring: bool = False) -> DatasetSour
         DamagedError: The data set is corrupt.
     """
     dataset = find_dataset(config)
-    if config.group_by and dataset.loader != "folder":
-        raise ConfigError(f"{dataset.name} has no file names. Leave it out.", setting="group_by", value=config.group_by)
     source: DatasetSource = importlib.import_module(f"tl_keras.data.{dataset.loader}").load(config, dataset.url, for_scoring=for_scoring)
     return source.with_extra_classes(config.extra_classes)
+
+
+def state_of(config: DataConfig) -> int:
+    """Return a number that changes when files of a folder or a table do, by their names, sizes and times. Others have 0."""
+    loader = find_dataset(config).loader
+    return {"folder": folder.state_of, "table": table.state_of}[loader](config) if loader in ("folder", "table") else 0

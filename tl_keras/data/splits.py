@@ -12,7 +12,6 @@ from tl_keras.errors import ConfigError, unknown
 from tl_keras.utils.text import join_names
 
 STREAMING = "streaming"
-TEST_FRACTION = 0.2
 TEST_SEED = 0  # the test split does not depend on the seed of a run
 MAX_LISTED = 10
 ROUNDING = 1e-9  # fractions of counts that differ by less are equal: 1 - 0.9 is not 0.1 in binary
@@ -185,10 +184,10 @@ def _labels(name: str, source: DatasetSource, keep: str) -> tuple[int, ...]:
     return known[name]
 
 
-def assign_splits(found: Mapping[str, Examples]) -> tuple[Splits, tuple[str, ...]]:
+def assign_splits(found: Mapping[str, Examples], test_fraction: float) -> tuple[Splits, tuple[str, ...]]:
     """Return the splits of a data set and notes on them, given those that it has.
 
-    Without a labelled test split, the validation split is used for testing. Without that too, a fifth of train is carved out.
+    Without a labelled test split, the validation split is used for testing. Without that too, `test_fraction` of train is carved out.
 
     Raises:
         ConfigError: The train split is empty or unlabelled.
@@ -201,7 +200,8 @@ def assign_splits(found: Mapping[str, Examples]) -> tuple[Splits, tuple[str, ...
         return Splits(train, labelled.get("validation"), labelled["test"]), ()
     if "validation" in labelled:
         return Splits(train, None, labelled["validation"]), ("no labelled test split: the validation split is used for testing",)
-    carved, rest = (train.subset(np.sort(part)) for part in carve(train, max(1, round(TEST_FRACTION * len(train))), TEST_SEED))
+    num_test = min(max(1, round(test_fraction * len(train))), len(train) - 1)
+    carved, rest = (train.subset(np.sort(part)) for part in carve(train, num_test, TEST_SEED))
     note = f"no test split: {len(carved)} of the {len(train)} images carved out, stratified, with seed {TEST_SEED}"
     return Splits(rest, None, carved), (note,)
 

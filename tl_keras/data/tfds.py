@@ -125,7 +125,7 @@ def _known_builder(config: DataConfig) -> "tfds.core.DatasetBuilder":
     try:
         return tfds.builder(config.dataset, data_dir=_root(config), try_gcs=False)
     except tfds.core.registered.DatasetNotFoundError as error:
-        known = {*DATASETS, *_similar(config.dataset, str(error)), "folder:PATH", "the name of another TFDS set"}
+        known = {*DATASETS, *_similar(config.dataset, str(error)), "folder:PATH", "csv:PATH", "the name of another TFDS set"}
         raise unknown("data set", config.dataset, known) from None
     except (ValueError, OSError) as error:
         raise ConfigError(f"TFDS cannot open it: {_first_line(error)}.", setting="dataset", value=config.dataset) from error
@@ -191,7 +191,7 @@ def _source(builder: "tfds.core.DatasetBuilder", task: _Task, records: dict[str,
     examples = make_examples(images, np.concatenate([part.labels for part in records.values()]))
     bounds = np.cumsum([0, *(len(part.labels) for part in records.values())])
     found = {name: examples.subset(np.arange(*bounds[index : index + 2])) for index, name in enumerate(records)}
-    splits, notes = assign_splits(found)
+    splits, notes = assign_splits(found, config.test_fraction)
     header = [builder.name, str(builder.version), config.label, *task.class_names, *(f"{name} {len(found[name])}" for name in found)]
     return DatasetSource(
         name=config.dataset,

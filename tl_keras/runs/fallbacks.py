@@ -7,13 +7,14 @@ from types import MappingProxyType
 from typing import Any
 
 from tl_keras.config import RunConfig
-from tl_keras.data import parse_keep
+from tl_keras.data import parse_keep, unused_settings
 from tl_keras.errors import MissingError
 
 # The embedded version of an experiment uses all of these settings together.
 EMBEDDED_SETTINGS = MappingProxyType(
     {
         "dataset": "digits",
+        **unused_settings("digits"),
         "data_dir": "",
         "label": "label",
         "crop_fraction": 0.0,
@@ -28,7 +29,7 @@ EMBEDDED_SETTINGS = MappingProxyType(
 )
 
 # Digits replace photographs of pets: even and odd digits replace cats and dogs. A list of breeds is replaced by one of the two.
-DIGITS = MappingProxyType({"dataset": "digits", "data_dir": ""})
+DIGITS = MappingProxyType({"dataset": "digits", "data_dir": "", **unused_settings("digits")})
 DIGIT_LABELS = MappingProxyType({"species": "parity"})
 DIGIT_GROUPS = MappingProxyType({"cat": "even", "dog": "odd"})
 NUM_BREEDS = 37

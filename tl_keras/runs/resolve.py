@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from tl_keras import backbones, data, strategies, weights
 from tl_keras.config import DataConfig, ModelConfig, RunConfig
-from tl_keras.data import folder
 from tl_keras.data.geometry import Geometry
 from tl_keras.errors import MissingError
 from tl_keras.strategies import Phase, Strategy, grid
@@ -19,7 +18,10 @@ if TYPE_CHECKING:
     import keras
 
 
-SOURCE_SETTINGS = ("dataset", "data_dir", "label", "on_corrupt", "rehash", "links", "group_by")  # what a data set is opened with
+SOURCE_SETTINGS = (  # what a data set is opened with
+    "dataset", "data_dir", "label", "test_fraction", "on_corrupt", "rehash", "links", "group_by", "image_column", "label_column",
+    "group_column", "split_column",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -151,12 +153,11 @@ def hash_of_weights(config: RunConfig) -> str:
 def load_source(config: DataConfig, *, for_scoring: bool = False) -> data.DatasetSource:
     """Return the data set of `config`; the runs of an experiment read it once. For `for_scoring` see `data.load_source`."""
     import_tensorflow()
-    state = folder.state_of(config.dataset) if config.dataset.startswith(folder.PREFIX) else 0
     own = {name: getattr(config, name) for name in SOURCE_SETTINGS}
-    return _load_source(tuple(own.items()), for_scoring, state).with_extra_classes(config.extra_classes)
+    return _load_source(tuple(own.items()), for_scoring, data.state_of(config)).with_extra_classes(config.extra_classes)
 
 
 @lru_cache(maxsize=1)
 def _load_source(settings: tuple[tuple[str, Any], ...], for_scoring: bool, state: int) -> data.DatasetSource:
-    """Open a data set. `state` is that of a folder: a changed one is opened again."""
+    """Open a data set. `state` is that of its files: a changed one is opened again."""
     return data.load_source(RunConfig().replace(**dict(settings)).data, for_scoring=for_scoring)

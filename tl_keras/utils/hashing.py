@@ -6,6 +6,8 @@ in bytes, so a byte cannot move from one part to the next unnoticed. The loaders
     digits    header `digits` or `digits parity`; pixel values, labels of the task, mask of the test split
     glyphs    header `glyphs`; pixels, labels
     folder    header `folder`; for each readable file its path in the folder and the SHA-256 of its content
+    table     header `table` and the class names; for each readable file its path from the directory of the table, the SHA-256 of its
+              content, its label, its group and its split
     tfds      header of set name, version, label, class names and sizes of the splits; encoded images, labels
 
 Paths outside the data set, the seed of a run and its split settings are not covered.

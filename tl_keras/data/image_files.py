@@ -1,0 +1,147 @@
+"""Data sets of image files, listed by a folder or a table: every file is checked, copies and groups are found, splits are assigned."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tl_keras.config import DataConfig
+from tl_keras.data.examples import DatasetSource, Examples, ImageStore
+from tl_keras.data.file_checks import FileCheck, check_files
+from tl_keras.data.folder_layout import TEST, TRAIN, VALIDATION, ImageFile, Layout
+from tl_keras.data.groups import connect_groups, group_names
+from tl_keras.data.splits import assign_splits
+from tl_keras.errors import ConfigError, DamagedError
+from tl_keras.utils.text import join_names, printable
+
+MAX_LISTED = 10
+
+CheckedFiles = Sequence[tuple[ImageFile, FileCheck]]
+
+
+def stamps(path: str | Path) -> tuple[int, ...]:
+    """Return numbers that change with a file; for a link its own. An absent file has none."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return ()
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def read_files(layout: Layout, config: DataConfig, cached_for: Path) -> tuple[CheckedFiles, tuple[str, ...]]:
+    """Read and decode every file of `layout`. Return those that can be used, with their checks, and notes on the others.
+
+    Args:
+        cached_for: path that the kept results belong to.
+
+    Raises:
+        DamagedError: Files cannot be read as images. With `on_corrupt=skip` they are left out and noted instead.
+    """
+    checks = check_files([file.path for file in layout.files], cached_for, rehash=config.rehash)
+    errors = [check.error for check in checks if check.error]
+    if errors and config.on_corrupt == "error":
+        raise DamagedError(f"{_list_errors(errors)}\nReplace or remove them, or go on without them: `on_corrupt=skip`.")
+    kept = [(file, check) for file, check in zip(layout.files, checks, strict=True) if not check.error]
+    return kept, (*layout.notes, *_notes(kept, errors))
+
+
+def relative_path(file: ImageFile, layout: Layout) -> str:
+    """Return the path of a file as the data set writes it: relative to the root, with `..` if it is elsewhere."""
+    return os.path.relpath(file.path, layout.root)
+
+
+def make_source(
+    config: DataConfig, layout: Layout, kept: CheckedFiles, *, fingerprint: str, notes: tuple[str, ...], for_scoring: bool
+) -> DatasetSource:
+    """Return the data set of the files that can be used.
+
+    Raises:
+        ConfigError: A class has no image to train on, or `group_by` does not match.
+    """
+    paths = [printable(relative_path(file, layout)) for file, _ in kept]
+    groups = group_names(paths, config.group_by, [file.group for file, _ in kept])
+    found = _examples(kept, paths, groups)
+    if for_scoring and found:
+        everything = found.get(TEST) or found.get(TRAIN) or found[VALIDATION]
+        found = {TRAIN: everything, **found, TEST: everything}
+    _check_classes(found, layout)
+    splits, split_notes = assign_splits(found, config.test_fraction)
+    return DatasetSource(
+        name=config.dataset,
+        class_names=layout.class_names,
+        train=splits.train,
+        validation=splits.validation,
+        test=splits.test,
+        fingerprint=fingerprint,
+        notes=(*notes, *_divided(kept, groups), *split_notes),
+    )
+
+
+def _examples(kept: CheckedFiles, paths: Sequence[str], groups: Sequence[Sequence[str]]) -> dict[str, Examples]:
+    """Return split -> examples."""
+    sizes = {check.size for _, check in kept}
+    digests = [check.pixels for _, check in kept]
+    images = ImageStore(
+        [file.path for file, _ in kept],
+        size=next(iter(sizes)) if len(sizes) == 1 else None,
+        paths=paths,
+        digests=digests,
+        groups=connect_groups(digests, groups),
+    )
+    labels = np.array([file.label for file, _ in kept], np.int64)
+    splits = np.array([file.split for file, _ in kept])
+    indices = {split: np.flatnonzero(splits == split) for split in dict.fromkeys(splits.tolist())}
+    return {split: Examples(images, chosen, labels[chosen]) for split, chosen in indices.items()}
+
+
+def _check_classes(found: Mapping[str, Examples], layout: Layout) -> None:
+    counts = found[TRAIN].class_counts if TRAIN in found else {}
+    if empty := [name for label, name in enumerate(layout.class_names) if label not in counts]:
+        raise ConfigError(
+            f"{printable(layout.root)}: no readable image to train on in the classes {join_names(empty, MAX_LISTED)}. "
+            "Add images or remove the classes."
+        )
+
+
+def _notes(kept: CheckedFiles, errors: Sequence[str]) -> tuple[str, ...]:
+    """Return remarks on unreadable files and on training images that occur in another split too."""
+    notes: tuple[str, ...] = (f"skipped {_list_errors(errors)}",) if errors else ()
+    remarks: dict[str, list[str]] = {}
+    for file, check in kept:
+        if check.note:
+            remarks.setdefault(check.note, []).append(printable(file.path.name))
+    notes += tuple(f"{remark}: {join_names(names, MAX_LISTED)}" for remark, names in remarks.items())
+    return (*notes, *_copies(kept))
+
+
+def _copies(kept: CheckedFiles) -> tuple[str, ...]:
+    """Return remarks on equal pictures: across given splits, under two labels, and those that a carved split keeps together."""
+    trained = {check.pixels for file, check in kept if file.split == TRAIN}
+    leaked = [printable(file.path.name) for file, check in kept if file.split != TRAIN and check.pixels in trained]
+    labels: dict[bytes, set[int]] = {}
+    for file, check in kept:
+        labels.setdefault(check.pixels, set()).add(file.label)
+    doubtful = [printable(file.path.name) for file, check in kept if len(labels[check.pixels]) > 1]
+    num_copies = len(kept) - len(labels)
+    return (
+        *([f"{len(leaked)} images outside train are copies of training images: {join_names(leaked, MAX_LISTED)}"] if leaked else []),
+        *([f"{len(doubtful)} images are of one picture under two labels: {join_names(doubtful, MAX_LISTED)}"] if doubtful else []),
+        *([f"{num_copies} images are copies of others; a carved split keeps copies together"] if num_copies and not leaked else []),
+    )
+
+
+def _divided(kept: CheckedFiles, groups: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """Return a remark on groups whose images the given splits divide. Given splits are used as they are."""
+    splits: dict[str, set[str]] = {}
+    for (file, _), names in zip(kept, groups, strict=True):
+        for name in names:
+            splits.setdefault(name, set()).add(file.split)
+    divided = [name for name, found in splits.items() if len(found) > 1]
+    return (f"{len(divided)} groups have images in several given splits: {join_names(divided, MAX_LISTED)}",) if divided else ()
+
+
+def _list_errors(errors: Sequence[str]) -> str:
+    hidden = len(errors) - MAX_LISTED
+    rest = [f"... and {hidden} more"] if hidden > 0 else []
+    return "\n".join([f"{len(errors)} unreadable files:", *errors[:MAX_LISTED], *rest])
