@@ -148,6 +148,7 @@ class DatasetSource:
         embedded: True if the data set is part of this package. Results on it are not comparable with published ones.
         notes: remarks on the data for readers of the results.
         superclasses: name -> labels of its classes, e.g. `cat` and `dog` among breeds.
+        has_groups: True if images are grouped by a column or by a pattern of their paths, e.g. by patient, and not only as copies.
     """
 
     name: str
@@ -159,6 +160,7 @@ class DatasetSource:
     embedded: bool = False
     notes: tuple[str, ...] = ()
     superclasses: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    has_groups: bool = False
 
     def with_extra_classes(self, count: int) -> "DatasetSource":
         """Return the data set with `count` more classes after its own, without images.

@@ -21,9 +21,9 @@ CheckedFiles = Sequence[tuple[ImageFile, FileCheck]]
 
 
 def stamps(path: str | Path) -> tuple[int, ...]:
-    """Return numbers that change with a file; for a link its own. An absent file has none."""
+    """Return numbers that change with a file, or with the one that a link leads to. An absent file has none."""
     try:
-        status = os.lstat(path)
+        status = os.stat(path)
     except OSError:
         return ()
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
@@ -62,10 +62,11 @@ def make_source(
     paths = [printable(relative_path(file, layout)) for file, _ in kept]
     groups = group_names(paths, config.group_by, [file.group for file, _ in kept])
     found = _examples(kept, paths, groups)
-    if for_scoring and found:
+    if for_scoring and found:  # a class may lack images: a model can be scored on the others
         everything = found.get(TEST) or found.get(TRAIN) or found[VALIDATION]
-        found = {TRAIN: everything, **found, TEST: everything}
-    _check_classes(found, layout)
+        found = {TRAIN: everything, TEST: everything}
+    else:
+        _check_classes(found, layout)
     splits, split_notes = assign_splits(found, config.test_fraction)
     return DatasetSource(
         name=config.dataset,
@@ -75,6 +76,7 @@ def make_source(
         test=splits.test,
         fingerprint=fingerprint,
         notes=(*notes, *_divided(kept, groups), *split_notes),
+        has_groups=any(groups),
     )
 
 

@@ -1,10 +1,10 @@
 """The table of data sets, and `load_source`, which opens one of them. TensorFlow is loaded by the TFDS loader only."""
 
 import importlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -116,9 +116,9 @@ def _find_entry(name: str) -> DatasetInfo:
         return DatasetInfo(name, "a table of images", "table")
     if TABLE_NAME.fullmatch(name):
         return DatasetInfo(name, "a table of images", "table")
-    if name and name not in DATASETS and Path(name).expanduser().is_file():
+    if name and name not in DATASETS and os.path.isfile(os.path.expanduser(name)):
         raise ConfigError(f"it is a file here. If it is a table, write `dataset=csv:{name}`.", setting="dataset", value=name)
-    if name and name not in DATASETS and Path(name).expanduser().is_dir():
+    if name and name not in DATASETS and os.path.isdir(os.path.expanduser(name)):
         raise ConfigError(
             f"it is a folder here. Write `dataset=folder:{name}`; for a TFDS set of this name, work in another directory.",
             setting="dataset",

@@ -27,8 +27,8 @@ def find(dataset: str) -> Path:
     Raises:
         ConfigError: The file does not exist.
     """
-    path = Path(dataset.removeprefix(CSV_PREFIX)).expanduser().absolute()
-    if not path.is_file():
+    path = Path(dataset.removeprefix(CSV_PREFIX))  # The configuration has made it absolute.
+    if not os.path.isfile(path):  # unlike Path.is_file, False for a name that is too long
         raise ConfigError(f"expected a CSV file; {printable(path)} is not a file.", setting="dataset", value=dataset)
     return path
 
@@ -88,10 +88,11 @@ def _without_missing(layout: Layout, config: DataConfig) -> Layout:
         ConfigError: No file exists.
         DamagedError: Some do not exist, and `on_corrupt` is `error`.
     """
-    present = tuple(file for file in layout.files if file.path.exists())
-    missing = [printable(relative_path(file, layout)) for file in layout.files if not file.path.exists()]
-    if not missing:
+    exists = [os.path.exists(file.path) for file in layout.files]
+    if all(exists):
         return layout
+    present = tuple(file for file, there in zip(layout.files, exists, strict=True) if there)
+    missing = [printable(relative_path(file, layout)) for file, there in zip(layout.files, exists, strict=True) if not there]
     text = f"{len(missing)} of the {len(layout.files)} files of the table do not exist: {join_names(missing, MAX_LISTED)}"
     if not present:
         windows = " Write / instead of \\." if any("\\" in name for name in missing) else ""

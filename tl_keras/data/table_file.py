@@ -104,9 +104,9 @@ class Table:
             ConfigError: As `from_columns`, or the file does not exist.
             DamagedError: The file is not such a table, or larger than `MAX_BYTES`.
         """
-        path = Path(path).expanduser()
-        if not path.is_file():
-            raise ConfigError(f"Expected a CSV file; {printable(path)} is {'no file' if path.exists() else 'not there'}.")
+        path = Path(os.path.expanduser(path))
+        if not os.path.isfile(path):
+            raise ConfigError(f"Expected a CSV file; {printable(path)} is not a file.")
         names = _column_names(image_column, label_column, group_column, split_column)
         cells, lines = _parse(_decode(_read(path), path), names, path)
         cells = {column: [cell.strip() for cell in values] for column, values in cells.items()}
@@ -120,8 +120,8 @@ class Table:
             MissingError: The directory has no table.
             DamagedError: It has another one.
         """
-        path = Path(directory).expanduser() / FILE
-        if not path.is_file():
+        path = Path(os.path.expanduser(directory)) / FILE
+        if not os.path.isfile(path):
             raise MissingError(f"The data set {name} is not in {printable(path)}. Point `data_dir` at the directory that holds it.")
         content = _read(path)
         if _name_of(content) != name:
@@ -153,8 +153,8 @@ def write_table(directory: str | Path, table: Table) -> str:
     Raises:
         ConfigError: The directory holds another table.
     """
-    path, content = Path(directory).expanduser() / FILE, table.to_bytes()
-    if path.exists() and (not path.is_file() or path.read_bytes() != content):
+    path, content = Path(os.path.expanduser(directory)) / FILE, table.to_bytes()
+    if os.path.exists(path) and _name_of(_read(path)) != _name_of(content):
         raise ConfigError(f"{printable(path)} is another table. Choose another directory, or delete it.")
     with atomic_write(path) as temporary:
         temporary.write_bytes(content)
@@ -222,9 +222,9 @@ def _file_name(text: str | bytes, column: str) -> str:
 
 
 def _read(path: Path) -> bytes:
-    if (size := path.stat().st_size) > MAX_BYTES:
-        raise DamagedError(f"{printable(path)}: {size:,} bytes; a table may have at most {MAX_BYTES:,}.")
     try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise DamagedError(f"{printable(path)}: {size:,} bytes; a table may have at most {MAX_BYTES:,}.")
         return path.read_bytes()
     except OSError as error:
         raise DamagedError(f"{printable(path)} cannot be read ({error.strerror}).") from error
@@ -351,7 +351,7 @@ def _splits(cells: Cells, num_rows: int, place: Callable[[int], str]) -> list[st
 
 
 def _absolute(directory: Path, image: str) -> Path:
-    return Path(os.path.abspath(os.path.join(directory.expanduser(), os.path.expanduser(image))))
+    return Path(os.path.abspath(os.path.join(os.path.expanduser(directory), os.path.expanduser(image))))
 
 
 def _without_repeats(files: Sequence[ImageFile], names: Sequence[str]) -> list[ImageFile]:
