@@ -16,6 +16,7 @@ from typing import Any
 
 from tl_keras.errors import ConfigError, unknown
 from tl_keras.utils import lr_schedules
+from tl_keras.utils.files import is_path
 
 LOSSES = ("cross_entropy", "focal")
 OPTIMIZERS = ("sgd", "adam", "adamw")
@@ -147,7 +148,11 @@ class ModelConfig:
     """Settings of the model: its backbone, initial weights and input."""
 
     backbone: str = _setting("resnet50", "backbone; see: tl-keras list backbones")
-    weights: str = _setting("imagenet", "none, imagenet, another variant of `tl-keras list backbones`, or the path of a weights file")
+    weights: str = _setting(
+        "imagenet",
+        "none, imagenet, another variant of `tl-keras list backbones`, or a path: a weights file, the directory of a finished run or of an "
+        "export, a SavedModel, or the delta.npz of a run",
+    )
     weights_dir: str = _setting("", "directory of weights files; empty: the caches that the help of tl-keras weights lists", is_local=True)
     stem: str = _setting(
         "imagenet", "stem of a ResNet: imagenet (7x7 stride 2, max-pool) or cifar (3x3 stride 1, no pool)", choices=("imagenet", "cifar")
@@ -225,6 +230,11 @@ class TrainConfig:
     )
     epochs: int = _setting(10, "epochs of training")
     batch_size: int = _setting(64, "images per training step, over all replicas")
+    last_batch: str = _setting(
+        "merge",
+        "last images of an epoch that are too few for the statistics of BatchNorm: merge them into the batch before, or keep them apart",
+        choices=("merge", "keep"),
+    )
     selection: str = _setting("best", "epoch that is tested: the best on validation, or the last", choices=("best", "last"))
 
     def __post_init__(self) -> None:

@@ -7,7 +7,7 @@
 Importing this package does not import Keras, so that `list backbones` and `--help` answer at once.
 """
 
-from tl_keras.backbones.classifier import build_classifier, check_head, feature_extractor, stage_layers, variables_by_path
+from tl_keras.backbones.classifier import build_classifier, check_head, feature_extractor, stable_path, stage_layers, variables_by_path
 from tl_keras.backbones.normalization import NORMALIZATIONS
 from tl_keras.backbones.registry import (
     BACKBONES,
@@ -34,6 +34,7 @@ __all__ = [
     "get_backbone",
     "resnet_equivalent_stages",
     "resolve_image_size",
+    "stable_path",
     "stage_layers",
     "variables_by_path",
 ]

@@ -113,8 +113,10 @@ def stage_layers(model: "keras.Model", name: str) -> dict[str, tuple["keras.laye
 
 
 def variables_by_path(model: "keras.Model") -> dict[str, "keras.Variable"]:
-    """Return the weights of `model` by a path that is the same in every build.
+    """Return the weights of `model` by `stable_path`."""
+    return {stable_path(variable.path): variable for variable in model.weights}
 
-    It is `variable.path` without the number of unnamed variables (ConvNeXt's LayerScale), which Keras counts across models.
-    """
-    return {re.sub(r"/variable_\d+$", "/variable", variable.path): variable for variable in model.weights}
+
+def stable_path(path: str) -> str:
+    """Return the path of a variable without the number of unnamed ones (ConvNeXt's LayerScale), which Keras counts across models."""
+    return re.sub(r"/variable_\d+$", "/variable", path)

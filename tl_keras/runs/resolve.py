@@ -11,8 +11,6 @@ from tl_keras.data.geometry import Geometry
 from tl_keras.errors import MissingError
 from tl_keras.strategies import Phase, Strategy, grid
 from tl_keras.utils.tensorflow_import import import_tensorflow
-from tl_keras.weights.formats import split_choice
-from tl_keras.weights.weights_file import file_hash
 
 if TYPE_CHECKING:
     import keras
@@ -79,7 +77,7 @@ def _geometry(config: RunConfig, backbone: backbones.Backbone) -> Geometry:
         stem=config.model.stem,
         normalization=config.model.normalization,
     )
-    default_crop = own.crop_fraction if data.find_dataset(config.data).crops else 1.0
+    default_crop = own.crop_fraction if own.for_all or data.find_dataset(config.data).crops else 1.0
     interpolation = own.interpolation if config.data.interpolation == "weights" else config.data.interpolation
     return Geometry(image_size, config.data.crop_fraction or default_crop, interpolation)
 
@@ -144,10 +142,8 @@ def locate_weights(config: RunConfig) -> Path | None:
 
 
 def hash_of_weights(config: RunConfig) -> str:
-    """Return the SHA-256 of the weights file that `config` gives by its path, or an empty string."""
-    variants = {entry.variant for entry in weights.WEIGHTS.get(config.model.backbone, ())}
-    path, _ = split_choice(Path(config.model.weights).expanduser())
-    return file_hash(path) if config.model.weights not in variants and path.is_file() else ""
+    """Return the SHA-256 of the weights that `config` gives by a path, or an empty string."""
+    return weights.hash_of_weights(config.model.backbone, config.model.weights)
 
 
 def load_source(config: DataConfig, *, for_scoring: bool = False) -> data.DatasetSource:

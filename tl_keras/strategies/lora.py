@@ -8,13 +8,14 @@ import hashlib
 import random
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import keras
 import numpy as np
 from keras import layers
 
-from tl_keras.backbones import HEAD
+from tl_keras.backbones import HEAD, stable_path
 from tl_keras.errors import ConfigError, DamagedError
 from tl_keras.strategies import Lora
 from tl_keras.strategies.freezing import name_matches, short_name
@@ -111,13 +112,30 @@ def _hash_kernels(kernels: Sequence[keras.Variable]) -> str:
     return digest.hexdigest()
 
 
-def save(path: Path, model: keras.Model, paths: Collection[str]) -> None:
+def base_arrays(model: keras.Model, changed: Collection[str]) -> dict[str, np.ndarray]:
+    """Return plain variable path -> value before training, for the frozen variables of `model`: those not in `changed`."""
+    arrays = {}
+    for layer in _weighted(model):
+        plain = layer.base if isinstance(layer, LoRALayer) else layer
+        for variable in plain.weights:
+            if variable.path not in changed:
+                arrays[_plain_path(variable, plain, layer.name)] = variable.numpy()
+    return arrays
+
+
+def _plain_path(variable: keras.Variable, layer: layers.Layer, name: str) -> str:
+    """Return the path of `variable` in the model without adapters, where its layer is called `name`."""
+    return stable_path(variable.path if layer.name == name else f"{name}/{variable.name}")
+
+
+def save(path: Path, model: keras.Model, paths: Collection[str], record: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Write the trained variables to `path` (.npz, nothing pickled).
 
     Args:
         model: model with adapters.
         paths: paths of the variables to write, from `freezing.updated_paths`: factors and head, and with frozen_mode `training` the
             running statistics.
+        record: further entries of `meta`.
 
     The file contains each variable under its path, float32, and `meta`, JSON: `layers`, `rank`, `alpha`, and `base`, a hash of the
     frozen kernels that the adapters were trained on.
@@ -129,6 +147,7 @@ def save(path: Path, model: keras.Model, paths: Collection[str]) -> None:
         "rank": rank,
         "alpha": adapters[0].scale * rank,
         "base": _hash_kernels([layer.base.kernel for layer in adapters]),
+        **record,
     }
     arrays = {weight.path: weight.numpy() for weight in model.weights if weight.path in paths}
     write_npz(path, arrays, meta=meta)

@@ -23,7 +23,16 @@ from tl_keras.errors import UserError
 # Errors of reading an absent, truncated or corrupt JSON, CSV or NPZ file.
 READ_ERRORS = (OSError, ValueError, LookupError, TypeError, RuntimeError, EOFError, struct.error, zipfile.BadZipFile, zlib.error, csv.Error)
 
-_META = "meta"  # the name under which an NPZ file holds its JSON record
+META = "meta"  # the name under which an NPZ file holds its JSON record
+
+
+def is_path(text: str) -> bool:
+    """Return True if the value of a setting is a path and not a name: it has a separator, a suffix or a `~`.
+
+    >>> [is_path(text) for text in ("imagenet", "./imagenet", "model.keras", "~")]
+    [False, True, True, True]
+    """
+    return os.sep in text or "." in text or text.startswith("~")
 
 
 def user_cache_directory() -> Path:
@@ -90,7 +99,7 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray], *, meta: Any = None, compress: bool = False) -> None:
     """Write named arrays to `path`. `meta`, if given, is stored beside them as JSON."""
-    content: dict[str, Any] = {**arrays} if meta is None else {**arrays, _META: np.array(json.dumps(meta))}
+    content: dict[str, Any] = {**arrays} if meta is None else {**arrays, META: np.array(json.dumps(meta))}
     with atomic_write(path) as temporary, open(temporary, "wb") as file:
         (np.savez_compressed if compress else np.savez)(file, **content)
 
@@ -103,5 +112,5 @@ def read_npz(path: Path) -> tuple[dict[str, np.ndarray], Any]:
     """
     with np.load(path, allow_pickle=False) as file:
         arrays = {name: file[name] for name in file.files}
-    meta = arrays.pop(_META, None)
+    meta = arrays.pop(META, None)
     return arrays, None if meta is None else json.loads(str(meta))

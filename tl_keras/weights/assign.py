@@ -31,6 +31,8 @@ class LoadingInfo:
         unexpected: pattern of tensor names -> number of such tensors in the file, and why they are not used.
         resized: variable path -> the sizes before and after.
         notes: remarks on how the file was read, e.g. a prefix of its names, or averaged weights beside the plain ones.
+        head: how many classes of the head were taken by name from a trained model, or why it was left out; empty for other files.
+        weights_source: of a trained model: its name, and the name and the fingerprint of the data that it was trained on.
     """
 
     source: str
@@ -39,6 +41,8 @@ class LoadingInfo:
     unexpected: dict[str, str] = field(default_factory=dict)
     resized: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    head: str = ""
+    weights_source: dict[str, str] = field(default_factory=dict)
 
 
 def assign_arrays(

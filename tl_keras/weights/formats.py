@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from tl_keras.backbones import feature_extractor, variables_by_path
 from tl_keras.errors import ConfigError, DamagedError, MissingError, UserError
 from tl_keras.utils import files
-from tl_keras.weights import torch_file
+from tl_keras.weights import saved_model, torch_file
 from tl_keras.weights.assign import release_memory
 from tl_keras.weights.weights_file import TensorInfo
 
@@ -111,6 +111,8 @@ def other_weights(weights_path: Path) -> Mapping[str, int]:
 
 def _format_of(path: Path) -> Format:
     """Return the format of a file by its content, as names of files are a matter of taste; by its suffix if the content is damaged."""
+    if (path / "saved_model.pb").is_file():
+        return SAVED_MODEL
     if not path.is_file():
         raise MissingError(f"There is no weights file {path.absolute()}.")
     found = _format_by_content(path) or next((FORMATS[suffix] for suffix in FORMATS if path.name.endswith(suffix)), None)
@@ -244,7 +246,7 @@ def _read_npz(path: Path, model: "keras.Model") -> Arrays:
     with zipfile.ZipFile(path) as archive:
         _require_size(sum(info.file_size for info in archive.infolist()), model)
     with np.load(path, allow_pickle=False) as file:
-        return dict(file)
+        return {name: file[name] for name in file.files if name != files.META}
 
 
 # HDF5: .weights.h5 and .keras of Keras 3, .h5 of Keras Applications
@@ -363,7 +365,15 @@ def _text_attribute(group: h5py.Group, name: str) -> list[str]:
     return [text.decode() if isinstance(text, bytes) else text for key in keys for text in group.attrs[key]]
 
 
+# SavedModel, a directory
+
+
+def _read_saved_model(path: Path, model: "keras.Model") -> Arrays:
+    return dict(saved_model.read_variables(path, lambda num_bytes: _require_size(num_bytes, model)))
+
+
 TORCH = Format(torch_file.list_tensors, _read_torch)
+SAVED_MODEL = Format(saved_model.list_variables, _read_saved_model)
 # By suffix. A longer suffix comes before the shorter one that it ends in.
 FORMATS: Mapping[str, Format] = MappingProxyType(
     {

@@ -8,28 +8,33 @@ from pathlib import Path
 from types import MappingProxyType
 
 from tl_keras.backbones import get_backbone
-from tl_keras.errors import MissingError, unknown
+from tl_keras.errors import ConfigError, DamagedError, MissingError, unknown
 from tl_keras.utils import connectivity
+from tl_keras.utils.files import is_path
+from tl_keras.weights import delta_file, saved_model
 from tl_keras.weights.download import RETRY_POLICY, download_hint, fetch
 from tl_keras.weights.formats import FORMATS, split_choice
 from tl_keras.weights.registry import WEIGHTS
-from tl_keras.weights.weights_file import WeightsFile, verify
+from tl_keras.weights.trained_model import MODEL, find_trained_model, model_file, require_backbone
+from tl_keras.weights.weights_file import WeightsFile, file_hash, verify
 
 EMBEDDED = Path(__file__).parent / "embedded"
+MAX_CHAIN = 16  # delta files, each of which is the base of the next
 
 
 def find_weights_file(backbone_name: str, weights: str, weights_dir: str = "") -> Path | None:
     """Return the verified weights file of the setting `weights`. Download it if no cache has it and its host answers.
 
     Args:
-        weights: `none`, a variant of the registry (`imagenet`), or the path of a file.
+        weights: `none`, a variant of the registry (`imagenet`), or the path of a weights file, a finished run, an export, a SavedModel or
+            a delta file.
         weights_dir: directory that is searched first and receives downloads; empty: the caches of `weights_directories`.
 
     Returns:
-        The path of the file, or None for `none`.
+        The path of the file, or of the directory of a SavedModel; None for `none`.
 
     Raises:
-        ConfigError: `weights` is none of these.
+        ConfigError: `weights` is none of these, an unfinished run, or a model with another backbone.
         MissingError: The file is not available and cannot be downloaded. The message says how to get it.
         DamagedError: The hash of the file is not the published one.
     """
@@ -41,7 +46,7 @@ def find_weights_file(backbone_name: str, weights: str, weights_dir: str = "") -
             return _embedded_file(entry) if entry.embedded else _find_or_fetch(entry, weights_dir)
     if any(entry.variant == weights for entries in WEIGHTS.values() for entry in entries):
         raise _no_variant(backbone.name, weights)
-    return _user_file(backbone.name, weights)
+    return _user_file(backbone.name, weights, weights_dir)
 
 
 def local_files(entry: WeightsFile, weights_dir: str = "") -> Iterator[Path]:
@@ -59,15 +64,64 @@ def _no_variant(backbone_name: str, variant: str) -> MissingError:
     )
 
 
-def _user_file(backbone_name: str, weights: str) -> Path:
+def _user_file(backbone_name: str, weights: str, weights_dir: str) -> Path:
     path = Path(weights).expanduser()
     file, choice = split_choice(path)
-    if file.is_file():
-        return path
+    if file.is_file() or (is_path(weights) and path.is_dir()):
+        require_backbone(find_trained_model(weights), backbone_name)
+        if path.is_file() and delta_file.is_delta(path):
+            find_base(path, weights_dir)
+        return model_file(path) if path.is_dir() else path
+    if path.is_dir():
+        raise ConfigError(
+            f"no variant has this name. A directory is given with a separator: `weights=./{path}`.", setting="weights", value=path
+        )
     path = file if choice else path
     if path.parent != Path(".") or path.name.endswith(tuple(FORMATS)):
         raise MissingError(f"`weights={weights}`: there is no such file. Looked for {path.absolute()}.")
     raise unknown(f"weights of {backbone_name}", weights, ["none", *(entry.variant for entry in WEIGHTS.get(backbone_name, ())), "PATH"])
+
+
+def find_base(path: Path, weights_dir: str = "") -> Path:
+    """Return the verified weights file that the delta file at `path` belongs to.
+
+    Raises:
+        MissingError: It is not there, and cannot be downloaded. The message says how to get it.
+        DamagedError: The delta is damaged, or is its own base.
+    """
+    recipe = delta_file.read_recipe(path)
+    _require_finite_chain(path)
+    try:
+        base = find_weights_file(recipe.backbone, recipe.weights, weights_dir)
+    except MissingError as error:
+        raise MissingError(
+            f"{path} holds only what was trained, on the weights {recipe.weights} of {recipe.backbone}. {error} "
+            f"Or use the {MODEL} of the run."
+        ) from error
+    if base is None:
+        raise DamagedError(f"{path} says that it was trained on new weights, which no file has. Use the {MODEL} of the run.")
+    return base
+
+
+def _require_finite_chain(path: Path) -> None:
+    """Raise DamagedError if a delta file is, through others, its own base."""
+    for _ in range(MAX_CHAIN):
+        path = Path(delta_file.read_recipe(path).weights)
+        if not path.is_file() or not delta_file.is_delta(path):
+            return
+    raise DamagedError(f"{path} has more than {MAX_CHAIN} delta files below it, or is its own base.")
+
+
+def hash_of_weights(backbone_name: str, weights: str) -> str:
+    """Return the SHA-256 of the file that `weights` gives by its path, also that of a run or an export; "" for others."""
+    path, _ = split_choice(Path(weights).expanduser())
+    if any(entry.variant == weights for entry in WEIGHTS.get(get_backbone(backbone_name).name, ())):
+        return ""
+    if is_path(weights) and path.is_dir():
+        path = model_file(path)
+    if path.is_dir():
+        return saved_model.hash_files(path)
+    return file_hash(path) if path.is_file() else ""
 
 
 def _embedded_file(entry: WeightsFile) -> Path:

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from tl_keras.backbones import get_backbone
+from tl_keras.weights.trained_model import try_find_trained_model
 from tl_keras.weights.weights_file import Accuracy, WeightsFile
 
 KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
@@ -31,11 +32,13 @@ class Preprocessing(NamedTuple):
         image_size: side of the model's input in pixels.
         crop_fraction: fraction of the shorter side that the centre crop keeps.
         interpolation: `bilinear` or `bicubic`.
+        for_all: True if the crop applies to every data set, as it does where a trained model goes on.
     """
 
     image_size: int
     crop_fraction: float
     interpolation: str
+    for_all: bool = False
 
 
 def get_weights(backbone_name: str, weights: str) -> WeightsFile | None:
@@ -45,12 +48,15 @@ def get_weights(backbone_name: str, weights: str) -> WeightsFile | None:
 
 
 def preprocessing_of(backbone_name: str, weights: str) -> Preprocessing:
-    """Return the published preprocessing of a variant of weights.
+    """Return the published preprocessing of a variant of weights, or that of the run or the export that `weights` is the path of.
 
     New weights, a user's file and weights without published numbers have the image size of the backbone, a crop of 0.875 and
     bilinear interpolation.
     """
     entry, image_size = get_weights(backbone_name, weights), get_backbone(backbone_name).image_size
+    if entry is None and (trained := try_find_trained_model(weights)):
+        crop_fraction, interpolation = trained.crop_fraction or CROP_FRACTION, trained.interpolation or "bilinear"
+        return Preprocessing(trained.image_size or image_size, crop_fraction, interpolation, trained.crop_fraction > 0)
     if entry is None or not entry.resize:
         return Preprocessing(image_size, CROP_FRACTION, "bilinear")
     crop = entry.crop or image_size
@@ -60,9 +66,12 @@ def preprocessing_of(backbone_name: str, weights: str) -> Preprocessing:
 def normalization_of(backbone_name: str, weights: str) -> str:
     """Return the key of NORMALIZATIONS, or `internal`, that the weights were trained with.
 
-    A user's file with a suffix of torch is treated as torchvision's, any other as the default of the backbone.
+    That of a run, an export or a model of this package is known. A user's file with a suffix of torch is treated as torchvision's, any
+    other as the default of the backbone.
     """
     entry = get_weights(backbone_name, weights)
+    if entry is None and (trained := try_find_trained_model(weights)) and trained.normalization:
+        return trained.normalization
     if entry is None and PurePath(weights).suffix in TORCH_SUFFIXES:
         entry = next((entry for entry in WEIGHTS.get(backbone_name, ()) if entry.source == "torchvision"), None)
     return (entry.normalization if entry else "") or get_backbone(backbone_name).normalization
