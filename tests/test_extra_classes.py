@@ -62,7 +62,7 @@ def test_a_run_trains_and_tests_a_head_of_all_classes(wide_run):
 
 def test_a_finished_run_is_evaluated_and_exported(wide_run, tmp_path):
     directory, result = wide_run
-    assert evaluate_run(directory, {})["accuracy"] == result["metrics"]["test"]["accuracy"]
+    assert evaluate_run(directory, {}).metrics["accuracy"] == result["metrics"]["test"]["accuracy"]
     with pytest.raises(ConfigError, match="has the classes 0, 1, .* and 995 more; digits also has even, odd. Leave"):
         evaluate_run(directory, {"label": "parity"})
     record = export.export_run(directory, "keras", tmp_path / "exported")

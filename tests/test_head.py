@@ -113,7 +113,7 @@ def test_metrics_need_no_second_path(parity_run):
     test = result["metrics"]["test"]
     assert test["accuracy"] == np.mean((z > 0) == labels) and test["loss"] == pytest.approx(bce_with_logits(z, labels).mean())
     assert test["calibration"]["ece"] <= 1 and len(test["recall"]) == 2
-    assert evaluate_run(directory, {})["loss"] == pytest.approx(test["loss"], rel=1e-5)
+    assert evaluate_run(directory, {}).metrics["loss"] == pytest.approx(test["loss"], rel=1e-5)
 
 
 def test_cached_features_train_the_same(parity_run, tmp_path):
@@ -185,7 +185,7 @@ def test_the_dropout_of_a_head_is_drawn_anew_behind_cached_features(tmp_path):
     last_stage = list(stage_layers(build_classifier("tiny", 2), "tiny"))[-2]
     assert result["phases"][0]["cache"]["split_point"] == last_stage
     assert result["metrics"]["test"]["loss"] == pytest.approx(whole["metrics"]["test"]["loss"], rel=1e-4)
-    assert evaluate_run(tmp_path / "cached", {})["loss"] == pytest.approx(result["metrics"]["test"]["loss"], rel=1e-5)
+    assert evaluate_run(tmp_path / "cached", {}).metrics["loss"] == pytest.approx(result["metrics"]["test"]["loss"], rel=1e-5)
 
 
 def test_a_grid_refuses_dropout_of_the_head_before_anything_is_loaded():

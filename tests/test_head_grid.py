@@ -15,7 +15,7 @@ import tensorflow as tf
 from tl_keras.backbones.layers import dense
 from tl_keras.config import RunConfig, RuntimeConfig
 from tl_keras.data.examples import Examples, ImageStore
-from tl_keras.data.sampling import epoch_order
+from tl_keras.data.sampling import batch_sizes, epoch_order
 from tl_keras.errors import ConfigError, TrainingError
 from tl_keras.runs.evaluate import evaluate_run
 from tl_keras.runs.fallbacks import EMBEDDED_SETTINGS
@@ -73,7 +73,7 @@ def train_alone(head: grid.HeadConfig, config: RunConfig, directory, sampling="n
     validation = tf.data.Dataset.from_tensor_slices((*VALIDATION, np.ones(NUM_VALIDATION, "float32"))).batch(BATCH)
     loss = build_loss(config, dict(Counter(labels.tolist())), CLASSES)
     trainer = Trainer(model, {"head": tuple(model.layers)}, build_phases((), config), config, runtime, loss=loss)
-    trainer.fit(Batches(training, len(order(0, sampling)), validation), directory)
+    trainer.fit(Batches(training, batch_sizes(len(order(0, sampling)), BATCH), validation), directory)
     return trainer, model
 
 
@@ -249,4 +249,4 @@ def test_a_run_of_a_grid_writes_a_table_of_all_heads(tmp_path):
     alone = run(config.replace(grid="", **settings), tmp_path / "alone")
     assert alone["metrics"]["test"]["accuracy"] == result["metrics"]["test"]["accuracy"]
     assert alone["metrics"]["test"]["loss"] == pytest.approx(result["metrics"]["test"]["loss"], rel=1e-4)
-    assert evaluate_run(tmp_path / "grid", {})["accuracy"] == result["metrics"]["test"]["accuracy"]
+    assert evaluate_run(tmp_path / "grid", {}).metrics["accuracy"] == result["metrics"]["test"]["accuracy"]

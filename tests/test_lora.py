@@ -247,7 +247,7 @@ def test_the_saved_model_has_stock_layers_and_the_tested_weights(finished, tmp_p
         assert b"tl_keras" not in archive.read("config.json")
     model = keras.models.load_model(directory / "model.keras", compile=False)
     assert not lora.lora_layers(model) and [weight.path for weight in model.weights] == [weight.path for weight in base_model().weights]
-    assert evaluate_run(directory, {})["loss"] == pytest.approx(result["metrics"]["test"]["loss"], rel=1e-5)
+    assert evaluate_run(directory, {}).metrics["loss"] == pytest.approx(result["metrics"]["test"]["loss"], rel=1e-5)
     assert export_run(directory, "keras", tmp_path / "exported")["max_difference"] < TOLERANCE
 
 

@@ -109,7 +109,7 @@ def test_results_that_are_not_comparable_have_the_caveat_everywhere_and_no_diffe
     assert caveat in rendered(results) and "(82.99)" in rendered(results)
     lines = list(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
     assert {line["difference_accuracy"] for line in lines} == {""}
-    report.print_result(results.runs[0].result, tmp_path)
+    print(report.describe_result(results.runs[0].result, tmp_path))
     assert caveat in capsys.readouterr().out
 
 
@@ -377,7 +377,7 @@ def test_untrusted_text_is_escaped(tmp_path, no_plots, capsys):
     line = next(csv.DictReader((tmp_path / "results.csv").read_text().splitlines()))
     assert line["row"].startswith("'=1+1|") and line["dataset"].startswith("'=")
     assert "[red]" in rendered(results)
-    report.print_result(results.runs[0].result, tmp_path)
+    print(report.describe_result(results.runs[0].result, tmp_path))
     assert "[red]" in capsys.readouterr().out
 
 
@@ -457,11 +457,11 @@ def test_the_table_fits_in_80_columns(tmp_path):
 
 def test_the_result_of_a_run_fits_in_80_columns(tmp_path, capsys):
     result = make_experiment(tmp_path, [make_row("pre-trained", 0.1)]).runs[0].result
-    report.print_result(result, page.Path("runs/photos"))
+    print(report.describe_result(result, page.Path("runs/photos")))
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80 and any("top-5 accuracy" in line for line in lines)
     two_classes = {**result, "metrics": {"test": {**result["metrics"]["test"], "top5_accuracy": None}}}
-    report.print_result(two_classes, page.Path("runs/photos"))
+    print(report.describe_result(two_classes, page.Path("runs/photos")))
     assert "top-5" not in capsys.readouterr().out
 
 

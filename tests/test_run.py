@@ -48,10 +48,10 @@ def test_the_metrics_are_those_of_the_predictions_and_of_the_saved_model(finishe
     with np.load(directory / "predictions.npz") as predictions:
         correct = predictions["logits"].argmax(axis=1) == predictions["labels"]
     assert correct.mean() == result["metrics"]["test"]["accuracy"] and len(correct) == 99
-    again = evaluate_run(directory, {})
+    again = evaluate_run(directory, {}).metrics
     assert again["accuracy"] == result["metrics"]["test"]["accuracy"]
     assert again["loss"] == pytest.approx(result["metrics"]["test"]["loss"], rel=1e-6)
-    assert evaluate_run(directory, {"limit_test": 0})["num_examples"] == 500
+    assert evaluate_run(directory, {"limit_test": 0}).metrics["num_examples"] == 500
 
 
 @pytest.mark.parametrize(
@@ -80,12 +80,20 @@ def test_a_finished_run_is_not_trained_again(finished_run, tiny_config, monkeypa
 
 
 def test_the_test_split_is_scored_once_and_last(tiny_config, tmp_path, monkeypatch):
+    """Validation is scored after each epoch, and once more for the temperature."""
     scored = []
-    predict = evaluation.predict_logits
-    monkeypatch.setattr("tl_keras.training.trainer.predict_logits", lambda *arguments: scored.append("validation") or predict(*arguments))
-    monkeypatch.setattr(evaluation, "predict_logits", lambda *arguments: scored.append("test") or predict(*arguments))
-    run(tiny_config.replace(epochs=2, fraction=0.1), tmp_path / "run")
-    assert scored == ["validation", "validation", "test"]
+    predict_logits = evaluation.predict_logits
+
+    def count(*arguments):
+        logits, labels = predict_logits(*arguments)
+        scored.append(len(labels))
+        return logits, labels
+
+    for module in ("tl_keras.training.trainer", "tl_keras.training.evaluation"):
+        monkeypatch.setattr(f"{module}.predict_logits", count)
+    data = run(tiny_config.replace(epochs=2, fraction=0.1), tmp_path / "run")["data"]
+    assert data["num_validation"] != data["num_test"]
+    assert scored == [data["num_validation"]] * 3 + [data["num_test"]]
 
 
 def test_another_configuration_is_refused_in_the_same_directory(finished_run, tiny_config):

@@ -179,9 +179,9 @@ def test_a_finished_run_is_scored_on_its_own_test_images(photos, config, tmp_pat
     tested, trained = recorded_contents(directory)
     assert not tested & trained and len(tested) == 16
     add(photos)
-    metrics = evaluate_run(directory, {})
-    assert metrics["accuracy"] == result["metrics"]["test"]["accuracy"] and metrics["num_examples"] == 16
-    assert "1 added (cat/000.png)" in metrics["notes"][-1]
+    scored = evaluate_run(directory, {})
+    assert scored.metrics["accuracy"] == result["metrics"]["test"]["accuracy"] and scored.metrics["num_examples"] == 16
+    assert "1 added (cat/000.png)" in scored.notes[-1]
     with pytest.raises(ConfigError, match=r"finished run, and .* has changed since it began: 1 added \(cat/000.png\)"):
         run(config, directory)
 
@@ -250,12 +250,12 @@ def new_pictures(folder, counts):
 def test_every_picture_of_a_new_folder_is_scored(config, tmp_path):
     run(config, tmp_path / "run")
     flat = evaluate_run(tmp_path / "run", new_pictures(tmp_path / "new", {"cat": 30, "dog": 20}))
-    assert flat["num_examples"] == 50 and flat["notes"] == []
+    assert flat.metrics["num_examples"] == 50 and flat.notes == []
     one = evaluate_run(tmp_path / "run", new_pictures(tmp_path / "dogs", {"dog": 7}))
-    assert one["num_examples"] == 7 and one["notes"][0].startswith("1 of 2 classes have no test image")
+    assert one.metrics["num_examples"] == 7 and one.notes[0].startswith("1 of 2 classes have no test image")
     split = evaluate_run(
         tmp_path / "run", new_pictures(tmp_path / "split" / "test", {"dog": 4}) | {"dataset": f"folder:{tmp_path / 'split'}"}
     )
-    assert split["num_examples"] == 4
+    assert split.metrics["num_examples"] == 4
     with pytest.raises(ConfigError, match="also has fox"):
         evaluate_run(tmp_path / "run", new_pictures(tmp_path / "foxes", {"dog": 2, "fox": 2}))

@@ -6,6 +6,7 @@ from itertools import takewhile
 from pathlib import Path
 
 from tl_keras.cli.flags import CommandFlags, as_flags, dispatch
+from tl_keras.cli.predict import embed, predict
 from tl_keras.cli.run_command import run_command
 from tl_keras.config import SETTINGS, RunConfig
 from tl_keras.errors import ConfigError, MissingError, unknown
@@ -73,7 +74,7 @@ def train(arguments: Sequence[str]) -> None:
         resolved = resolve(config.replace(**EMBEDDED_SETTINGS))
     run_dir = Path(command.value("run_dir") or _default_run_dir(resolved.config))
     result = run_resolved(resolved, run_dir, verbose=verbosity())
-    report.print_result(result, run_dir)
+    print(report.describe_result(result, run_dir))
 
 
 def _default_run_dir(config: RunConfig) -> Path:
@@ -257,6 +258,8 @@ def _required(command: CommandFlags, name: str) -> Path:
 VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "train": train,
     "evaluate": evaluate,
+    "predict": predict,
+    "embed": embed,
     "export": export,
     "report": report,
     "sheet": sheet,

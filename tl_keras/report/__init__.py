@@ -9,7 +9,7 @@ from tl_keras.report.combined import write_reports
 from tl_keras.report.experiment_results import Estimate, ExperimentResults, Run, TableRow
 from tl_keras.report.load import load_experiment
 from tl_keras.report.page import write_report
-from tl_keras.report.tables import print_result, print_table
+from tl_keras.report.tables import describe_result, print_table
 from tl_keras.results.experiment_file import EXPERIMENT_FILE
 
 __all__ = [
@@ -18,8 +18,8 @@ __all__ = [
     "ExperimentResults",
     "Run",
     "TableRow",
+    "describe_result",
     "load_experiment",
-    "print_result",
     "print_table",
     "write_report",
     "write_reports",

@@ -1,10 +1,12 @@
 """Statistics of a report: McNemar's test, p-values over seeds, Holm's correction, and Student's interval of a mean."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
+import numpy as np
 from scipy import stats
 
 EXACT_BELOW = 25  # discordant pairs; from this number on the chi-square approximation is close
@@ -27,6 +29,29 @@ def mcnemar(num_first: int, num_second: int) -> float:
         return float(stats.binomtest(num_first, num_discordant).pvalue)
     statistic = max(0, abs(num_first - num_second) - 1) ** 2 / num_discordant
     return float(stats.chi2.sf(statistic, df=1))
+
+
+def sign_flip_test(differences: np.ndarray, groups: np.ndarray, num_flips: int = 10_000) -> float:
+    """Return the two-sided p-value of a paired comparison whose images belong to groups, such as patients.
+
+    Images of one group are not independent, so whole groups change sign: their sums of differences, each with either sign at random
+    (Fisher's randomization test). All signs are tried if there are at most `num_flips` of them; otherwise they are drawn with a fixed
+    seed.
+
+    Args:
+        differences: int (n,), 1 where the first classifier alone is correct, -1 where the second alone is, else 0.
+        groups: int (n,), number of the group of each image.
+        num_flips: number of random signs.
+    """
+    _, members = np.unique(groups, return_inverse=True)
+    sums = np.bincount(members, differences)
+    sums = sums[sums != 0]
+    if 2 ** len(sums) <= num_flips:
+        signs = np.array(list(itertools.product((-1, 1), repeat=len(sums))))
+    else:
+        signs = np.random.default_rng(0).choice((-1, 1), (num_flips, len(sums)))
+        signs[0] = 1  # The observed signs are one of those that were possible.
+    return float((np.abs(signs @ sums) >= abs(sums.sum())).mean())
 
 
 def combine_p_values(p_values: Sequence[float]) -> float:

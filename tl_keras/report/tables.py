@@ -195,8 +195,8 @@ def print_table(results: ExperimentResults) -> None:
     Console(width=None if sys.stdout.isatty() else LOG_WIDTH).print(terminal_table(results))
 
 
-def print_result(result: Mapping[str, Any], directory: Path) -> None:
-    """Print the result of one run."""
+def describe_result(result: Mapping[str, Any], directory: Path) -> str:
+    """Return the result of one run, a line for each value, and caveats before them."""
     test, data, runtime = result["metrics"]["test"], result["data"], result["runtime"]
     top5 = _to_percent(test["top5_accuracy"])
     low, high = test["interval"]
@@ -210,12 +210,8 @@ def print_result(result: Mapping[str, Any], directory: Path) -> None:
         "training time": f"{format_duration(result['seconds']['train'])} on {runtime['device']}, {runtime['precision']}",
         "directory": str(directory),
     }
-    console = Console(soft_wrap=True, highlight=False)
-    for key, caveat in CAVEATS.items():
-        if data[key]:
-            console.print(Text(caveat, "bold red"))
-    for name, text in lines.items():
-        console.print(Text(f"{name:<14} {text}"))
+    caveats = [caveat for key, caveat in CAVEATS.items() if data[key]]
+    return "\n".join([*caveats, *(f"{name:<14} {text}" for name, text in lines.items())])
 
 
 def _metric_cells(results: ExperimentResults, row: TableRow, run: Run) -> dict[str, Any]:

@@ -12,6 +12,7 @@ A run directory holds, in the order of writing:
     mistakes.npz      the most confident errors on the test split; see `predictions.ConfidentErrors`
     adapters.npz      for LoRA runs: the adapters and the head only; see `strategies.lora.load`
     model.keras       the tested model, adapters merged; absent with --save_model=false
+    delta.npz         for strategies that freeze pre-trained weights: all others; see `weights.delta`; absent with --save_model=false
     result.json       written last: a directory without it does not hold a finished run
 
 `result.json` has the keys of `RESULT_KEYS`. Runs with validation also have `temperature` (null without it; see `calibration`) and
@@ -22,6 +23,7 @@ Accuracies are fractions in [0, 1]; losses are in nats; times are in seconds.
 import contextlib
 import csv
 import fcntl
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 SCHEMA = 4  # Bump when a key of `result.json` changes its name or meaning.
 WEIGHTS_HASH = "weights_sha256"
+TABLE_PREFIX = "table:"  # data sets of `data.table`, whose file a run keeps in its directory
 CONFIG, HISTORY, CHECKPOINT, MODEL, RESULT = "config.json", "history.csv", "checkpoint", "model.keras", "result.json"
 
 # Keys of `result.json` beside `schema`, and the keys within each group.
@@ -189,6 +192,25 @@ def load_result(run_dir: Path) -> dict[str, Any]:
         state = "an unfinished run: run its command again to finish it" if (run_dir / CONFIG).exists() else "no run"
         raise ConfigError(f"{run_dir} holds {state}. Expected a directory with {RESULT}.")
     return result
+
+
+def read_config(run_dir: Path) -> RunConfig:
+    """Return the settings of the run in `run_dir`, finished or not.
+
+    Raises:
+        ConfigError: The directory holds no run, or one of another version of the package.
+        DamagedError: `config.json` cannot be read.
+    """
+    _require_schema(run_dir)
+    if not (run_dir / CONFIG).exists():
+        raise ConfigError(f"{run_dir} holds no run. Expected a directory with {CONFIG}.")
+    try:
+        stored = json.loads((run_dir / CONFIG).read_text(encoding="utf-8"))
+        settings = {**stored["identity"], **stored["local"]}
+    except READ_ERRORS as error:
+        raise DamagedError(f"{run_dir / CONFIG} cannot be read ({error}). Delete {run_dir} and run its command again.") from error
+    config = RunConfig.from_dict(settings)
+    return config.replace(data_dir=str(run_dir)) if config.data.dataset.startswith(TABLE_PREFIX) else config
 
 
 def read_history(run_dir: Path) -> list[dict[str, Any]]:

@@ -28,6 +28,7 @@ class SplitRecord:
         labels: int64 (n,).
         splits: uint8 (n,), one of TRAIN, VALIDATION, TEST and UNUSED.
         paths: str (n,), path of each image in its folder; empty strings for data sets without files.
+        groups: number of the group of each image, int64 (n,), where the settings name groups such as patients; None elsewhere.
     """
 
     fingerprint: str
@@ -36,11 +37,13 @@ class SplitRecord:
     labels: np.ndarray
     splits: np.ndarray
     paths: np.ndarray
+    groups: np.ndarray | None = None
 
 
 def write_split(run_dir: Path, record: SplitRecord) -> None:
     """Write `split.npz`."""
-    arrays = {"digests": record.digests, "labels": record.labels, "splits": record.splits, "paths": record.paths}
+    groups = {} if record.groups is None else {"groups": record.groups}
+    arrays = {"digests": record.digests, "labels": record.labels, "splits": record.splits, "paths": record.paths, **groups}
     meta = {"version": VERSION, "fingerprint": record.fingerprint, "class_names": record.class_names}
     write_npz(run_dir / SPLIT, arrays, meta=meta, compress=True)
 
@@ -57,7 +60,12 @@ def read_split(run_dir: Path) -> SplitRecord | None:
     try:
         arrays, meta = read_npz(path)
         class_names = tuple(map(str, meta["class_names"]))
-        record = SplitRecord(str(meta["fingerprint"]), class_names, *(arrays[name] for name in ("digests", "labels", "splits", "paths")))
+        record = SplitRecord(
+            str(meta["fingerprint"]),
+            class_names,
+            *(arrays[name] for name in ("digests", "labels", "splits", "paths")),
+            arrays.get("groups"),
+        )
         lengths = {len(array) for array in arrays.values()}
         if meta["version"] != VERSION or len(lengths) != 1 or record.digests.dtype != np.uint64 or record.splits.max() > UNUSED:
             raise ValueError("it is not a record of a split")

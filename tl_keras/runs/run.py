@@ -16,10 +16,11 @@ from tl_keras.results import run_directory
 from tl_keras.results.calibration import calibrated_metrics, fit_temperature
 from tl_keras.results.predictions import write_confident_errors, write_predictions, write_test_images
 from tl_keras.results.run_directory import RunDirectory
-from tl_keras.results.split_record import read_split, write_split
+from tl_keras.results.split_record import SplitRecord, read_split, write_split
+from tl_keras.runs.deltas import merge_adapters, write_delta
 from tl_keras.runs.evaluate import sample_images
 from tl_keras.runs.resolve import ResolvedRun, hash_of_weights, load_source, resolve
-from tl_keras.runs.run_data import describe_changes, record_split
+from tl_keras.runs.run_data import describe_changes, record_split, require_same_split
 from tl_keras.runs.setup import RunSetup, build_setup, make_trainer
 from tl_keras.utils.text import join_names
 
@@ -56,11 +57,26 @@ def run(
 
 
 def run_resolved(
-    resolved: ResolvedRun, directory: Path, *, name: str = "", callbacks: "Sequence[keras.callbacks.Callback]" = (), verbose: int = 0
+    resolved: ResolvedRun,
+    directory: Path,
+    *,
+    name: str = "",
+    callbacks: "Sequence[keras.callbacks.Callback]" = (),
+    verbose: int = 0,
+    given: SplitRecord | None = None,
 ) -> dict[str, Any]:
-    """Do what `run` does for a configuration that is resolved already."""
+    """Do what `run` does for a configuration that is resolved already.
+
+    Args:
+        given: fixed splits of the data set; None: its own, and those that the settings carve out.
+
+    Raises:
+        ConfigError: A run has begun in `directory` with other splits than `given`.
+    """
     run_dir = RunDirectory(directory)
     weights_hash = hash_of_weights(resolved.config)
+    if given and run_dir.has_begun() and (begun := read_split(directory)):
+        require_same_split(given, begun, str(directory))
     if finished := run_dir.load_if_finished(resolved.config):
         _require_same_inputs(run_dir, finished, resolved.config, weights_hash)
         return finished
@@ -69,7 +85,7 @@ def run_resolved(
         from tl_keras.training.runtime import preserve_global_state
 
         with preserve_global_state():
-            return _run(resolved, run_dir, name or directory.name, callbacks, verbose)
+            return _run(resolved, run_dir, name or directory.name, callbacks, verbose, given)
 
 
 def _require_same_inputs(run_dir: RunDirectory, finished: Mapping[str, Any], config: RunConfig, weights_hash: str) -> None:
@@ -87,14 +103,19 @@ def _require_same_inputs(run_dir: RunDirectory, finished: Mapping[str, Any], con
 
 
 def _run(
-    resolved: ResolvedRun, run_dir: RunDirectory, name: str, callbacks: "Sequence[keras.callbacks.Callback]", verbose: int
+    resolved: ResolvedRun,
+    run_dir: RunDirectory,
+    name: str,
+    callbacks: "Sequence[keras.callbacks.Callback]",
+    verbose: int,
+    given: SplitRecord | None,
 ) -> dict[str, Any]:
     from tl_keras.feature_cache.feature_cache import FeatureCache
     from tl_keras.training import evaluation
 
     started = time.perf_counter()
     recorded = read_split(run_dir.path) if run_dir.has_begun() else None
-    setup = build_setup(resolved, recorded)
+    setup = build_setup(resolved, recorded, given)
     if recorded is None:
         recorded = record_split(setup.source, setup.splits)
         write_split(run_dir.path, recorded)
@@ -103,7 +124,7 @@ def _run(
     cache = FeatureCache(resolved.config, setup, verbose=verbose)
     train = _train_grid if resolved.config.train.grid else _train
     outcome = train(setup, cache, run_dir, callbacks, verbose)
-    model = _merge_adapters(setup, run_dir)
+    model = merge_adapters(setup, run_dir.path, recorded.fingerprint)
     score = _scorer(setup, cache, model, outcome)
     temperature = _fit_temperature(setup, score)
     test_started = time.perf_counter()
@@ -116,12 +137,13 @@ def _run(
     if resolved.config.runtime.save_model:
         write_test_images(run_dir.path, sample_images(setup.splits.test))
         run_dir.write_model(model)
+        write_delta(setup, run_dir.path, recorded.fingerprint)
     progress = outcome.progress
     run_dir.write_result(
         {
             "name": name,
             "config": resolved.config.identity(),
-            "data": _data_record(resolved.config.data, setup.source, setup.splits) | {"fingerprint": recorded.fingerprint},
+            "data": _data_record(setup) | {"fingerprint": recorded.fingerprint},
             "model": _model_record(setup, model),
             "phases": progress.phases,
             "test_cache": test_cache,
@@ -216,18 +238,6 @@ def _fit_temperature(setup: RunSetup, score: Score) -> float | None:
     return fit_temperature(logits, labels)
 
 
-def _merge_adapters(setup: RunSetup, run_dir: RunDirectory) -> "keras.Model":
-    """Return the model to test and save. Adapters are written to a file of their own and merged."""
-    from tl_keras.strategies import freezing, lora
-
-    if not lora.lora_layers(setup.model):
-        return setup.model
-    updated = {path for phase in setup.phases for path in freezing.updated_paths(setup.stages, phase)}
-    lora.save(run_dir.path / lora.FILE, setup.model, updated)
-    with setup.runtime.scope():
-        return lora.merge(setup.model)
-
-
 def _model_record(setup: RunSetup, model: "keras.Model") -> dict[str, Any]:
     config = setup.resolved.config.model
     return {
@@ -252,10 +262,13 @@ def _describe_setup(setup: RunSetup) -> str:
     model += f", weights {config.model.weights}, normalization {setup.resolved.normalization}"
     phases = "; ".join(f"{phase.name}: {phase.epochs} epochs, trains {', '.join(phase.trainable)}" for phase in setup.phases)
     lines = [f"data      {source.name}: {images}", f"model     {model}", f"phases    {phases}", f"runtime   {setup.runtime}"]
-    return "\n".join([*lines, *(f"note      {note}" for note in source.notes)])
+    info = setup.loading_info
+    lines += [f"head      {info.head}"] if info and info.head else []
+    return "\n".join([*lines, *(f"note      {note}" for note in [*source.notes, *setup.batch_notes(), *(info.notes if info else ())])])
 
 
-def _data_record(config: DataConfig, source: data.DatasetSource, splits: data.Splits) -> dict[str, Any]:
+def _data_record(setup: RunSetup) -> dict[str, Any]:
+    config, source, splits = setup.resolved.config.data, setup.source, setup.splits
     return {
         "dataset": source.name,
         "class_names": list(source.class_names),
@@ -264,7 +277,7 @@ def _data_record(config: DataConfig, source: data.DatasetSource, splits: data.Sp
         "num_test": len(splits.test),
         "embedded": source.embedded,
         "limited": bool(config.limit_train or config.limit_test),
-        "notes": [*source.notes, *_data_notes(config, source, splits)],
+        "notes": [*source.notes, *_data_notes(config, source, splits), *setup.batch_notes()],
     }
 
 

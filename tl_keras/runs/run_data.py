@@ -6,7 +6,7 @@ long as those that are needed are there under their labels, the recorded split i
 
 from collections import defaultdict
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -87,6 +87,35 @@ def restore_splits(record: SplitRecord, source: DatasetSource, needed: Collectio
 
     validation = examples(VALIDATION)
     return Splits(examples(TRAIN), validation if len(validation) else None, examples(TEST)), note
+
+
+def with_recorded_splits(record: SplitRecord, source: DatasetSource) -> DatasetSource:
+    """Return `source` with the recorded splits instead of its own.
+
+    Raises:
+        ConfigError: Images of the record are gone, changed or under another label.
+    """
+    splits, note = restore_splits(record, source, run="the recorded split")
+    notes = (*source.notes, *([note] if note else []))
+    return replace(source, train=splits.train, validation=splits.validation, test=splits.test, notes=notes)
+
+
+def require_same_split(given: SplitRecord, recorded: SplitRecord, run_dir: str) -> None:
+    """Raise ConfigError if a run has put images into other splits than those that are given.
+
+    A run may leave out images, and take its validation images out of the training images that are given.
+    """
+    allowed = {TRAIN: {TRAIN}, VALIDATION: {VALIDATION} if VALIDATION in given.splits else {TRAIN}, TEST: {TEST}}
+    before: dict[int, set[int]] = defaultdict(set)  # copies of an image may be in several splits
+    for digest, split in zip(given.digests.tolist(), given.splits.tolist(), strict=True):
+        before[digest].add(split)
+    pairs = zip(recorded.digests.tolist(), recorded.splits.tolist(), strict=True)
+    moved = sum(split != UNUSED and not before[digest] & allowed[split] for digest, split in pairs)
+    if moved:
+        raise ConfigError(
+            f"{run_dir} holds a run with other splits of these images: {moved} of {len(recorded.digests)} are in another one. Choose "
+            "another `run_dir`, or delete this one."
+        )
 
 
 def describe_changes(record: SplitRecord, source: DatasetSource) -> Changes:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,10 +10,10 @@ import numpy as np
 from tl_keras import backbones, data, strategies, weights
 from tl_keras.config import RunConfig
 from tl_keras.data.geometry import Geometry
-from tl_keras.data.sampling import TrainingOrder
+from tl_keras.data.sampling import TrainingOrder, batch_sizes
 from tl_keras.results.split_record import SplitRecord
 from tl_keras.runs.resolve import ResolvedRun, load_source, locate_weights
-from tl_keras.runs.run_data import restore_splits
+from tl_keras.runs.run_data import restore_splits, with_recorded_splits
 from tl_keras.strategies import Phase
 
 if TYPE_CHECKING:
@@ -61,6 +62,12 @@ class RunSetup:
     def num_classes(self) -> int:
         return len(self.source.class_names)
 
+    def batch_notes(self) -> list[str]:
+        """Return remarks on the training batches."""
+        from tl_keras.training.last_batch import describe_merged
+
+        return describe_merged(self.batches.sizes, self.resolved.config.train.batch_size)
+
     def with_resize(self, model: "keras.Model") -> Callable[..., Any]:
         """Return `model` as a function of the images in `batches` and `test`, which the device may have to resize first."""
         from tl_keras.data.geometry import with_resize
@@ -76,29 +83,35 @@ class RunSetup:
         return pipeline.evaluation_batches(examples, self.geometry.in_pipeline(), batch_size=batch_size, replicas=replicas)
 
 
-def build_setup(resolved: ResolvedRun, recorded: SplitRecord | None = None) -> RunSetup:
+def build_setup(resolved: ResolvedRun, recorded: SplitRecord | None = None, given: SplitRecord | None = None) -> RunSetup:
     """Load what `resolved` names and build what it trains.
 
     Args:
         recorded: the split of a run that has begun; None: the settings decide.
+        given: fixed splits of the data set, of which the settings take a part; None: its own.
 
     Raises:
         UserError: Files are missing or damaged, the data cannot be split as asked or have changed, or the weights do not fit the
             model.
     """
     from tl_keras.data import pipeline
+    from tl_keras.training.last_batch import min_last_batch
     from tl_keras.training.losses import build_loss
     from tl_keras.training.trainer import Batches
 
     config = resolved.config
     runtime = build_runtime(resolved)
     source = load_source(config.data)
+    source = source if given is None or recorded is not None else with_recorded_splits(given, source)
     backbones.check_head(config.model.head, len(source.class_names))
     source, splits = split_data(source, config, recorded)
     resizes = data.get_augmentation(config.data.augmentation).resizes
     geometry = replace(resolved.geometry, source_size=None if resizes else _common_size(source))
-    model, loading_info = _build_model(resolved, len(source.class_names), runtime)
+    model, loading_info = _build_model(resolved, source.class_names, runtime)
+    stages = backbones.stage_layers(model, resolved.backbone.name)
     order = TrainingOrder(splits.train, config.seed, config.data.sampling, config.data.cache_views, runtime.replicas)
+    min_last = min_last_batch(config.train, stages, resolved.phases, runtime.replicas)
+    sizes = batch_sizes(order.num_examples, config.train.batch_size, min_last)
 
     def training(epoch: int) -> "tf.data.Dataset":
         return pipeline.training_batches(
@@ -106,7 +119,7 @@ def build_setup(resolved: ResolvedRun, recorded: SplitRecord | None = None) -> R
             geometry,
             num_classes=len(source.class_names),
             augmentation=config.data.augmentation,
-            batch_size=config.train.batch_size,
+            sizes=sizes,
             epoch=epoch,
         )
 
@@ -120,10 +133,10 @@ def build_setup(resolved: ResolvedRun, recorded: SplitRecord | None = None) -> R
         geometry=geometry,
         runtime=runtime,
         model=model,
-        stages=backbones.stage_layers(model, resolved.backbone.name),
+        stages=stages,
         loading_info=loading_info,
         order=order,
-        batches=Batches(training, order.num_examples, evaluation(splits.validation) if splits.validation else None),
+        batches=Batches(training, sizes, evaluation(splits.validation) if splits.validation else None),
         test=evaluation(splits.test),
         loss=build_loss(config.train, splits.train.class_counts, len(source.class_names)),
     )
@@ -172,18 +185,44 @@ def _common_size(source: data.DatasetSource) -> tuple[int, int] | None:
     return sizes.pop() if len(sizes) == 1 else None
 
 
-def _build_model(resolved: ResolvedRun, num_classes: int, runtime: "Runtime") -> tuple["keras.Model", weights.LoadingInfo | None]:
+def _build_model(resolved: ResolvedRun, class_names: Sequence[str], runtime: "Runtime") -> tuple["keras.Model", weights.LoadingInfo | None]:
     """Return the classifier with loaded weights and adapters, and what was loaded."""
     from tl_keras.backbones import layers
 
     weights_path = locate_weights(resolved.config)
     with runtime.scope():
-        model = build_model(resolved, num_classes)
-        loading_info = weights.load_weights(model, resolved.backbone.name, weights_path) if weights_path else None
+        model = build_model(resolved, len(class_names))
+        loading_info = _load_weights(model, resolved, weights_path, class_names) if weights_path else None
         model = add_adapters(model, resolved)
     if resolved.backbone.unbiased_variance:
         layers.use_unbiased_variance(model)
     return model, loading_info
+
+
+def _load_weights(model: "keras.Model", resolved: ResolvedRun, path: Path, class_names: Sequence[str]) -> weights.LoadingInfo:
+    """Load the weights, the head of a trained model by the names of the classes, if the logits stand for one class each."""
+    config = resolved.config
+    is_plain = config.model.head == "linear" and not config.data.extra_classes
+    names, weights_dir = class_names if is_plain else (), config.model.weights_dir
+    info = weights.load_weights(model, resolved.backbone.name, path, class_names=names, weights_dir=weights_dir)
+    return replace(info, notes=(*info.notes, *_changed_settings(resolved, weights.find_trained_model(path))))
+
+
+def _changed_settings(resolved: ResolvedRun, trained: weights.TrainedModel | None) -> list[str]:
+    """Return the settings of the input that differ from those that the trained model had."""
+    geometry = resolved.geometry
+    current = {
+        "normalization": resolved.normalization,
+        "image_size": geometry.image_size,
+        "crop_fraction": geometry.crop_fraction,
+        "interpolation": geometry.interpolation,
+    }
+    before = {name: getattr(trained, name) for name in current} if trained else {}
+    return [
+        f"`{name}={current[name]}`; {trained.name} had {value}"
+        for name, value in before.items()
+        if trained and value and value != current[name]
+    ]
 
 
 def build_model(resolved: ResolvedRun, num_classes: int) -> "keras.Model":

@@ -8,10 +8,22 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+_is_quiet = False  # set by a command line, which owns the process
+
+
 def import_tensorflow() -> None:
-    """Import TensorFlow and leave the levels of all loggers as they were. Its notices are printed."""
+    """Import TensorFlow and leave the levels of all loggers as they were. Its notices are printed, except after `be_quiet`."""
+    if _is_quiet:
+        quiet_tensorflow()
+        return
     with preserve_logger_levels():
         importlib.import_module("tensorflow")
+
+
+def be_quiet() -> None:
+    """Let `import_tensorflow` be quiet for the rest of the process. TensorFlow is not imported."""
+    global _is_quiet
+    _is_quiet = True
 
 
 def quiet_tensorflow() -> None:
