@@ -2,6 +2,15 @@
 
 Messages write settings in backticks, as `name` or `name=value`. The command line shows them as `--name=value`, prints the
 message without a traceback and returns `exit_code`. Any other exception is a defect and keeps its traceback.
+
+    0    done
+    1    another error that the user can fix, e.g. a full disk
+    2    a setting or an argument is impossible
+    3    data, weights or a file are missing
+    4    a file is damaged, or is not what it should be
+    5    training cannot continue
+    6    done, but files that are no images were left out
+    130  interrupted
 """
 
 import difflib
@@ -45,6 +54,12 @@ class TrainingError(UserError):
     """Training cannot continue: the loss is not finite, or a frozen weight has changed."""
 
     exit_code = 5
+
+
+class SkippedError(UserError):
+    """Files were left out, and everything else was done. The message lists them."""
+
+    exit_code = 6
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> ConfigError:

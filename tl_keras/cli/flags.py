@@ -54,6 +54,10 @@ class CommandFlags:
         defaults: settings whose default differs from that of the configuration.
         origins: setting -> origin of its default, which `--help` prints behind it.
         extra: name -> (default, help) of flags that are not settings; the command may require one with an empty default.
+        takes_operands: True if the command takes arguments that are not flags, before, between and after them.
+
+    Attributes:
+        operands: these arguments, after `parse`. What follows `--` is one, whatever it begins with.
     """
 
     def __init__(
@@ -64,9 +68,12 @@ class CommandFlags:
         defaults: Mapping[str, Any] | None = None,
         origins: Mapping[str, str] | None = None,
         extra: Mapping[str, tuple[Any, str]] | None = None,
+        takes_operands: bool = False,
     ):
         self._usage, self._settings, self._origins = usage, settings, origins or {}
+        self._takes_operands, self.operands = takes_operands, list[str]()
         self._values = flags.FlagValues()
+        self._values.set_gnu_getopt(takes_operands)
         for name in settings:
             self._define(name, (defaults or {}).get(name, SETTINGS[name].default))
         for name, (default, help) in (extra or {}).items():
@@ -89,11 +96,11 @@ class CommandFlags:
             print(self.help())
             return None
         try:
-            rest = self._values(["command", *arguments])[1:]
+            self.operands = self._values(["command", *arguments])[1:]
         except flags.Error as error:
             raise ConfigError(f"{error} See --help.") from None
-        if rest:
-            raise ConfigError(f"Unexpected argument {rest[0]!r}: expected flags like --name=value. See --help.")
+        if self.operands and not self._takes_operands:
+            raise ConfigError(f"Unexpected argument {self.operands[0]!r}: expected flags like --name=value. See --help.")
         return {name: self.value(name) for name in self._values if self._values[name].present}
 
     def value(self, name: str) -> Any:

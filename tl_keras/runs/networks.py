@@ -28,6 +28,7 @@ class Classifier:
 
     Attributes:
         model: from RGB 0..255, float32 (b, size, size, 3), to logits. It computes in float32, whatever precision it was trained in.
+        num_features: number of values that the head sees of an image.
     """
 
     def __init__(self, model: keras.Model, geometry: Geometry):
@@ -37,6 +38,7 @@ class Classifier:
         self._resize = compiled(resize, tf.TensorSpec((None, None, None, 3), tf.uint8))
         self._forward = compiled(lambda images: self.model(images, training=False), tf.TensorSpec((None, side, side, 3), tf.float32))
         features = feature_extractor(self.model)
+        self.num_features = int(features.output_shape[-1])
         self._features = compiled(lambda images: features(images, training=False), tf.TensorSpec((None, side, side, 3), tf.float32))
 
     def prepare(self, image: np.ndarray) -> np.ndarray:

@@ -3,10 +3,9 @@
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -29,17 +28,19 @@ __all__ = ["Images", "Predictor", "Progress"]
 LABELS, SAVED_MODEL, SAVED_MODEL_GRAPH = "labels.json", "saved_model", "saved_model.pb"
 FOREIGN_FILES = ("model.onnx", "model.tflite", "model.xml")
 ON_CORRUPT = ("error", "skip")
-Result = TypeVar("Result")
 Progress = Callable[[int, int], None]  # (images done, all images)
+Outcome = np.ndarray | DamagedError  # an input of the network, or the reason why a file has none
 
 
-@dataclass(frozen=True)
-class Collected(Generic[Result]):
-    """Results of batches of images: the files that were read, one result a batch, and file -> reason of those that were not."""
+class Batch(NamedTuple):
+    """Names of images, and what the network takes of each."""
 
-    files: tuple[str, ...]
-    results: tuple[Result, ...]
-    skipped: Mapping[str, str]
+    names: list[str]
+    inputs: list[np.ndarray]
+
+
+def no_progress(done: int, total: int) -> None:
+    """Report nothing."""
 
 
 class Predictor:
@@ -166,7 +167,7 @@ class Predictor:
         batch_size: int = 32,
         on_corrupt: str = "error",
         tta: bool = False,
-        on_progress: Progress = lambda done, total: None,
+        on_progress: Progress = no_progress,
     ) -> Predictions:
         """Predict the classes of images. Each is cropped and resized as the test images of the run were.
 
@@ -185,18 +186,14 @@ class Predictor:
             MissingError: A path does not exist.
             DamagedError: A file is not an image.
         """
-        divisor = self._divisor(calibrated)
-        collected = self.collect(
-            images,
-            lambda inputs: self._probabilities(inputs, divisor, tta),
-            batch_size=batch_size,
-            on_corrupt=on_corrupt,
-            on_progress=on_progress,
-        )
-        empty = np.zeros((0, len(self.class_names)), np.float32), np.zeros(0, np.int64)
-        probabilities, indices = (np.concatenate(parts) for parts in zip(empty, *collected.results, strict=True))
-        temperature = self.temperature if calibrated else None
-        return Predictions(collected.files, self.class_names, probabilities, indices, temperature, collected.skipped)
+        divisor, skipped = self._divisor(calibrated), dict[str, str]()
+        files: list[str] = []
+        parts = [(np.zeros((0, len(self.class_names)), np.float32), np.zeros(0, np.int64))]
+        for batch in self.batches(images, skipped, batch_size=batch_size, on_corrupt=on_corrupt, on_progress=on_progress):
+            files += batch.names
+            parts.append(self._probabilities(batch.inputs, divisor, tta))
+        probabilities, indices = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+        return Predictions(tuple(files), self.class_names, probabilities, indices, self.temperature if calibrated else None, skipped)
 
     def embed(self, images: Images, *, batch_size: int = 32, on_corrupt: str = "error") -> np.ndarray:
         """Return the features of images before the head, float32 (n, channels), for search and clustering.
@@ -206,9 +203,10 @@ class Predictor:
             MissingError, DamagedError: As `predict`.
         """
         classifier = self.classifier("features")
-        found = self.collect(images, classifier.features, batch_size=batch_size, on_corrupt=on_corrupt)
-        channels = classifier.model.get_layer("logits").input.shape[-1]
-        return np.concatenate([np.zeros((0, channels), np.float32), *found.results])
+        batches = self.batches(images, {}, batch_size=batch_size, on_corrupt=on_corrupt)
+        return np.concatenate(
+            [np.zeros((0, classifier.num_features), np.float32), *(classifier.features(batch.inputs) for batch in batches)]
+        )
 
     def classifier(self, purpose: str) -> Classifier:
         """Return the network if it is a classifier with its layers; ConfigError with the purpose if it is an export."""
@@ -216,45 +214,38 @@ class Predictor:
             raise ConfigError(f"An export has no {purpose}: use the run that it was made of, or the `model.keras` in it.")
         return self.network
 
-    def collect(
+    def batches(
         self,
         images: Images,
-        compute: Callable[[Sequence[np.ndarray]], Result],
+        skipped: dict[str, str],
         *,
         batch_size: int = 32,
         on_corrupt: str = "error",
-        on_progress: Progress = lambda done, total: None,
-    ) -> Collected[Result]:
-        """Apply `compute` to batches of images, each cropped and resized as the network takes them.
-
-        Files are decoded in threads, one batch ahead.
+        on_progress: Progress = no_progress,
+    ) -> Iterator[Batch]:
+        """Yield batches of images, each cropped and resized as the network takes it. Files are decoded in threads, one batch ahead.
 
         Args:
             images, batch_size, on_corrupt, on_progress: as those of `predict`.
-            compute: inputs of up to `batch_size` images -> result.
+            skipped: receives file -> reason of those that are left out.
         """
         _check(batch_size, on_corrupt)
         inputs, done = list_images(images), 0
-        files: list[str] = []
-        results: list[Result] = []
-        skipped: dict[str, str] = {}
-        for batch in self._prepared(inputs, batch_size):
-            arrays: list[np.ndarray] = []
-            for image, outcome in batch:
-                if isinstance(outcome, DamagedError):
-                    _skip(image, outcome, skipped, on_corrupt)
-                else:
-                    files.append(image.name)
-                    arrays.append(outcome)
-            if arrays:
-                results.append(compute(arrays))
-            done += len(batch)
+        for outcomes in self._prepared(inputs, batch_size):
+            read = [(image.name, outcome) for image, outcome in outcomes if not isinstance(outcome, DamagedError)]
+            errors = {image.name: outcome for image, outcome in outcomes if isinstance(outcome, DamagedError)}
+            if errors and on_corrupt == "error":
+                first = next(iter(errors.values()))
+                raise DamagedError(f"{first} Or go on without such files: `on_corrupt=skip`.") from first
+            skipped.update({name: str(error) for name, error in errors.items()})
+            if read:
+                yield Batch([name for name, _ in read], [array for _, array in read])
+            done += len(outcomes)
             on_progress(done, len(inputs))
-        return Collected(tuple(files), tuple(results), skipped)
 
-    def _prepared(self, inputs: Sequence[ImageInput], batch_size: int) -> Iterator[Sequence[tuple[ImageInput, np.ndarray | DamagedError]]]:
+    def _prepared(self, inputs: Sequence[ImageInput], batch_size: int) -> Iterator[Sequence[tuple[ImageInput, Outcome]]]:
         """Yield the images of each batch with what the network takes, or with the error of one that cannot be read."""
-        pending: list[tuple[ImageInput, Future[np.ndarray | DamagedError]]] = []
+        pending: list[tuple[ImageInput, Future[Outcome]]] = []
         with ThreadPoolExecutor(os.cpu_count()) as pool:
             for start in range(0, len(inputs), batch_size):
                 following = [(image, pool.submit(self._prepare, image)) for image in inputs[start : start + batch_size]]
@@ -264,7 +255,7 @@ class Predictor:
             if pending:
                 yield [(image, future.result()) for image, future in pending]
 
-    def _prepare(self, image: ImageInput) -> np.ndarray | DamagedError:
+    def _prepare(self, image: ImageInput) -> Outcome:
         try:
             return self.network.prepare(image.decode())
         except DamagedError as error:
@@ -294,13 +285,6 @@ class Predictor:
         mirrored = np.asarray(self.network.log_scores([image[:, ::-1] for image in inputs]), np.float64)
         mean = (probabilities + np.exp(log_softmax(mirrored / divisor))) / 2
         return mean.astype(np.float32), mean.argmax(axis=1)
-
-
-def _skip(image: ImageInput, error: DamagedError, skipped: dict[str, str], on_corrupt: str) -> None:
-    """Note the image, or raise the error with the way to go on."""
-    if on_corrupt == "error":
-        raise DamagedError(f"{error} Or go on without such files: `on_corrupt=skip`.") from error
-    skipped[image.name] = str(error)
 
 
 def _check(batch_size: int, on_corrupt: str) -> None:
