@@ -6,7 +6,7 @@ from torch_builder import Call, Name, storage, tensor, zip_file
 from torch_reference import make_tensors, resnet
 
 from tl_keras.backbones import build_classifier, feature_extractor
-from tl_keras.errors import ConfigError
+from tl_keras.errors import ConfigError, DamagedError
 from tl_keras.weights import load_weights
 from tl_keras.weights.from_publisher import assign_published
 from tl_keras.weights.torch_file import inspect_file, read_tensors
@@ -96,6 +96,15 @@ def test_one_common_prefix_is_taken_off_and_said(prefix, model, tensors):
     assert_backbone_loaded(model, tensors)
 
 
+def test_of_two_networks_in_one_dict_the_first_is_read_and_the_other_said(model, tensors):
+    """Momentum contrast saves the trained encoder, its average and a queue (facebookresearch/moco#84)."""
+    average = {f"module.encoder_k.{name}": np.zeros_like(array) for name, array in tensors.items()}
+    trained = {f"module.encoder_q.{name}": array for name, array in tensors.items()}
+    info = assign_published(model, "resnet18", {**trained, **average, "module.queue": np.zeros((2, 2))}, "file.pth")
+    assert info.loaded == 100 and "'module.encoder_q.'" in info.notes[0] and "'module.encoder_k.'" in info.notes[1]
+    assert_backbone_loaded(model, tensors)
+
+
 HEADS = {
     "none": {},
     "Sequential(Dropout, Linear)": {"fc.1.weight": np.zeros((5, 512)), "fc.1.bias": np.zeros(5)},
@@ -133,6 +142,12 @@ def test_names_of_files_do_not_matter(model, tensors, tmp_path):
         (tmp_path / name).write_bytes(zip_file({"conv1.weight": tensor(over=storage())}))
         with pytest.raises(ConfigError, match="cannot become conv1.kernel"):
             load_weights(model, "resnet18", tmp_path / name)
+
+
+def test_a_pointer_of_git_lfs_is_named(model, tmp_path):
+    (tmp_path / "model.pth").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n")
+    with pytest.raises(DamagedError, match="Git LFS.*git lfs pull"):
+        load_weights(model, "resnet18", tmp_path / "model.pth")
 
 
 def test_whole_models_of_keras_give_their_backbone(tmp_path):

@@ -6,7 +6,7 @@ import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from tl_keras.data import decode
 from tl_keras.data.decode import decode_image
@@ -72,6 +72,32 @@ BAD_RATIONAL = (0x11A, 10, 1, struct.pack("<ii", -1, 0))  # Pillow cannot write 
 LARGE = zlib.compress(bytes(3_000_000))
 
 
+XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+
+
+def raw_profile() -> bytes:
+    """Return a text chunk with EXIF data in hexadecimal digits, as ImageMagick writes it (w3c/png#310)."""
+    content = exif_bytes(TURNED)
+    return b"Raw profile type exif\0\0" + zlib.compress(f"\nexif\n{len(content):8}\n{content.hex()}\n".encode())
+
+
+def raw_file(**tags: int | bytes) -> bytes:
+    """Return a TIFF with private tags, such as those of a camera's raw file, whose first image is a preview (libvips/libvips#1416)."""
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    directory.tagtype[50706] = 1
+    for name, value in tags.items():
+        directory[int(name.removeprefix("tag"))] = value
+    return encode(RGB, "TIFF", tiffinfo=directory)
+
+
+def xcode_png() -> bytes:
+    """Return a PNG of Xcode: a chunk before the header, and pixels without zlib's header. Pillow decodes it to white."""
+    compressor = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    png, pixels = encode(RGB.convert("RGBA")), np.dstack([PIXELS[..., ::-1], np.full((6, 9), 255, np.uint8)])
+    rows = compressor.compress(b"".join(b"\0" + row.tobytes() for row in pixels)) + compressor.flush()
+    return png[:8] + chunk(b"CgBI", b"\x50\0\x20\x06") + png[8:33] + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+
+
 WHITE = np.full((6, 9, 3), 255, np.uint8)
 GREYS = np.repeat(PIXELS[..., :1], 3, axis=-1)
 IS_HOLE = (PIXELS == PIXELS[2, 3]).all(axis=-1, keepdims=True)
@@ -96,6 +122,8 @@ READABLE = {
     "png without its end": (encode(RGB)[:-12], PIXELS),
     "webp, damaged exif": (encode(RGB, "WEBP", lossless=True, exif=exif_bytes(TURNED, BAD_RATIONAL)), np.rot90(PIXELS, -1)),
     "png, damaged exif": (with_chunk(encode(RGB), b"eXIf", exif_bytes(TURNED, BAD_RATIONAL)[6:]), np.rot90(PIXELS, -1)),
+    "png, orientation in a text": (with_chunk(encode(RGB), b"zTXt", raw_profile()), np.rot90(PIXELS, -1)),
+    "png, orientation in XMP": (with_chunk(encode(RGB), b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP), np.rot90(PIXELS, -1)),
     "png, exif is no exif": (with_chunk(encode(RGB), b"eXIf", b"garbage"), PIXELS),
     "animated": (encode(RGB, "PNG", save_all=True, append_images=[Image.new("RGB", (9, 6))]), PIXELS),
 }
@@ -166,6 +194,10 @@ UNREADABLE = {
     "jpeg xl": (b"\xff\x0a" + bytes(40), "JPEG XL"),
     "jpeg xl in a container": (b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(40), "JPEG XL"),
     "raw, Canon": (b"\0\0\0\x18ftypcrx " + bytes(40), "raw file"),
+    "raw, Canon, older": (encode(RGB, "TIFF")[:8] + b"CR" + encode(RGB, "TIFF")[10:], "raw file"),
+    "raw, Adobe": (raw_file(tag50706=b"\1\4\0\0"), "raw file, of which only a preview"),
+    "raw, Nikon": (raw_file(tag254=1), "raw file, of which only a preview"),
+    "png of Xcode": (xcode_png(), "Xcode.*pngcrush"),
     "raw, Fujifilm": (b"FUJIFILMCCD-RAW 0201" + bytes(40), "raw file"),
     "video": (b"\0\0\0\x18ftypmp42" + bytes(40), "a video"),
     "pdf": (b"%PDF-1.4", "PDF"),

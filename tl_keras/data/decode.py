@@ -22,6 +22,9 @@ SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I;16N")
 SIXTEEN_BIT_FORMATS = ("PNG", "PPM")  # an image of mode `I` in these formats holds 16 bits
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 PNG_METADATA = frozenset({b"tEXt", b"zTXt", b"iTXt", b"iCCP", b"tIME"})  # Pillow refuses an image whose texts or profile are large
+XCODE_CHUNK = b"CgBI"  # first in a PNG as Xcode rewrites it for iPhones, which Pillow decodes to white without an error
+RAW_SIGNATURE = b"CR"  # at byte 8 of a TIFF: Canon's raw file
+DNG_VERSION, NEW_SUBFILE_TYPE, REDUCED = 50706, 254, 1  # tags of TIFF, and the flag of a preview: other cameras' raw files
 JPEG_END = b"\xff\xd9"
 ORIENTATION = 0x0112  # tag of EXIF
 UPRIGHT = {
@@ -52,22 +55,23 @@ def decode_image(source: bytes | Path, name: str = "") -> np.ndarray:
 def decode_with_note(source: bytes | Path, name: str = "") -> DecodedImage:
     """Decode an image to RGB.
 
-    Of an animation the first frame is taken. EXIF orientation is applied, and transparent pixels are blended with white. Other
-    metadata are not read, so damage in them costs no image.
+    Of an animation the first frame is taken. EXIF orientation is applied, and transparent pixels are blended with white. Metadata
+    that Pillow refuses are left out, so they cost no image.
 
     Args:
         source: encoded bytes, or the path of a file.
         name: name of the image in messages; default: the path.
 
     Raises:
-        DamagedError: The image is not one, is truncated, exceeds `MAX_PIXELS` or `MAX_BYTES`, or has 32-bit pixels.
+        DamagedError: The image is not one, is truncated, exceeds `MAX_PIXELS` or `MAX_BYTES`, has 32-bit pixels, or is a preview in a
+            camera's raw file.
     """
     name = name or (printable(source) if isinstance(source, Path) else "the image")
     data = source if isinstance(source, bytes) else read_bytes(source)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Pillow warns of large images; `_to_rgb` checks the size before decoding
-            return _decode(_without_metadata(data), name)
+            return _decode(data, name)
     except DamagedError:
         raise
     except UnidentifiedImageError:
@@ -110,8 +114,21 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 
 def _decode(data: bytes, name: str) -> DecodedImage:
+    if data[12:16] == XCODE_CHUNK:
+        raise UnidentifiedImageError
+    try:
+        return _decode_complete(data, name)
+    except Exception:  # whatever Pillow raises for texts or a profile that it refuses
+        if (bare := _without_metadata(data)) == data:
+            raise
+        return _decode_complete(bare, name)
+
+
+def _decode_complete(data: bytes, name: str) -> DecodedImage:
+    """Return the decoded image, also if it is a JPEG that lacks nothing but its end marker."""
     try:
         with _open(data) as image:
+            _check_no_preview(image, data, name)
             return _to_rgb(image, name)
     except OSError:
         pixels = _complete_jpeg(data, name)
@@ -127,6 +144,13 @@ def _open(data: bytes) -> Image.Image:
         if not _register_heif():
             raise
         return Image.open(io.BytesIO(data))
+
+
+def _check_no_preview(image: Image.Image, data: bytes, name: str) -> None:
+    """Raise DamagedError for a camera's raw file in the format TIFF: its first image is a small preview."""
+    tags = getattr(image, "tag_v2", {})
+    if image.format == "TIFF" and (data[8:10] == RAW_SIGNATURE or DNG_VERSION in tags or tags.get(NEW_SUBFILE_TYPE) == REDUCED):
+        raise DamagedError(f"{name}: a camera's raw file, of which only a preview can be read. Convert it to JPEG or PNG.")
 
 
 def _register_heif() -> bool:

@@ -22,7 +22,7 @@ from tl_keras.errors import DamagedError, UserError
 from tl_keras.utils.files import read_json, user_cache_directory, write_json
 from tl_keras.utils.text import printable
 
-VERSION = [1, PIL.__version__]  # of the decoder: another one may see other pixels
+VERSION = [2, PIL.__version__]  # of the decoder: another one may see other pixels
 
 
 @dataclass(frozen=True)

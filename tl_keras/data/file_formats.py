@@ -44,6 +44,11 @@ FORMATS = (
         _brand(b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1"),
     ),
     FileFormat("an AVIF image", "Install a newer Pillow, `pip install -U 'pillow>=11.3'`, or convert it to JPEG", _brand(b"avif", b"avis")),
+    FileFormat(
+        "a PNG as Xcode rewrites it for iPhones",
+        "Restore it with `pngcrush -revert-iphone-optimizations`",
+        lambda data: data[12:16] == b"CgBI",
+    ),
     FileFormat("a JPEG XL image", CONVERT, _starts(b"\xff\x0a", b"\0\0\0\x0cJXL ")),
     FileFormat(
         "a camera's raw file", CONVERT, lambda data: _brand(b"crx ")(data) or _starts(b"FUJIFILMCCD-RAW", b"IIRO", b"IIU\0", b"FOVb")(data)

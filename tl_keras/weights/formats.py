@@ -37,6 +37,7 @@ MAX_TENSORS = 100_000
 MAX_HEAD_BYTES = 256 * 2**20
 KERAS_WEIGHTS = "model.weights.h5"  # the entry of a .keras archive that holds the weights
 MODEL_WEIGHTS = "model_weights"  # the group of a legacy .h5 of a whole model that holds its weights
+LFS_POINTER = b"version https://git-lfs"
 SAFETENSORS_DTYPES = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL")
 # Errors of the standard library, NumPy, h5py and safetensors on bytes that are not of the format.
 READ_ERRORS = (*files.READ_ERRORS, ArithmeticError, MemoryError, tokenize.TokenError, lzma.LZMAError, SafetensorError)
@@ -115,6 +116,10 @@ def _format_of(path: Path) -> Format:
         return SAVED_MODEL
     if not path.is_file():
         raise MissingError(f"There is no weights file {path.absolute()}.")
+    with path.open("rb") as file:
+        beginning = file.read(len(LFS_POINTER))
+    if beginning == LFS_POINTER:
+        raise DamagedError(f"{path} is a pointer of Git LFS in place of the weights. Fetch them with `git lfs pull`.")
     found = _format_by_content(path) or next((FORMATS[suffix] for suffix in FORMATS if path.name.endswith(suffix)), None)
     if found is None:
         with path.open("rb") as file:

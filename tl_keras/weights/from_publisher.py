@@ -71,7 +71,7 @@ def assign_published(
         )
     tensors = {_current_name(name): array for name, array in tensors.items()}
     mappings = _mappings(name_map, backbone_name)
-    prefix = _common_prefix(tensors, mappings)
+    prefix, *others = _prefixes(tensors, mappings)
     tensors = {name.removeprefix(prefix): array for name, array in tensors.items()}
     unexpected = _pop_ignored(tensors, name_map)
     arrays: dict[str, Any] = {name: tensors[name] for name in sorted(set(tensors) - {mapping.tensor for mapping in mappings})}
@@ -79,19 +79,24 @@ def assign_published(
     info = assign_arrays(
         model, backbone_name, arrays, source, is_head=_head_test(mappings), hint=_likely_cause(tensors, name_map, backbone_name)
     )
-    notes = (f"names without their prefix {prefix!r}",) if prefix else ()
-    return replace(info, unexpected=unexpected | info.unexpected, notes=notes)
+    notes = [f"names without their prefix {prefix!r}"] if prefix else []
+    notes += [f"another complete set of tensors, with the prefix {other!r}, is not read" for other in others]
+    return replace(info, unexpected=unexpected | info.unexpected, notes=tuple(notes))
 
 
 def _mappings(name_map: NameMap, backbone_name: str) -> list[TensorMapping]:
     return list(name_map.mappings[backbone_name](**get_backbone(backbone_name).options))
 
 
-def _common_prefix(names: Collection[str], mappings: Sequence[TensorMapping]) -> str:
-    """Return the prefix with which most tensors of the backbone are found: `module.`, `_orig_mod.`, `model.backbone.`, ..."""
+def _prefixes(names: Collection[str], mappings: Sequence[TensorMapping]) -> list[str]:
+    """Return the prefix of most tensors of the backbone: `module.`, `_orig_mod.`, `model.backbone.`, ..., and others of as many.
+
+    Of equals the first in the file comes first: the trained weights, which averages of them follow.
+    """
     wanted = [mapping.tensor for mapping in mappings if not mapping.variable.startswith(f"{LOGITS}/")]
-    prefixes = {name.removesuffix(wanted[0]) for name in names if name.endswith(wanted[0])}
-    return max(["", *sorted(prefixes)], key=lambda prefix: sum(prefix + name in names for name in wanted))
+    prefixes = dict.fromkeys(["", *(name.removesuffix(wanted[0]) for name in names if name.endswith(wanted[0]))])
+    found = {prefix: sum(prefix + name in names for name in wanted) for prefix in prefixes}
+    return [prefix for prefix in found if found[prefix] == max(found.values())] if any(found.values()) else [""]
 
 
 def _head_test(mappings: Sequence[TensorMapping]) -> Callable[[str], bool]:
