@@ -5,12 +5,15 @@ import json
 import keras
 import numpy as np
 import pytest
+import report_builder
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from scipy import optimize, special
 
+from tl_keras import report
 from tl_keras.backbones import build_classifier
+from tl_keras.report import error_analysis, sections
 from tl_keras.results.calibration import MAX_TEMPERATURE, MIN_TEMPERATURE, calibrated_metrics, fit_temperature
 from tl_keras.results.metrics import log_softmax
 from tl_keras.results.predictions import read_predictions
@@ -138,3 +141,36 @@ def test_the_temperature_is_that_of_the_tested_model_on_validation(name, tiny_co
 def test_without_validation_there_is_none(tiny_config, tmp_path):
     result = run(tiny_config.replace(validation_fraction=0.0, epochs=1), tmp_path / "run")
     assert result["temperature"] is None and "calibrated" not in result["metrics"]["test"]
+
+
+@pytest.fixture
+def experiment(tmp_path, low_resolution):
+    """Two rows of two seeds, of which the first has temperatures."""
+    rows = [report_builder.make_row("pre-trained", None, label) for label in ("with", "without")]
+    report_builder.make_experiment(tmp_path, rows, seeds=(0, 1), num_test=300, accuracies=(0.9, 0.8))
+    for seed, temperature in enumerate((2.0, 4.0)):
+        path = tmp_path / f"run0-seed{seed}" / "result.json"
+        result = json.loads(path.read_text())
+        result["temperature"] = temperature
+        result["metrics"]["test"]["calibrated"] = {"temperature": temperature, "ece": 0.01 + seed / 50, "loss": 0.25 + seed / 2}
+        path.write_text(json.dumps(result))
+    return report.load_experiment(tmp_path / report.EXPERIMENT_FILE)
+
+
+def test_the_report_has_calibration_before_and_after(experiment, tmp_path):
+    heading, table, explanation = sections.calibration_blocks(experiment, 2)
+    runs = experiment.rows[0].runs
+    before = [100 * np.mean([run.test["calibration"]["ece"] for run in runs]), np.mean([run.test["loss"] for run in runs])]
+    assert heading.text == "Calibration" and len(table.rows) == 1, "a row without temperature has no line"
+    assert table.rows[0] == ["with", "3.00", f"{before[0]:.2f}", "2.00", f"{before[1]:.4f}", "0.5000"]
+    assert "no label" in explanation.text
+    report.write_report(experiment, tmp_path)
+    assert "## Calibration" in (tmp_path / "report.md").read_text()
+
+
+def test_the_reliability_diagram_shows_both(experiment, tmp_path):
+    scaled = error_analysis._scaled_bins(experiment.rows[0])
+    assert [sum(bins["counts"]) for bins in scaled] == [300, 300] and not error_analysis._scaled_bins(experiment.rows[1])
+    logits, labels = read_predictions(experiment.rows[0].runs[1].path)
+    assert scaled[1]["ece"] == calibrated_metrics(logits, labels, 4.0)["ece"]
+    assert error_analysis.plot_reliability(experiment, tmp_path / "both.png").stat().st_size > 1000

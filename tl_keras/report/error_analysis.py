@@ -1,7 +1,9 @@
 """Plots of the errors of the best row: its confusion matrix, reliability diagram, and most confident errors."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +13,7 @@ from matplotlib.lines import Line2D
 
 from tl_keras.report.experiment_results import ExperimentResults, TableRow
 from tl_keras.report.style import GREY, PALETTE, finish_figure, plot_style, save_figure, short_label, shorten
+from tl_keras.results.calibration import scaled_calibration
 from tl_keras.results.metrics import NUM_BINS, confusion_matrix
 from tl_keras.results.predictions import ConfidentErrors, read_confident_errors, read_predictions
 
@@ -82,10 +85,14 @@ def _if_several_seeds(row: TableRow, text: str) -> str:
 
 
 def plot_reliability(results: ExperimentResults, path: Path) -> Path:
-    """Plot the reliability diagram of the best row (Guo et al. 2017), with the fraction of the images in each bin below."""
+    """Plot the reliability diagram of the best row (Guo et al. 2017), with the fraction of the images in each bin below.
+
+    Where the runs have a temperature, it also shows the bins after temperature scaling.
+    """
     row = results.best_row
-    counts, confidences, accuracies = _pool_bins(row)
+    counts, confidences, accuracies = _pool_bins([run.test["calibration"] for run in row.runs])
     ece = row.mean(lambda run: 100 * run.test["calibration"]["ece"])
+    scaled = _scaled_bins(row)
     centres = (np.arange(NUM_BINS) + 0.5) * 100 / NUM_BINS
     with plot_style():
         figure = Figure(figsize=(6.6, 6), layout="constrained")
@@ -94,25 +101,45 @@ def plot_reliability(results: ExperimentResults, path: Path) -> Path:
         upper.plot([0, 100], [0, 100], color=GREY, linestyle=":", linewidth=1.2)
         filled = counts > 0
         upper.plot(100 * confidences[filled], 100 * accuracies[filled], linestyle="none", marker="o", color=PALETTE[0])
+        if scaled:
+            _plot_scaled(upper, scaled)
         lower.bar(centres, 100 * counts / counts.sum(), width=96 / NUM_BINS, color=GREY)
         upper.set(ylabel="Accuracy (%)", ylim=(0, 102), title=f"Best row: {short_label(results, row)}")
         lower.set(xlabel="Confidence in the predicted class (%)", ylabel="Images (%)", xlim=(0, 100))
-        note = f"Expected calibration error {ece:.2f} points, {NUM_BINS} bins. {_if_several_seeds(row, 'Bins pooled over the seeds')}"
-        finish_figure(figure, results, note.strip(), _reliability_legend(), 3)
+        after = f", {100 * np.mean([bins['ece'] for bins in scaled]):.2f} after temperature scaling" if scaled else ""
+        pooled = _if_several_seeds(row, "Bins pooled over the seeds")
+        note = f"Expected calibration error {ece:.2f} points{after}, {NUM_BINS} bins. {pooled}"
+        finish_figure(figure, results, note.strip(), _reliability_legend(bool(scaled)), 2 if scaled else 3)
         return save_figure(figure, path)
 
 
-def _reliability_legend() -> list[Line2D]:
+def _scaled_bins(row: TableRow) -> list[Mapping[str, Any]]:
+    """Return the bins of each seed after temperature scaling; none if a run has no temperature."""
+    if not all(run.result.get("temperature") for run in row.runs):
+        return []
+    return [asdict(scaled_calibration(*read_predictions(run.path), run.result["temperature"])) for run in row.runs]
+
+
+def _plot_scaled(axes: Axes, scaled: Sequence[Mapping[str, Any]]) -> None:
+    counts, confidences, accuracies = _pool_bins(scaled)
+    filled = counts > 0
+    axes.plot(100 * confidences[filled], 100 * accuracies[filled], **SCALED_STYLE)
+
+
+SCALED_STYLE: Mapping[str, Any] = {"linestyle": "none", "marker": "D", "fillstyle": "none", "color": PALETTE[1]}
+
+
+def _reliability_legend(has_scaled: bool) -> list[Line2D]:
     return [
         Line2D([], [], linestyle="none", marker="s", markersize=9, color=PALETTE[5], alpha=0.75, label="accuracy of a bin"),
         Line2D([], [], linestyle="none", marker="o", color=PALETTE[0], label="at its mean confidence"),
+        *([Line2D([], [], **SCALED_STYLE, label="after temperature scaling")] if has_scaled else []),
         Line2D([], [], color=GREY, linestyle=":", linewidth=1.2, label="perfectly calibrated"),
     ]
 
 
-def _pool_bins(row: TableRow) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _pool_bins(seeds: Sequence[Mapping[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return counts, mean confidences and accuracies of the bins over all seeds, float (bins,) each; 0 for empty bins."""
-    seeds = [run.test["calibration"] for run in row.runs]
     counts = np.array([bins["counts"] for bins in seeds], float)
     means = [np.array([[value or 0 for value in bins[name]] for bins in seeds]) for name in ("confidences", "accuracies")]
     total = counts.sum(axis=0)

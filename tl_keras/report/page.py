@@ -7,7 +7,7 @@ from typing import Any
 from tl_keras.report import plots
 from tl_keras.report.document import Block, Bullets, Caveat, Code, Heading, Image, Paragraph, Table, to_html, to_markdown
 from tl_keras.report.experiment_results import PARAMETERS, ExperimentResults, Run
-from tl_keras.report.sections import best_row_blocks, comparison_blocks, reference_blocks
+from tl_keras.report.sections import best_row_blocks, calibration_blocks, comparison_blocks, reference_blocks
 from tl_keras.report.settings_tables import settings_blocks
 from tl_keras.report.tables import COLUMNS, FURTHER_COLUMNS, make_table, results_csv, table_caption
 from tl_keras.report.text import EMPTY_CELL, device_name, format_duration, join_unique, row_label
@@ -61,6 +61,7 @@ def experiment_blocks(results: ExperimentResults, plot_dir: Path, plot_files: se
         *reference_blocks(results, level + 1),
         *_images(plots.ROW_PLOTS, plot_dir, plot_files),
         *comparison_blocks(results, level + 1),
+        *calibration_blocks(results, level + 1),
         *best_row_blocks(results, level + 1),
         *_images(plots.BEST_ROW_PLOTS, plot_dir, plot_files),
     ]

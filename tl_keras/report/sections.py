@@ -1,12 +1,13 @@
-"""Sections of a page: the rows against the reference row, paired tests of all rows against the best one, its scores by class."""
+"""Sections of a page: the rows against the reference row, paired tests against the best one, calibration, and scores by class."""
 
 from collections.abc import Sequence
+from statistics import fmean
 
 import numpy as np
 
 from tl_keras.report.document import Block, Bullets, Heading, Paragraph, Table
 from tl_keras.report.error_analysis import occurring_classes, omitted_note, sum_confusion_matrices
-from tl_keras.report.experiment_results import ExperimentResults
+from tl_keras.report.experiment_results import ExperimentResults, TableRow
 from tl_keras.report.paired_tests import SIGNIFICANCE_LEVEL, Comparison, compare
 from tl_keras.report.statistics import EXACT_BELOW
 from tl_keras.report.tables import REFERENCE_COLUMNS, make_table
@@ -27,6 +28,19 @@ COMPARISON_HEADINGS = (
 REFERENCE_TEXT = (
     "Accuracy difference: test accuracy minus that of the reference row. Parameter ratio: parameters of the reference row, divided by "
     "those of the row. Speed ratio: seconds per epoch of the reference row, divided by those of the row; it depends on the hardware."
+)
+CALIBRATION_HEADINGS = (
+    "row",
+    "temperature",
+    "calibration error before (points)",
+    "after (points)",
+    "test loss before (nats)",
+    "after (nats)",
+)
+CALIBRATION_TEXT = (
+    "Logits are divided by a temperature that was fitted on the validation split (Guo et al. 2017), which changes probabilities and no "
+    "label. Calibration error and loss are those of the test split, before and after; means over the seeds. Rows without validation have "
+    "no temperature."
 )
 MAX_CLASSES = 40
 CLASS_HEADINGS = ("class", "test images", "precision (%)", "recall (%)", "F1 (%)", "most often confused with")
@@ -98,6 +112,29 @@ def _explanation(results: ExperimentResults) -> str:
         "Holm's correction accounts for the number of compared rows. The best row was chosen on the same test images, which favours "
         "it: a p-value near the threshold is weaker evidence than it seems."
     )
+
+
+def calibration_blocks(results: ExperimentResults, level: int) -> list[Block]:
+    """Return a table of calibration error and loss before and after temperature scaling, and its explanation; empty without validation."""
+    rows = [row for row in results.rows if all("calibrated" in run.test for run in row.runs)]
+    if not rows:
+        return []
+    table = Table(CALIBRATION_HEADINGS, [_calibration_cells(results, row) for row in rows])
+    return [Heading(level, "Calibration"), table, Paragraph(CALIBRATION_TEXT)]
+
+
+def _calibration_cells(results: ExperimentResults, row: TableRow) -> list[str]:
+    before = [(100 * run.test["calibration"]["ece"], run.test["loss"]) for run in row.runs]
+    scaled = [run.test["calibrated"] for run in row.runs]
+    errors, losses = zip(*before, strict=True)
+    return [
+        row_label(results, row),
+        f"{fmean(part['temperature'] for part in scaled):.2f}",
+        f"{fmean(errors):.2f}",
+        f"{100 * fmean(part['ece'] for part in scaled):.2f}",
+        f"{fmean(losses):.4f}",
+        f"{fmean(part['loss'] for part in scaled):.4f}",
+    ]
 
 
 def best_row_blocks(results: ExperimentResults, level: int) -> list[Block]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tl_keras.results.metrics import calibration, log_softmax
+from tl_keras.results.metrics import Calibration, calibration, log_softmax
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 NUM_BISECTIONS = 60  # to the precision of float64
@@ -46,6 +46,11 @@ def _slope(centred: np.ndarray, inverse: float) -> float:
 
 def calibrated_metrics(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:
     """Return `temperature`, and `ece` and `loss` (nats) of a split after scaling, as `result.json` has them."""
-    log_probabilities = log_softmax(logits.astype(np.float64) / temperature)
-    ece = calibration(np.exp(log_probabilities.max(axis=1)), logits.argmax(axis=1) == labels).ece
-    return {"temperature": temperature, "ece": ece, "loss": float(-log_probabilities[np.arange(len(labels)), labels].mean())}
+    own = log_softmax(logits.astype(np.float64) / temperature)[np.arange(len(labels)), labels]
+    return {"temperature": temperature, "ece": scaled_calibration(logits, labels, temperature).ece, "loss": float(-own.mean())}
+
+
+def scaled_calibration(logits: np.ndarray, labels: np.ndarray, temperature: float) -> Calibration:
+    """Return the calibration of `softmax(logits / temperature)`; logits float (n, classes), labels int (n,)."""
+    confidences = np.exp(log_softmax(logits.astype(np.float64) / temperature).max(axis=1))
+    return calibration(confidences, logits.argmax(axis=1) == labels)
