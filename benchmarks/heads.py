@@ -17,6 +17,7 @@ from tl_keras import backbones
 from tl_keras.backbones import HEAD
 from tl_keras.config import RunConfig
 from tl_keras.data import pipeline
+from tl_keras.data.sampling import batch_sizes
 from tl_keras.strategies import Phase
 from tl_keras.strategies.grid import parse
 from tl_keras.training import losses
@@ -84,7 +85,7 @@ def run(work: Work, arrays: Arrays) -> Iterator[Once]:
         lambda epoch: _feature_batches(training, _order(work)(epoch), (), work).map(
             lambda features, labels: (features, tf.one_hot(labels, CLASSES))
         ),
-        work.num_train,
+        batch_sizes(work.num_train, work.batch_size),
         _feature_batches(validation, np.arange(len(weights)), (weights,), work),
     )
 
@@ -103,4 +104,5 @@ def run(work: Work, arrays: Arrays) -> Iterator[Once]:
 def _feature_batches(split: Split, order: np.ndarray, rest: tuple[np.ndarray, ...], work: Work) -> tf.data.Dataset:
     features, labels = split
     spec = tf.TensorSpec(features.shape[1:], features.dtype)
-    return pipeline.feature_batches(features.__getitem__, order, (labels[order].astype(np.int32), *rest), spec, work.batch_size)
+    sizes = batch_sizes(len(order), work.batch_size)
+    return pipeline.feature_batches(features.__getitem__, order, (labels[order].astype(np.int32), *rest), spec, sizes)

@@ -21,7 +21,7 @@ from tl_keras.backbones.macs import count_macs
 from tl_keras.config import RunConfig
 from tl_keras.data import pipeline
 from tl_keras.data.geometry import Geometry
-from tl_keras.data.sampling import TrainingOrder
+from tl_keras.data.sampling import TrainingOrder, batch_sizes
 from tl_keras.runs.resolve import resolve
 from tl_keras.runs.run import run
 from tl_keras.runs.setup import build_runtime
@@ -95,7 +95,8 @@ def whole(config: RunConfig, source: data.DatasetSource) -> Outcome:
 
 def _training_batches(work: Work, examples: data.Examples) -> tf.data.Dataset:
     order, geometry = TrainingOrder(examples, seed=0), Geometry(work.image_size, 1.0)
-    return pipeline.training_batches(order, geometry, num_classes=CLASSES, augmentation="none", batch_size=work.batch_size, epoch=0)
+    sizes = batch_sizes(len(examples), work.batch_size)
+    return pipeline.training_batches(order, geometry, num_classes=CLASSES, augmentation="none", sizes=sizes, epoch=0)
 
 
 def _batch(work: Work, arrays: Arrays) -> tuple[tf.Tensor, tf.Tensor]:
@@ -125,7 +126,7 @@ def loop(work: Work, arrays: Arrays) -> Iterator[Once]:
     # Building a runtime sets the global seed, which makes TensorFlow drop all compiled functions. Do it once, before the job.
     model_and_runtime = _model(work)
     repeated = tf.data.Dataset.from_tensors(_batch(work, arrays)).repeat(work.steps)
-    batches = Batches(lambda epoch: repeated, work.steps * work.batch_size, None)
+    batches = Batches(lambda epoch: repeated, (work.batch_size,) * work.steps, None)
 
     def job() -> Outcome:
         with tempfile.TemporaryDirectory() as directory, patch("tl_keras.training.checkpoint.save"):

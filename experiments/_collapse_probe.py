@@ -71,7 +71,7 @@ class Probe(keras.callbacks.Callback):
         self._before = [kernel.numpy() for kernel in self._kernels]
 
     def on_train_batch_end(self, batch: int, logs: Mapping[str, float] | None = None) -> None:
-        self._seen.append(min((batch + 1) * self._config.train.batch_size, self._num_train))
+        self._seen.append(self._num_train if batch + 1 == self.params["steps"] else (batch + 1) * self._config.train.batch_size)
         self._sums.append((logs or {})["loss"] * self._seen[-1])
 
     def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:

@@ -15,7 +15,7 @@ RESNET50, DEFAULT_WEIGHTS, FIRST_WEIGHTS = "resnet50_torch", "imagenet", "imagen
 RESNET_STAGES = ("stem", "layer1", "layer2", "layer3", "layer4")
 
 # Settings of source reports A, B, C and E that their texts and listings leave open. Most are defaults, written out for the table of
-# settings. Frozen layers run in training mode, as PyTorch leaves them.
+# settings. Frozen layers run in training mode, as PyTorch leaves them, and the last batch of an epoch may be of any size.
 OPEN = chosen(
     crop_fraction=0.0,
     interpolation="weights",
@@ -36,6 +36,7 @@ OPEN = chosen(
     precision="auto",
     head="linear",
     loss="cross_entropy",
+    last_batch="keep",
 )
 
 # Source report A, "COMP5541 Assignment 1, Question 3". Batches of 64 are said for part A, 10 epochs for part B; the curves of parts A
@@ -95,7 +96,7 @@ PETS = (
         schedule_interval="epoch",
         selection="last",
     )
-    | chosen(split="stratified", precision="auto")
+    | chosen(split="stratified", precision="auto", last_batch="keep")
 )
 # Steps at the size of the model's input. The text names flip, rotation and jitter; their strengths are those of the code.
 MEANT_AUGMENTATION = "resize+flip+rotate:degrees=20,interpolation=nearest+jitter:brightness=0.2,contrast=0.2,saturation=0.2"

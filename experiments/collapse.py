@@ -73,7 +73,7 @@ SETTINGS = (
     | chosen(dataset="cifar10", label="label", limit_train=NUM_TRAIN, validation_fraction=VALIDATION_FRACTION, limit_test=1000)
     | chosen(backbone="efficientnet_lite0", weights="imagenet", normalization="weights", image_size=96, crop_fraction=0.0)
     | chosen(interpolation="bilinear", augmentation="none", fraction=1.0, strategy="last:3", frozen_mode="inference", eval_mode_after=-1)
-    | chosen(l2=0.0, precision="float32", save_model=False)
+    | chosen(l2=0.0, precision="float32", save_model=False, last_batch="keep")
 )
 ADAMW = said(optimizer="adamw", weight_decay=1e-3)
 OPTIMIZERS = {

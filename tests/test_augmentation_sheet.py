@@ -39,7 +39,7 @@ def test_rows_are_images_in_order_and_columns_are_epochs(monkeypatch, tmp_path):
     np.testing.assert_allclose(images[0], train.load_batch(range(augmentation_sheet.NUM_IMAGES)), atol=1e-3)
     names = [source.class_names[label] for label in train.labels[: augmentation_sheet.NUM_IMAGES]]
     assert [caption for _, caption in seen] == names * (1 + augmentation_sheet.NUM_EPOCHS)
-    settings = {"num_classes": 10, "augmentation": "crop_flip", "batch_size": 2000, "epoch": 1}
+    settings = {"num_classes": 10, "augmentation": "crop_flip", "sizes": (len(train),), "epoch": 1}
     second = next(pipeline.training_batches(TrainingOrder(train, 3), Geometry(8, 1.0), **settings).as_numpy_iterator())[0]
     trained_on = {image.tobytes() for image in second}
     assert all(image.tobytes() in trained_on for image in images[2])

@@ -10,7 +10,7 @@ from tl_keras.data import pipeline
 from tl_keras.data.augmentation import AUGMENTATIONS
 from tl_keras.data.examples import ImageStore, make_examples
 from tl_keras.data.geometry import Geometry
-from tl_keras.data.sampling import TrainingOrder
+from tl_keras.data.sampling import TrainingOrder, batch_sizes
 
 NUM = 23
 RANDOM = np.random.default_rng(0)
@@ -33,7 +33,7 @@ def collect(batches):
 
 def training(pixels, geometry=GEOMETRY, seed=0, replicas=1, **settings):
     order = TrainingOrder(examples(pixels), seed, replicas=replicas)
-    settings = {"num_classes": 6, "augmentation": "none", "batch_size": 8, "epoch": 0, **settings}
+    settings = {"num_classes": 6, "augmentation": "none", "sizes": batch_sizes(order.num_examples, 8), "epoch": 0, **settings}
     return pipeline.training_batches(order, geometry, **settings)
 
 
@@ -103,7 +103,7 @@ IMAGE_WISE = [
 )
 def test_epochs_depend_only_on_seed_and_epoch(sizes, augmentation):
     pixels = SIZES[sizes]
-    first, again, wide = (collect(training(pixels, augmentation=augmentation, epoch=3, batch_size=size)) for size in (8, 8, 5))
+    first, again, wide = (collect(training(pixels, augmentation=augmentation, epoch=3, sizes=batch_sizes(NUM, size))) for size in (8, 8, 5))
     for one, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, other)
     for one, other in zip(first, wide, strict=True):
@@ -115,7 +115,7 @@ def test_epochs_depend_only_on_seed_and_epoch(sizes, augmentation):
 @pytest.mark.parametrize("pixels", SIZES.values(), ids=SIZES)
 @pytest.mark.parametrize("augmentation", [*MIXERS, "crop_flip+mixup", "random_resized_crop+mixup"])
 def test_mixtures_depend_on_seed_epoch_and_batch(pixels, augmentation):
-    first, again, wide = (collect(training(pixels, augmentation=augmentation, epoch=3, batch_size=size)) for size in (8, 8, 5))
+    first, again, wide = (collect(training(pixels, augmentation=augmentation, epoch=3, sizes=batch_sizes(NUM, size))) for size in (8, 8, 5))
     for one, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(one, other)
     assert first[0].shape == (NUM, 12, 12, 3) and not np.allclose(first[1], wide[1])
@@ -137,13 +137,33 @@ def test_mixtures_combine_resized_images_and_their_targets(sizes):
 def test_balanced_epochs_repeat_smaller_classes_with_other_augmentation(pixels):
     whole = examples(pixels)
     few = whole.subset(np.flatnonzero((whole.labels == 0) | (whole.indices == 1)))
-    settings = {"num_classes": 5, "batch_size": 4, "epoch": 0}
+    settings = {"num_classes": 5, "sizes": (4, 4, 2), "epoch": 0}
     order = TrainingOrder(few, 0, "balanced")
     images, targets = collect(pipeline.training_batches(order, GEOMETRY, augmentation="rotate10_flip", **settings))
     assert targets.sum(axis=0).tolist() == [5, 5, 0, 0, 0]
     assert len({image.tobytes() for image in images[targets[:, 1] == 1]}) == 5
+    settings["sizes"] = (4, 4)
     batches = pipeline.training_batches(replace(order, replicas=4), GEOMETRY, augmentation="none", **settings)
     assert [len(targets) for _, targets in batches] == [4, 4]
+
+
+@pytest.mark.parametrize("augmentation", ["crop_flip", "resized_crop_flip_rotate20_jitter"])
+@pytest.mark.parametrize("pixels", SIZES.values(), ids=SIZES)
+def test_a_larger_last_batch_has_the_same_examples_in_the_same_order(pixels, augmentation):
+    settings = {"augmentation": augmentation, "epoch": 2}
+    merged = training(pixels, sizes=(10, 13), **settings)
+    assert [len(targets) for _, targets in merged] == [10, 13]
+    assert [len(targets) for _, targets in training(pixels, sizes=(NUM,), **settings)] == [NUM]
+    for one, other in zip(collect(merged), collect(training(pixels, sizes=(10, 10, 3), **settings)), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+
+
+@pytest.mark.parametrize("pixels", SIZES.values(), ids=SIZES)
+def test_mirrored_replicas_get_halves_of_a_larger_last_batch(pixels):
+    strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+    batches = strategy.experimental_distribute_dataset(training(pixels, replicas=2, sizes=(8, 14)))
+    shapes = [[len(part) for part in strategy.experimental_local_results(targets)] for _, targets in batches]
+    assert shapes == [[4, 4], [7, 7]]
 
 
 def test_augmentation_depends_on_the_image_not_on_its_position():
@@ -151,7 +171,7 @@ def test_augmentation_depends_on_the_image_not_on_its_position():
     whole = examples(SQUARE)
 
     def epoch_images(examples):
-        settings = {"num_classes": 5, "augmentation": "crop_flip", "batch_size": 8, "epoch": 1}
+        settings = {"num_classes": 5, "augmentation": "crop_flip", "sizes": batch_sizes(len(examples), 8), "epoch": 1}
         return {image.tobytes() for image in collect(pipeline.training_batches(TrainingOrder(examples, 0), GEOMETRY, **settings))[0]}
 
     assert epoch_images(whole.subset(np.arange(3, 11))) <= epoch_images(whole)

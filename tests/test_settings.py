@@ -144,6 +144,7 @@ EFFECTS = {
     "ema": ({}, 0.9, "history"),
     "epochs": ({}, 3, "history"),
     "batch_size": ({}, 32, "history"),
+    "last_batch": ({"strategy": "full", "image_size": 8, "limit_train": 66}, "keep", "history"),
     "selection": ({"learning_rate": 1e-6}, "last", "history"),
     "grid": ({"cache": "memory"}, "l2=0|1", "history"),
     "precision": ({}, "mixed_bfloat16", runtime_record),

@@ -92,7 +92,7 @@ def make_batches(num_batches: int, steps: int, num_classes: int) -> Batches:
         order = np.arange(epoch * steps, (epoch + 1) * steps) % num_batches
         return tf.data.Dataset.from_tensor_slices((images[order], targets[order]))
 
-    return Batches(training, steps * TRAINING_BATCH, None)
+    return Batches(training, (TRAINING_BATCH,) * steps, None)
 
 
 def train(case: str, expected: dict, directory) -> tuple[RecordingTrainer, dict[str, np.ndarray]]:

@@ -10,6 +10,7 @@ import tensorflow as tf
 from test_freezing import tiny_classifier
 
 from tl_keras.config import RuntimeConfig, TrainConfig
+from tl_keras.data.sampling import batch_sizes
 from tl_keras.errors import DamagedError, TrainingError
 from tl_keras.strategies import Phase, build_phases, freezing
 from tl_keras.training import checkpoint
@@ -34,7 +35,7 @@ def make_batches(images=IMAGES, replicas=1, validation=True, batch=BATCH, target
 
     rest = (images[NUM_TRAIN:], LABELS[NUM_TRAIN:], np.ones(NUM_VALIDATION, "float32"))
     padded = tuple(np.concatenate([part, np.zeros((-NUM_VALIDATION % replicas, *part.shape[1:]), part.dtype)]) for part in rest)
-    return Batches(training, NUM_TRAIN, tf.data.Dataset.from_tensor_slices(padded).batch(BATCH) if validation else None)
+    return Batches(training, batch_sizes(NUM_TRAIN, batch), tf.data.Dataset.from_tensor_slices(padded).batch(BATCH) if validation else None)
 
 
 def make_trainer(*, phases=None, settings=None, **config) -> Trainer:
@@ -191,7 +192,7 @@ def test_a_reset_at_a_phase_equals_a_new_optimizer(tmp_path):
     for variable, value in zip(second.model.variables, first.model.variables, strict=True):
         variable.assign(value)
     batches = make_batches()
-    second.fit(Batches(lambda epoch: batches.training(epoch + 1), NUM_TRAIN, batches.validation), tmp_path / "second")
+    second.fit(Batches(lambda epoch: batches.training(epoch + 1), batches.sizes, batches.validation), tmp_path / "second")
     for one, other in zip(whole.model.variables, second.model.variables, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
@@ -340,7 +341,7 @@ def test_batch_norm_keeps_the_statistics_of_each_replica(tmp_path, replicas):
     remove_dropout(trainer)
     outputs = keras.Model(trainer.model.input, trainer.model.get_layer("stem_conv").output)(IMAGES[:BATCH]).numpy()
     dataset = tf.data.Dataset.from_tensors((IMAGES[:BATCH], TARGETS[:BATCH]))
-    trainer.fit(Batches(lambda epoch: dataset, BATCH, None), tmp_path)
+    trainer.fit(Batches(lambda epoch: dataset, (BATCH,), None), tmp_path)
     norm = trainer.model.get_layer("stem_bn")  # its momentum is 0.5
     means, variances = (
         [variable.numpy() for variable in trainer.runtime.strategy.experimental_local_results(statistic.value)]

@@ -17,8 +17,8 @@ Importing this package loads no TensorFlow. The pipeline, the functions of augme
 from tl_keras.data.augmentation import AUGMENTATIONS, Augmentation, AugmentationSpec, get_augmentation
 from tl_keras.data.decode import decode_image
 from tl_keras.data.examples import DatasetSource, Examples, ImageStore, make_examples
-from tl_keras.data.registry import DATASETS, DatasetInfo, find_dataset, load_source, state_of, unused_settings
-from tl_keras.data.sampling import epoch_size
+from tl_keras.data.registry import DATASETS, DatasetInfo, find_dataset, load_source, state_of
+from tl_keras.data.sampling import batch_sizes, epoch_size
 from tl_keras.data.splits import TEST_SEED, Splits, limit, make_splits, parse_keep, untested_classes
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "DatasetSource",
     "Splits",
     "TEST_SEED",
+    "batch_sizes",
     "decode_image",
     "epoch_size",
     "find_dataset",
@@ -43,5 +44,4 @@ __all__ = [
     "parse_keep",
     "state_of",
     "untested_classes",
-    "unused_settings",
 ]

@@ -71,7 +71,7 @@ def _first_batch(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return the images and targets of an epoch that is one batch, in the order of the examples."""
     batches = training_batches(
-        order, geometry, num_classes=num_classes, augmentation=augmentation, batch_size=order.num_examples, epoch=epoch
+        order, geometry, num_classes=num_classes, augmentation=augmentation, sizes=(order.num_examples,), epoch=epoch
     )
     images, targets = next(batches.as_numpy_iterator())
     in_order = np.argsort(order.epoch(epoch).positions)

@@ -4,7 +4,7 @@ Images are augmented at source resolution, unless the augmentation itself resize
 here or later on the device; see there.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -14,19 +14,22 @@ import tensorflow as tf
 from tl_keras.data.augmentation import AugmentFn, augment_fn, get_augmentation, mix_fn
 from tl_keras.data.examples import Examples
 from tl_keras.data.geometry import Geometry, ResizeFn, Size
-from tl_keras.data.sampling import TrainingOrder
+from tl_keras.data.sampling import TrainingOrder, batch_sizes
 
 
 def training_batches(
-    order: TrainingOrder, geometry: Geometry, *, num_classes: int, augmentation: str, batch_size: int, epoch: int
+    order: TrainingOrder, geometry: Geometry, *, num_classes: int, augmentation: str, sizes: Sequence[int], epoch: int
 ) -> tf.data.Dataset:
     """Return the batches of one epoch, from 0.
 
     Order and augmentation depend only on (seed, epoch). Mixup and cutmix also depend on the batch; images of one size are
     mixed before they are resized, others after that. If the augmentation resizes, `geometry` must not resize on the device.
 
+    Args:
+        sizes: numbers of examples in the batches, see `sampling.batch_sizes`.
+
     Returns:
-        Batches (images, targets); the last may be smaller. Images are float32 (b, image_size, image_size, 3) in 0..255, or at
+        Batches (images, targets). Images are float32 (b, image_size, image_size, 3) in 0..255, or at
         the source size if the device resizes them. Targets are float32 (b, num_classes): one-hot, or mixtures of one-hot.
     """
     examples, epoch_order = order.examples, order.epoch(epoch)
@@ -44,7 +47,7 @@ def training_batches(
     def finish(images: tf.Tensor, targets: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return mix_images(images, targets, seeds) if mix_images and not examples.size else (images, targets)
 
-    return _batches(examples, epoch_order.positions, (seeds, labels), prepare, batch_size, finish)
+    return _batches(examples, epoch_order.positions, (seeds, labels), prepare, sizes, finish)
 
 
 def _seeds(seed: int, views: np.ndarray, augmentation_ids: np.ndarray) -> np.ndarray:
@@ -64,11 +67,13 @@ def view_batches(
     def prepare(images: tf.Tensor, seeds: tf.Tensor) -> tuple[tf.Tensor, ...]:
         return (resize(augment_images(images, seeds)),)
 
-    return _batches(examples, np.arange(len(examples)), (_seeds(seed, views, examples.indices),), prepare, batch_size)
+    return _batches(
+        examples, np.arange(len(examples)), (_seeds(seed, views, examples.indices),), prepare, batch_sizes(len(examples), batch_size)
+    )
 
 
 def feature_batches(
-    load: Callable[[np.ndarray], np.ndarray], ids: np.ndarray, others: tuple[np.ndarray, ...], spec: tf.TensorSpec, batch_size: int
+    load: Callable[[np.ndarray], np.ndarray], ids: np.ndarray, others: tuple[np.ndarray, ...], spec: tf.TensorSpec, sizes: Sequence[int]
 ) -> tf.data.Dataset:
     """Return batches (features, *others).
 
@@ -77,6 +82,7 @@ def feature_batches(
         ids: int64 (n,), in the order of the batches.
         others: arrays (n, ...), e.g. labels.
         spec: shape and dtype of the features of one example.
+        sizes: numbers of examples in the batches, see `sampling.batch_sizes`.
     """
 
     def prepare(ids: tf.Tensor, *others: tf.Tensor) -> tuple[tf.Tensor, ...]:
@@ -84,8 +90,25 @@ def feature_batches(
         features.set_shape((None, *spec.shape))
         return features, *others
 
-    batches = tf.data.Dataset.from_tensor_slices((ids, *others)).batch(batch_size)
-    return _map(batches, prepare).prefetch(tf.data.AUTOTUNE)
+    def in_batches(columns: tuple[np.ndarray, ...], size: int) -> tf.data.Dataset:
+        return _map(tf.data.Dataset.from_tensor_slices(columns).batch(size), prepare)
+
+    return _with_larger_last((ids, *others), sizes, in_batches).prefetch(tf.data.AUTOTUNE)
+
+
+def _with_larger_last(
+    columns: tuple[np.ndarray, ...], sizes: Sequence[int], in_batches: Callable[[tuple[np.ndarray, ...], int], tf.data.Dataset]
+) -> tf.data.Dataset:
+    """Return the batches of `columns`, arrays (n, ...): those of the first size, and a larger last one after them.
+
+    Args:
+        in_batches: (columns, batch size) -> batches, of which the last may be smaller.
+    """
+    if sizes[-1] <= sizes[0]:
+        return in_batches(columns, sizes[0])
+    end = sum(sizes[:-1])
+    batches = in_batches(tuple(column[:end] for column in columns), sizes[0])
+    return batches.concatenate(in_batches(tuple(column[end:] for column in columns), sizes[-1]))
 
 
 def _map(batches: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
@@ -106,7 +129,8 @@ def evaluation_batches(examples: Examples, geometry: Geometry, *, batch_size: in
     def prepare(images: tf.Tensor, labels: tf.Tensor, weights: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         return resize(images), labels, weights
 
-    return _batches(examples, positions, (examples.labels[positions].astype(np.int32), weights), prepare, batch_size)
+    others = examples.labels[positions].astype(np.int32), weights
+    return _batches(examples, positions, others, prepare, batch_sizes(len(positions), batch_size))
 
 
 def padded_positions(num_examples: int, replicas: int) -> tuple[np.ndarray, np.ndarray]:
@@ -134,10 +158,10 @@ def _batches(
     positions: np.ndarray,
     others: tuple[np.ndarray, ...],
     prepare: Callable[..., tuple[tf.Tensor, ...]],
-    batch_size: int,
+    sizes: Sequence[int],
     finish: Callable[..., tuple[tf.Tensor, ...]] | None = None,
 ) -> tf.data.Dataset:
-    """Return `prepare(images, *others)` of the examples at `positions`, in batches.
+    """Return `prepare(images, *others)` of the examples at `positions`, in batches of `sizes`.
 
     Images of one size are prepared a batch at a time, others one by one. `finish` is applied to each batch after that.
     """
@@ -148,7 +172,9 @@ def _batches(
         images.set_shape((None, *(examples.size or (None, None)), 3))
         return prepare(images, *others)
 
-    slices = tf.data.Dataset.from_tensor_slices((positions, *others)).batch(batch_size if one_size else 1)
-    batches = _map(slices, load)
-    batches = batches if one_size else batches.unbatch().batch(batch_size)
+    def in_batches(columns: tuple[np.ndarray, ...], size: int) -> tf.data.Dataset:
+        batches = _map(tf.data.Dataset.from_tensor_slices(columns).batch(size if one_size else 1), load)
+        return batches if one_size else batches.unbatch().batch(size)
+
+    batches = _with_larger_last((positions, *others), sizes, in_batches)
     return (_map(batches, finish) if finish else batches).prefetch(tf.data.AUTOTUNE)

@@ -32,6 +32,18 @@ def epoch_order(examples: Examples, sampling: str, *, seed: int, epoch: int) -> 
     return positions[order], copies[order]
 
 
+def batch_sizes(num_examples: int, batch_size: int, min_last: int = 1) -> tuple[int, ...]:
+    """Return the numbers of examples in the batches of an epoch, in order.
+
+    All but the last have `batch_size` examples. A remainder of fewer than `min_last` examples is merged into the batch before it, if
+    there is one; otherwise it is a batch of its own.
+    """
+    num_whole, remainder = divmod(num_examples, batch_size)
+    if num_whole and 0 < remainder < min_last:
+        return (batch_size,) * (num_whole - 1) + (batch_size + remainder,)
+    return (batch_size,) * num_whole + (remainder,) * (remainder > 0)
+
+
 @dataclass(frozen=True)
 class EpochOrder:
     """The examples of one epoch, in order; int64 (n,) each.

@@ -79,8 +79,8 @@ class FeatureCache:
         self._print(f"cache     {phase.name}: {describe_split(choice)}; ")
         reader.prepare(validation, epoch)
         feature_batches = Batches(
-            reader.training(batches.training),
-            batches.num_train,
+            reader.training(batches),
+            batches.sizes,
             reader.evaluation(validation, batches.validation) if validation else None,
         )
         self._print("{features_computed:,} features computed in {seconds:.1f} s, {features_reused:,} reused\n".format(**reader.record))

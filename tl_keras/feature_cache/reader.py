@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
 import keras
@@ -16,12 +16,13 @@ from tl_keras.data import pipeline
 from tl_keras.data.augmentation import NONE
 from tl_keras.data.examples import Examples, ImageStore
 from tl_keras.data.geometry import Geometry
-from tl_keras.data.sampling import TrainingOrder
+from tl_keras.data.sampling import TrainingOrder, batch_sizes
 from tl_keras.feature_cache import split_model
 from tl_keras.feature_cache.shards import Features, FeatureSpec
 from tl_keras.feature_cache.split_point import Budget, SplitChoice
 from tl_keras.feature_cache.store import Store
 from tl_keras.training.runtime import Runtime, versions
+from tl_keras.training.trainer import Batches
 
 FORMAT = 1  # Bump when the meaning of a feature changes.
 
@@ -65,16 +66,16 @@ class FeatureReader:
             "seconds": 0.0,
         }
 
-    def training(self, image_batches: Callable[[int], tf.data.Dataset]) -> Callable[[int], tf.data.Dataset]:
-        """Return epoch -> batches (features, targets), with the examples and the order of `image_batches`."""
+    def training(self, image_batches: Batches) -> Callable[[int], tf.data.Dataset]:
+        """Return epoch -> batches (features, targets), with the examples, the order and the sizes of `image_batches`."""
         num_classes, images = len(self._run.source.class_names), self._run.order.examples.images
 
         def batches(epoch: int) -> tf.data.Dataset:
             ids, labels = self._epoch(epoch)
             features = self.get_features(images, ids, augmented=True)
             if features is None:
-                return image_batches(epoch).map(lambda images, targets: (self._apply_prefix(images), targets))
-            cached = self._feature_batches(features, ids, (labels,))
+                return image_batches.training(epoch).map(lambda images, targets: (self._apply_prefix(images), targets))
+            cached = self._feature_batches(features, ids, (labels,), image_batches.sizes)
             return cached.map(lambda features, labels: (features, tf.one_hot(labels, num_classes)))
 
         return batches
@@ -85,11 +86,15 @@ class FeatureReader:
         if features is None:
             return image_batches.map(lambda images, *others: (self._apply_prefix(images), *others))
         positions, weights = pipeline.padded_positions(len(examples), self._run.runtime.replicas)
-        return self._feature_batches(features, examples.indices[positions], (examples.labels[positions].astype(np.int32), weights))
+        others = examples.labels[positions].astype(np.int32), weights
+        sizes = batch_sizes(len(positions), self._config.train.batch_size)
+        return self._feature_batches(features, examples.indices[positions], others, sizes)
 
-    def _feature_batches(self, features: Features, ids: np.ndarray, others: tuple[np.ndarray, ...]) -> tf.data.Dataset:
+    def _feature_batches(
+        self, features: Features, ids: np.ndarray, others: tuple[np.ndarray, ...], sizes: Sequence[int]
+    ) -> tf.data.Dataset:
         spec = tf.TensorSpec(self._spec.shape, self._spec.dtype)
-        return pipeline.feature_batches(features.take, ids, others, spec, self._config.train.batch_size)
+        return pipeline.feature_batches(features.take, ids, others, spec, sizes)
 
     def prepare(self, validation: Examples | None, epoch: int) -> None:
         """Compute what `epoch` and its validation need, in one pass if both read the same images."""

@@ -1,7 +1,7 @@
 """Describes what a run would train, and at what cost, before it starts. Needs neither data nor weights, and takes seconds."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -32,6 +32,7 @@ class RunEstimate:
         num_images: training images in an epoch; `ASSUMED_IMAGES` if unknown.
         data_note: what is assumed about the data set, if it is not available.
         planner: chooses the split of the feature cache.
+        batch_notes: remarks on the batches of an epoch; empty if the data set is not available.
     """
 
     resolved: ResolvedRun
@@ -41,6 +42,7 @@ class RunEstimate:
     num_images: int
     data_note: str
     planner: "Planner"
+    batch_notes: Sequence[str]
 
 
 def explain(config: RunConfig) -> str:
@@ -63,7 +65,7 @@ def _estimate(resolved: ResolvedRun) -> RunEstimate:
     from tl_keras.backbones import macs
     from tl_keras.feature_cache.planner import Planner
 
-    build_runtime(resolved)
+    replicas = build_runtime(resolved).replicas
     check_strategy(resolved)
     num_classes, num_epoch, num_images, data_note = _data_facts(resolved.config)
     plain = build_model(resolved, num_classes)
@@ -77,7 +79,17 @@ def _estimate(resolved: ResolvedRun) -> RunEstimate:
         num_images=num_epoch,
         data_note=data_note,
         planner=Planner(resolved.config, model, stages, resolved.phases, num_images),
+        batch_notes=[] if data_note else _batch_notes(resolved, stages, num_epoch, replicas),
     )
+
+
+def _batch_notes(resolved: ResolvedRun, stages: "Stages", num_epoch: int, replicas: int) -> list[str]:
+    """Return remarks on the batches of an epoch of `num_epoch` images."""
+    from tl_keras.training.last_batch import describe_merged, min_last_batch
+
+    config = resolved.config.train
+    min_last = min_last_batch(config, stages, resolved.phases, replicas)
+    return describe_merged(data.batch_sizes(num_epoch - num_epoch % replicas, config.batch_size, min_last), config.batch_size)
 
 
 def _data_facts(config: RunConfig) -> "tuple[int, int, NumImages, str]":
@@ -150,7 +162,8 @@ def _cache_note(estimate: RunEstimate, phase: Phase) -> str:
 
 def _notes(estimate: RunEstimate) -> list[str]:
     uncounted = sorted({name for cost in estimate.costs.values() for name in cost.uncounted_layers})
-    return ["", f"Layers without a formula for MACs, counted as 0: {', '.join(uncounted)}."] if uncounted else []
+    notes = [f"layers without a formula for MACs, counted as 0: {', '.join(uncounted)}"] if uncounted else []
+    return [text for note in (*estimate.batch_notes, *notes) for text in ("", f"{note[0].upper()}{note[1:]}.")]
 
 
 def _si_number(number: float) -> str:

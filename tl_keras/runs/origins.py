@@ -11,7 +11,7 @@ REQUIRED = (
     "dataset", "fraction", "validation_fraction", "augmentation", "crop_fraction", "interpolation",
     "backbone", "weights", "image_size", "normalization", "head",
     "strategy", "frozen_mode", "batch_norm", "batch_norm_momentum", "eval_mode_after", "loss", "optimizer", "learning_rate", "momentum",
-    "nesterov", "weight_decay", "l2", "schedule", "schedule_interval", "epochs", "batch_size", "selection", "precision",
+    "nesterov", "weight_decay", "l2", "schedule", "schedule_interval", "epochs", "batch_size", "last_batch", "selection", "precision",
 )  # fmt: skip
 
 

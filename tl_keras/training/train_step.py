@@ -9,7 +9,6 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from tl_keras.config import TrainConfig
 from tl_keras.training.losses import Loss
 from tl_keras.training.runtime import Runtime
 
@@ -97,24 +96,21 @@ class Batch:
     is_last_batch: bool
 
 
-def enumerate_batches(batches: Iterable[Any], epoch: int, num_examples: int, config: TrainConfig) -> Iterator[Batch]:
+def enumerate_batches(batches: Iterable[Any], epoch: int, sizes: Sequence[int], group: int) -> Iterator[Batch]:
     """Yield the batches of an epoch, from 0, with their positions in the run.
-
-    The last update may have fewer batches, and the last batch fewer examples.
 
     Args:
         batches: pairs of images and targets.
-        num_examples: number of examples in the epoch.
+        sizes: numbers of examples in the batches.
+        group: number of batches in an update; the last update may have fewer.
     """
-    batch_size, group = config.batch_size, config.accumulate_steps
-    num_batches = math.ceil(num_examples / batch_size)
     for index, data in enumerate(batches):
         update = index // group
         yield Batch(
             index=index,
             data=data,
-            num_examples=min(batch_size, num_examples - index * batch_size),
-            update_size=min(batch_size * group, num_examples - update * batch_size * group),
-            update=epoch * math.ceil(num_batches / group) + update,
-            is_last_batch=(index + 1) % group == 0 or index + 1 == num_batches,
+            num_examples=sizes[index],
+            update_size=sum(sizes[update * group : (update + 1) * group]),
+            update=epoch * math.ceil(len(sizes) / group) + update,
+            is_last_batch=(index + 1) % group == 0 or index + 1 == len(sizes),
         )

@@ -37,12 +37,12 @@ class Batches:
 
     Attributes:
         training: epoch, from 0 -> batches (images float32 (b, h, w, 3), targets float32 (b, classes)), equal for equal epochs.
-        num_train: number of examples in an epoch.
+        sizes: numbers of examples in the batches of an epoch, see `data.sampling.batch_sizes`.
         validation: batches (images, labels int32 (b,), weights float32 (b,)), or None.
     """
 
     training: Callable[[int], tf.data.Dataset]
-    num_train: int
+    sizes: Sequence[int]
     validation: tf.data.Dataset | None
 
 
@@ -158,7 +158,7 @@ class Trainer:
         self._checkpoint_path, self._save_policy = checkpoint_dir / "latest.npz", checkpoint.SavePolicy()
         self._split_phase, self._on_epoch = split_phase, on_epoch
         self._exact_logs = any(getattr(callback, "exact_logs", False) for callback in callbacks)
-        self._steps_per_epoch = math.ceil(batches.num_train / config.batch_size)
+        self._steps_per_epoch = len(batches.sizes)
         updates = math.ceil(self._steps_per_epoch / config.accumulate_steps)
         self._schedule = Schedule(config, updates)
         self._collapse = CollapseDetector(config)
@@ -312,7 +312,7 @@ class Trainer:
     def batches(self, batches: Batches, epoch: int) -> Iterator[Batch]:
         """Yield the batches of an epoch, distributed to the replicas, with their positions in the run."""
         distributed = self.runtime.strategy.experimental_distribute_dataset(batches.training(epoch))
-        return enumerate_batches(distributed, epoch, batches.num_train, self.config)
+        return enumerate_batches(distributed, epoch, batches.sizes, self.config.accumulate_steps)
 
     def _set_learning_rate(self, update: int) -> None:
         """Set the learning rate if the schedule changes it. Otherwise keep it, as a callback may have set it."""
