@@ -8,8 +8,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from tl_keras.backbones import build_classifier, get_backbone, variables_by_path
 from tl_keras.errors import DamagedError
 from tl_keras.utils.files import write_npz
@@ -28,10 +26,10 @@ def save_delta(path: Path, model: "keras.Model", changed: Collection[str], recip
         changed: paths of the changed variables.
         recipe: how the model is made again.
     """
-    arrays = {path: np.asarray(variable) for path, variable in variables_by_path(model).items()}
-    kept = {name for name, variable in variables_by_path(model).items() if variable.path in changed}
-    base = {name: array for name, array in arrays.items() if name not in kept}
-    write_npz(path, {name: arrays[name] for name in arrays if name in kept}, meta=delta_file.meta_of(recipe, delta_file.hash_arrays(base)))
+    variables = variables_by_path(model)
+    arrays = {name: variable.numpy() for name, variable in variables.items() if variable.path in changed}
+    base = {name: variable.numpy() for name, variable in variables.items() if name not in arrays}
+    write_npz(path, arrays, meta=delta_file.meta_of(recipe, delta_file.hash_arrays(base)))
 
 
 def apply_delta(path: Path, model: "keras.Model") -> None:
@@ -49,7 +47,7 @@ def apply_delta(path: Path, model: "keras.Model") -> None:
     """
     variables = variables_by_path(model)
     arrays, meta = formats.read_tensors(path, model), delta_file.read_meta(path)
-    base = {name: np.asarray(variable) for name, variable in variables.items() if name not in arrays}
+    base = {name: variable.numpy() for name, variable in variables.items() if name not in arrays}
     if delta_file.hash_arrays(base) != meta.get(delta_file.BASE_HASH):
         raise DamagedError(
             f"{path} was trained on other weights than those of the model: the SHA-256 of the {len(base)} variables that it does not hold "
@@ -68,7 +66,7 @@ def _merged(path: Path, model: "keras.Model") -> dict[str, Any]:
     """Return the variables of `model` with the adapters at `path` merged into its kernels."""
     from tl_keras.strategies import lora
 
-    return {name: np.asarray(variable) for name, variable in variables_by_path(lora.load(path, model)).items()}
+    return {name: variable.numpy() for name, variable in variables_by_path(lora.load(path, model)).items()}
 
 
 def restore_model(path: Path, weights_dir: str = "") -> "keras.Model":

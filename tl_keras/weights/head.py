@@ -36,7 +36,7 @@ def transfer_head(
         return backbone, text
     here, there = np.array(common).T
     variables = variables_by_path(model)
-    kernel, bias = (np.array(variables[path], "float32") for path in (KERNEL, BIAS))
+    kernel, bias = (np.array(variables[path].numpy()) for path in (KERNEL, BIAS))
     kernel[:, here], bias[here] = np.asarray(arrays[KERNEL])[:, there], np.asarray(arrays[BIAS])[there]
     return {**backbone, KERNEL: kernel, BIAS: bias}, text
 

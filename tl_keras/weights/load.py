@@ -63,7 +63,7 @@ def _restored(path: Path, weights_dir: str) -> dict[str, Any]:
     """Return the variables of the model that a delta file and its base make."""
     from tl_keras.weights.delta import restore_model
 
-    return dict(variables_by_path(restore_model(path, weights_dir)))
+    return {name: variable.numpy() for name, variable in variables_by_path(restore_model(path, weights_dir)).items()}
 
 
 def _with_source(info: LoadingInfo, trained: TrainedModel, head: str) -> LoadingInfo:

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import NamedTuple
 
 from tl_keras.backbones import get_backbone
-from tl_keras.weights.trained_model import try_find_trained_model
+from tl_keras.weights.trained_model import find_fitting_model
 from tl_keras.weights.weights_file import Accuracy, WeightsFile
 
 KERAS = "https://storage.googleapis.com/tensorflow/keras-applications/"
@@ -54,7 +54,7 @@ def preprocessing_of(backbone_name: str, weights: str) -> Preprocessing:
     bilinear interpolation.
     """
     entry, image_size = get_weights(backbone_name, weights), get_backbone(backbone_name).image_size
-    if entry is None and (trained := try_find_trained_model(weights)):
+    if entry is None and (trained := find_fitting_model(backbone_name, weights)):
         crop_fraction, interpolation = trained.crop_fraction or CROP_FRACTION, trained.interpolation or "bilinear"
         return Preprocessing(trained.image_size or image_size, crop_fraction, interpolation, trained.crop_fraction > 0)
     if entry is None or not entry.resize:
@@ -70,7 +70,7 @@ def normalization_of(backbone_name: str, weights: str) -> str:
     other as the default of the backbone.
     """
     entry = get_weights(backbone_name, weights)
-    if entry is None and (trained := try_find_trained_model(weights)) and trained.normalization:
+    if entry is None and (trained := find_fitting_model(backbone_name, weights)) and trained.normalization:
         return trained.normalization
     if entry is None and PurePath(weights).suffix in TORCH_SUFFIXES:
         entry = next((entry for entry in WEIGHTS.get(backbone_name, ()) if entry.source == "torchvision"), None)

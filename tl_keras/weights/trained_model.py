@@ -8,6 +8,7 @@ import json
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,12 +131,13 @@ def find_trained_model(weights: str | Path) -> TrainedModel | None:
     return TrainedModel(f"the model {path}") if path.is_dir() else TrainedModel(f"the model {path}", **_facts_of_archive(path))
 
 
-def try_find_trained_model(weights: str | Path) -> TrainedModel | None:
-    """Return the same as `find_trained_model`, but None where it raises an error for the user."""
-    try:
-        return find_trained_model(weights)
-    except UserError:
-        return None
+def find_fitting_model(backbone_name: str, weights: str) -> TrainedModel | None:
+    """Return the model that `find_trained_model` finds, if it may have this backbone; None also where that raises an error."""
+    with suppress(UserError):
+        trained = find_trained_model(weights)
+        require_backbone(trained, backbone_name)
+        return trained
+    return None
 
 
 def require_backbone(trained: TrainedModel | None, backbone_name: str) -> None:
