@@ -12,8 +12,9 @@ from tl_keras import data, report
 from tl_keras.config import DataConfig, RunConfig
 from tl_keras.data.registry import load_source
 from tl_keras.errors import ConfigError
+from tl_keras.exports import export_run
 from tl_keras.results.predictions import read_confident_errors, read_predictions
-from tl_keras.runs import export, resolve
+from tl_keras.runs import resolve
 from tl_keras.runs.evaluate import evaluate_run
 from tl_keras.runs.run import run
 
@@ -65,7 +66,7 @@ def test_a_finished_run_is_evaluated_and_exported(wide_run, tmp_path):
     assert evaluate_run(directory, {}).metrics["accuracy"] == result["metrics"]["test"]["accuracy"]
     with pytest.raises(ConfigError, match="has the classes 0, 1, .* and 995 more; digits also has even, odd. Leave"):
         evaluate_run(directory, {"label": "parity"})
-    record = export.export_run(directory, "keras", tmp_path / "exported")
+    record = export_run(directory, "keras", tmp_path / "exported")["keras"]
     assert len(json.loads((tmp_path / "exported" / "labels.json").read_text())["class_names"]) == 1000
     assert record["output"] == "float32 probabilities (batch, 1000), in the order of class_names"
 

@@ -10,10 +10,10 @@ from PIL import Image
 from tl_keras import data
 from tl_keras.config import DataConfig, RunConfig
 from tl_keras.errors import ConfigError, DamagedError, MissingError
+from tl_keras.exports import export_run
 from tl_keras.results.split_record import SPLIT, TEST, TRAIN, read_split, write_split
 from tl_keras.runs import run_data
 from tl_keras.runs.evaluate import evaluate_run
-from tl_keras.runs.export import export_run
 from tl_keras.runs.run import run
 
 
@@ -234,9 +234,11 @@ def test_weights_given_by_a_path_are_known_by_content(config, finished_run, tmp_
 def test_an_export_needs_no_training_pictures(photos, config, tmp_path):
     run(config, tmp_path / "run")
     photos.rename(tmp_path / "elsewhere")
-    record = export_run(tmp_path / "run", "keras", tmp_path / "exported")
+    record = export_run(tmp_path / "run", "keras", tmp_path / "exported")["keras"]
     assert record["num_images"] == 16
-    other = export_run(tmp_path / "run", "keras", tmp_path / "again", {"dataset": f"folder:{tmp_path / 'elsewhere'}"})
+    other = export_run(tmp_path / "run", "keras", tmp_path / "again", data_settings={"dataset": f"folder:{tmp_path / 'elsewhere'}"})[
+        "keras"
+    ]
     assert other["num_images"] == 80
 
 
