@@ -22,6 +22,7 @@ LOSSES = ("cross_entropy", "focal")
 OPTIMIZERS = ("sgd", "adam", "adamw")
 PRECISIONS = ("auto", "float32", "mixed_bfloat16", "mixed_float16")
 INTERPOLATIONS = ("bilinear", "bicubic")
+COLUMN_SETTINGS = ("image_column", "label_column", "group_column", "split_column")  # of csv:PATH
 CACHES = ("auto", "off", "memory", "disk")
 
 
@@ -53,6 +54,13 @@ def _absolute(dataset: str) -> str:
     """Return `dataset` with the absolute path of a folder or a table, so that it is one run however the path is written."""
     prefix, colon, path = dataset.partition(":")
     return f"{prefix}:{os.path.abspath(os.path.expanduser(path))}" if prefix in ("folder", "csv") and colon and path else dataset
+
+
+def unused_settings(dataset: str) -> dict[str, Any]:
+    """Return the settings of columns and groups that a data set of this kind does not have, with the values that they must have."""
+    kind = dataset.partition(":")[0] if ":" in dataset else ""
+    names = [*(() if kind == "csv" else COLUMN_SETTINGS), *(() if kind in ("folder", "csv", "table") else ("group_by",))]
+    return {item.name: item.default for item in dataclasses.fields(DataConfig) if item.name in names}
 
 
 def _is_pattern(text: str) -> bool:
@@ -306,6 +314,10 @@ class RunConfig:
         if remaining:
             raise unknown("setting", next(iter(remaining)), SETTINGS)
         return RunConfig(seed=seed, **groups)
+
+    def with_data(self, **settings: Any) -> "RunConfig":
+        """Return a copy with other data. Settings of columns and groups that a new data set does not have get their defaults."""
+        return self.replace(**{**unused_settings(settings.get("dataset", self.data.dataset)), **settings})
 
     def to_dict(self) -> dict[str, Any]:
         """Return all settings by name, e.g. `{"dataset": "cifar10", ..., "seed": 0}`."""

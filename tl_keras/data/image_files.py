@@ -119,8 +119,9 @@ def _notes(kept: CheckedFiles, errors: Sequence[str]) -> tuple[str, ...]:
 
 def _copies(kept: CheckedFiles) -> tuple[str, ...]:
     """Return remarks on equal pictures: across given splits, under two labels, and those that a carved split keeps together."""
-    trained = {check.pixels for file, check in kept if file.split == TRAIN}
-    leaked = [printable(file.path.name) for file, check in kept if file.split != TRAIN and check.pixels in trained]
+    pixels = {split: {check.pixels for file, check in kept if file.split == split} for split in (TRAIN, VALIDATION)}
+    leaked = [printable(file.path.name) for file, check in kept if file.split != TRAIN and check.pixels in pixels[TRAIN]]
+    selected = [printable(file.path.name) for file, check in kept if file.split == TEST and check.pixels in pixels[VALIDATION]]
     labels: dict[bytes, set[int]] = {}
     for file, check in kept:
         labels.setdefault(check.pixels, set()).add(file.label)
@@ -128,8 +129,13 @@ def _copies(kept: CheckedFiles) -> tuple[str, ...]:
     num_copies = len(kept) - len(labels)
     return (
         *([f"{len(leaked)} images outside train are copies of training images: {join_names(leaked, MAX_LISTED)}"] if leaked else []),
+        *([f"{len(selected)} test images are copies of validation images: {join_names(selected, MAX_LISTED)}"] if selected else []),
         *([f"{len(doubtful)} images are of one picture under two labels: {join_names(doubtful, MAX_LISTED)}"] if doubtful else []),
-        *([f"{num_copies} images are copies of others; a carved split keeps copies together"] if num_copies and not leaked else []),
+        *(
+            [f"{num_copies} images are copies of others; a carved split keeps copies together"]
+            if num_copies and not leaked and not selected
+            else []
+        ),
     )
 
 
@@ -139,7 +145,7 @@ def _divided(kept: CheckedFiles, groups: Sequence[Sequence[str]]) -> tuple[str, 
     for (file, _), names in zip(kept, groups, strict=True):
         for name in names:
             splits.setdefault(name, set()).add(file.split)
-    divided = [name for name, found in splits.items() if len(found) > 1]
+    divided = sorted(name for name, found in splits.items() if len(found) > 1)
     return (f"{len(divided)} groups have images in several given splits: {join_names(divided, MAX_LISTED)}",) if divided else ()
 
 

@@ -6,17 +6,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
-from tl_keras.config import DataConfig
+from tl_keras.config import DataConfig, unused_settings
 from tl_keras.data import folder, table
 from tl_keras.data.examples import DatasetSource
-from tl_keras.data.table_file import PREFIX as TABLE_PREFIX
 from tl_keras.errors import ConfigError, unknown
 
 TABLE_NAME = re.compile(r"table:[0-9a-f]{16}")
 TFDS_NAME = re.compile(r"[a-z][a-z0-9_]*(/[A-Za-z0-9_.-]+)?")
-COLUMN_SETTINGS = ("image_column", "label_column", "group_column", "split_column")
 CIFAR_URL = "https://www.cs.toronto.edu/~kriz/cifar.html"
 
 
@@ -84,16 +81,6 @@ def find_dataset(config: DataConfig) -> DatasetInfo:
         if (value := getattr(config, name)) != default:
             raise ConfigError(f"{dataset.name} {_reason(name, dataset.loader)}", setting=name, value=value)
     return dataset
-
-
-def unused_settings(dataset: str) -> dict[str, Any]:
-    """Return the settings of groups and columns that a data set of this kind does not have, with the values that they must have.
-
-    Another data set than that of a run is opened with these, so that settings of the former do not apply to it.
-    """
-    has_columns, has_names = dataset.startswith(table.CSV_PREFIX), dataset.startswith((folder.PREFIX, table.CSV_PREFIX, TABLE_PREFIX))
-    names = [*([] if has_columns else COLUMN_SETTINGS), *([] if has_names else ["group_by"])]
-    return {name: getattr(DataConfig(), name) for name in names}
 
 
 def _reason(setting: str, loader: str) -> str:

@@ -171,8 +171,9 @@ def _column_names(image: str, label: str, group: str | None, split: str | None) 
     for column in ("image", "label"):
         if column not in names:
             raise ConfigError("expected the name of a column.", setting=f"{column}_column", value="")
+    first: dict[str, str] = {}
     for column, name in names.items():
-        if other := next((first for first in names if names[first] == name and first != column), None):
+        if (other := first.setdefault(name, column)) != column:
             raise ConfigError(f"`{other}_column` is the same column. Name different ones.", setting=f"{column}_column", value=name)
     return names
 

@@ -6,8 +6,8 @@ Results with fallbacks are marked wherever they are shown.
 from types import MappingProxyType
 from typing import Any
 
-from tl_keras.config import RunConfig
-from tl_keras.data import parse_keep, unused_settings
+from tl_keras.config import RunConfig, unused_settings
+from tl_keras.data import parse_keep
 from tl_keras.errors import MissingError
 
 # The embedded version of an experiment uses all of these settings together.
