@@ -44,7 +44,7 @@ def batches_at(size, replicas=1):
 
 def test_metrics_have_the_keys_of_the_schema_and_survive_json():
     found = evaluation.compute_metrics(LOGITS, LABELS)
-    assert set(found) == {*TEST_KEYS, *SCALAR_METRICS}
+    assert set(found) == {*TEST_KEYS, *SCALAR_METRICS, "interval_method"}
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     assert found["accuracy"] == 0.4 and found["num_examples"] == 5 and found["top5_accuracy"] is None
     assert found["precision"] == [0.5, 0.5, 0.0] and found["recall"] == [0.5, 0.5, 0.0]
@@ -148,7 +148,10 @@ def test_a_run_writes_the_errors_of_its_own_predictions(tmp_path):
     settings = {"epochs": 1, "batch_size": 64, "fraction": 0.1, "limit_test": 60, "precision": "float32", "strategy": "head"}
     result = run(RunConfig().replace(**EMBEDDED_SETTINGS).replace(**settings), tmp_path / "run")
     logits, labels = read_predictions(tmp_path / "run")
-    assert set(result["metrics"]["test"]) == {*TEST_KEYS, *SCALAR_METRICS, "calibrated"} and (tmp_path / "run" / MISTAKES).exists()
+    assert (
+        set(result["metrics"]["test"]) == {*TEST_KEYS, *SCALAR_METRICS, "interval_method", "calibrated"}
+        and (tmp_path / "run" / MISTAKES).exists()
+    )
     wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
     found = read_confident_errors(tmp_path / "run", 10)
     assert len(found.indices) == min(len(wrong), MAX_ERRORS) > 0 and set(found.indices) <= set(wrong)

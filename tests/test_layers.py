@@ -20,6 +20,8 @@ LAYERS = [
     {"training", "data"},
     {"feature_cache", "report"},
     {"runs"},
+    {"exports"},
+    {"interface"},
     {"cli"},
     {"__init__", "__main__"},
 ]

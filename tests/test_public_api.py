@@ -1,5 +1,6 @@
 """The public names: what they are, that they stay it, and that their examples run; and what a wheel of the package contains."""
 
+import ast
 import configparser
 import doctest
 import importlib
@@ -66,6 +67,18 @@ def test_public_names_are_documented():
         assert getattr(tl_keras, name).__doc__, name
 
 
+def test_the_stub_has_the_public_names_from_their_modules():
+    stub = ast.parse((ROOT / "tl_keras" / "__init__.pyi").read_text())
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    found = {alias.asname: node.module for node in imports for alias in node.names}
+    assert found == tl_keras.PUBLIC | dict.fromkeys(tl_keras.NAMESPACES, "tl_keras")
+
+
+@pytest.mark.parametrize("name", tl_keras.NAMESPACES)
+def test_the_public_namespaces_are_modules(name):
+    assert getattr(tl_keras, name) is importlib.import_module(f"tl_keras.{name}")
+
+
 def test_no_public_name_equals_a_submodule():
     for name in ["tl_keras", *submodules()]:
         package = importlib.import_module(name)
@@ -80,9 +93,14 @@ def test_the_import_loads_neither_tensorflow_nor_keras():
 
 
 @pytest.mark.parametrize("name", ["tl_keras", *submodules()])
-def test_examples_in_docstrings_give_what_they_show(name):
+def test_examples_in_docstrings_give_what_they_show(name, request, tmp_path):
+    """Examples may use `finished_run`, the directory of a run on ten digits, and `new_directory`."""
     module = importlib.import_module(name)
-    failed, _ = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
+    uses_run = any("finished_run" in example.source for found in doctest.DocTestFinder().find(module) for example in found.examples)
+    names = {"tl_keras": tl_keras, "new_directory": tmp_path / "new"}
+    if uses_run:
+        names["finished_run"] = request.getfixturevalue("finished_run").directory
+    failed, _ = doctest.testmod(module, extraglobs=names, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert not failed
 
 
@@ -104,7 +122,7 @@ def test_a_wheel_has_every_module_the_embedded_files_and_the_mark_of_type_hints(
         names = set(file.namelist())
     sources = {path.relative_to(ROOT).as_posix() for top in ("tl_keras", "experiments") for path in (ROOT / top).rglob("*.py")}
     embedded = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tl_keras").glob("*/embedded/*")}
-    assert embedded and sources | embedded | {"tl_keras/py.typed"} <= names
+    assert embedded and sources | embedded | {"tl_keras/py.typed", "tl_keras/__init__.pyi"} <= names
     assert not any(name.startswith(("tests", "tools", "benchmarks")) for name in names)
 
 

@@ -5,45 +5,11 @@ import importlib
 import importlib.util
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, cast
 
-from tl_keras import backbones, data, strategies, weights
+import tl_keras
+from tl_keras.errors import unknown
 from tl_keras.runs.experiment import Experiment
-from tl_keras.utils.lr_schedules import SCHEDULES
-
-NameHelpPairs = Iterator[tuple[str, str]]
-
-
-def _datasets() -> NameHelpPairs:
-    for dataset in data.DATASETS.values():
-        yield dataset.name, dataset.description
-    yield "folder:PATH", "class sub-folders of images, optionally under train/ validation/ test/"
-    yield "csv:PATH", "table with columns of images and labels, optionally groups and splits"
-    yield "NAME", "any other TFDS image-classification set"
-
-
-def _backbones() -> NameHelpPairs:
-    for backbone in backbones.BACKBONES.values():
-        variants = ", ".join(["none", *(file.variant for file in weights.WEIGHTS.get(backbone.name, ()))])
-        stages = ", ".join(name for name, _ in backbone.stages)
-        yield backbone.name, f"{backbone.image_size} px; weights {variants}; stages {stages}"
-
-
-def _strategies() -> NameHelpPairs:
-    for name, spec in strategies.STRATEGIES.items():
-        yield name, spec.help
-
-
-def _schedules() -> NameHelpPairs:
-    for name, spec in SCHEDULES.items():
-        yield name, spec.help
-
-
-def _augmentations() -> NameHelpPairs:
-    for entry in data.AUGMENTATIONS.values():
-        text = entry.preset or entry.usage
-        yield entry.name, entry.description if text == entry.name else f"{text}, {entry.description}"
-    yield "NAME:KEY=VALUE,KEY=VALUE", "other values than the defaults above, e.g. rotate:degrees=20"
-    yield "NAME+NAME", "one after the other, e.g. crop:padding=2+flip; mixup and cutmix come last, e.g. crop_flip+mixup"
 
 
 def experiment_files() -> list[Path]:
@@ -78,16 +44,13 @@ def count_rows(chosen: Sequence[Experiment]) -> str:
     return f"{len(rows)} rows in {len(chosen)} experiment{'s' * (len(chosen) != 1)}, {num_published} with published values"
 
 
-def _experiments() -> NameHelpPairs:
-    for path in experiment_files():
-        yield path.stem, (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0]
+TABLES = ("datasets", "backbones", "strategies", "schedules", "augmentations", "experiments")
 
 
-TABLES = {
-    "datasets": _datasets,
-    "backbones": _backbones,
-    "strategies": _strategies,
-    "schedules": _schedules,
-    "augmentations": _augmentations,
-    "experiments": _experiments,
-}
+def read_table(name: str) -> dict[str, str]:
+    """Return the names of a table with their descriptions; ConfigError if there is no such table."""
+    if name not in TABLES:
+        raise unknown("table", name, TABLES)
+    if name != "experiments":
+        return tl_keras.list_available(cast(Any, name))
+    return {path.stem: (ast.get_docstring(ast.parse(path.read_text())) or "").partition("\n")[0] for path in experiment_files()}

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 from tl_keras.cli.flags import as_flags
 from tl_keras.errors import UserError
+from tl_keras.utils.tensorflow_import import be_quiet
 
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as in shells
 FREE_SPACE = "Free space or choose another directory, then run the command again."
@@ -42,7 +43,8 @@ FILE_ERROR = re.compile("|".join(map(re.escape, MESSAGES)))
 
 
 def run_command(command: Callable[[], None]) -> int:
-    """Call `command` and return the exit code."""
+    """Call `command` and return the exit code. TensorFlow is imported without its notices."""
+    be_quiet()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal may lack the letters of a file's name

@@ -4,16 +4,20 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
+import tl_keras
+from tl_keras.cli.export import export
 from tl_keras.cli.flags import CommandFlags, as_flags, dispatch
 from tl_keras.cli.predict import embed, predict
 from tl_keras.cli.run_command import run_command
 from tl_keras.config import SETTINGS, RunConfig
 from tl_keras.errors import ConfigError, MissingError, unknown
 from tl_keras.runs.fallbacks import EMBEDDED_NOTICE, EMBEDDED_SETTINGS
+from tl_keras.runs.resolve import SOURCE_SETTINGS
 from tl_keras.utils.tensorflow_import import quiet_tensorflow
 
-CHECK_SETTINGS = ("dataset", "data_dir", "label", "on_corrupt", "links", "rehash")  # of the images that an export is checked on
+DATA_FLAGS = tuple(name for name in SOURCE_SETTINGS if name not in ("test_fraction",))  # of another data set than that of a run
 ON_MISSING = ("error", "embedded")
 ON_MISSING_FLAG = ("error", "<error|embedded>: if data or weights are missing, stop, or run on the bundled ones")
 
@@ -46,6 +50,7 @@ def train(arguments: Sequence[str]) -> None:
             "run_dir": ("", "directory of the run; empty: runs/train/ and a name made from the settings"),
             "on_missing": ON_MISSING_FLAG,
             "explain": (False, "describe what would be trained, at which learning rates and cost, and what would be cached; run nothing"),
+            "dry_run": (False, "the same as explain"),
         },
     )
     given = command.parse(arguments)
@@ -53,82 +58,68 @@ def train(arguments: Sequence[str]) -> None:
         return
     config = RunConfig().replace(**{name: value for name, value in given.items() if name in SETTINGS})
     on_missing = parse_choice(command, "on_missing", ON_MISSING)
-    if command.value("explain"):
-        quiet_tensorflow()
-        from tl_keras.runs.explain import explain
-
-        print(as_flags(explain(config)))
+    if command.value("explain") or command.value("dry_run"):
+        print(as_flags(tl_keras.dry_run(tl_keras.ImageData(config.data), config=config)))
         return
-    from tl_keras import report
-    from tl_keras.runs.resolve import check_available, resolve
-    from tl_keras.runs.run import run_resolved
-
-    resolved = resolve(config)
-    quiet_tensorflow()
     try:
-        check_available(resolved)
+        run = _fit(config, command.value("run_dir"))
     except MissingError as error:
         if on_missing == "error":
             raise
         print(as_flags(EMBEDDED_NOTICE.format(error=error)), flush=True)
-        resolved = resolve(config.replace(**EMBEDDED_SETTINGS))
-    run_dir = Path(command.value("run_dir") or _default_run_dir(resolved.config))
-    result = run_resolved(resolved, run_dir, verbose=verbosity())
-    print(report.describe_result(result, run_dir))
+        run = _fit(config.replace(**EMBEDDED_SETTINGS), command.value("run_dir"))
+    print(run)
+
+
+def _fit(config: RunConfig, run_dir: str) -> "tl_keras.Run":
+    return tl_keras.fit(tl_keras.ImageData(config.data), run_dir or _default_run_dir(config), config=config)
 
 
 def _default_run_dir(config: RunConfig) -> Path:
-    dataset = Path(config.data.dataset.replace("folder:", "")).name
-    strategy = config.train.strategy.replace(":", "-")
+    dataset = Path(config.data.dataset.partition(":")[2] or config.data.dataset).stem
+    strategy = config.train.strategy.replace(":", "-").replace("/", "-")
     return Path("runs") / "train" / f"{dataset}-{config.model.backbone}-{strategy}-seed{config.seed}-{config.config_id()}"
 
 
 def evaluate(arguments: Sequence[str]) -> None:
-    """Score the model of a finished run on its test split, or on that of another data set with the same classes."""
-    data_flags = ("dataset", "data_dir", "label", "limit_test", "on_corrupt", "links", "rehash", "batch_size")
+    """Score the model of a finished run on its test split, or on another data set with the same classes."""
     command = CommandFlags(
         f"tl-keras evaluate --run_dir=DIR --flags\n\n{evaluate.__doc__}\nWithout a flag, the setting of the run applies, not the default.",
-        settings=data_flags,
+        settings=(*DATA_FLAGS, "limit_test", "batch_size"),
         extra={"run_dir": ("", "directory of the finished run")},
     )
     given = command.parse(arguments)
     if given is None:
         return
-    run_dir = _required(command, "run_dir")
-    quiet_tensorflow()
-    from tl_keras.runs.evaluate import evaluate_run
-
-    metrics = evaluate_run(run_dir, {name: given[name] for name in data_flags if name in given})
-    low, high = metrics["interval"]
-    interval = f"95 % interval {100 * low:.2f} to {100 * high:.2f}, n = {metrics['num_examples']}"
-    print(f"test accuracy {100 * metrics['accuracy']:.2f} % ({interval})")
-    print("\n".join(f"note: {as_flags(note)}" for note in metrics["notes"]), end="\n" if metrics["notes"] else "")
-    print(f"balanced accuracy {100 * metrics['balanced_accuracy']:.2f} %, cross-entropy {metrics['loss']:.4f} nats")
+    run = tl_keras.load_run(_required(command, "run_dir"))
+    print(as_flags(str(run.evaluate(given_data(run, given), batch_size=given.get("batch_size"), limit_test=given.get("limit_test")))))
 
 
-def export(arguments: Sequence[str]) -> None:
-    """Export the model of a finished run: uint8 RGB images of any size in, probabilities out, checked by reloading."""
+def given_data(run: "tl_keras.Run", given: Mapping[str, Any]) -> "tl_keras.ImageData | None":
+    """Return the images that the flags of data in `given` name, others being those of the run; None without such a flag."""
+    settings = {name: value for name, value in given.items() if name in DATA_FLAGS}
+    return tl_keras.ImageData(run.config.with_data(**settings).data) if settings else None
+
+
+def compare(arguments: Sequence[str]) -> None:
+    """Compare the accuracies of runs on the same test images, image by image and seed by seed."""
     command = CommandFlags(
-        f"tl-keras export --run_dir=DIR --format=keras --output=DIR\n\n{export.__doc__}",
-        settings=CHECK_SETTINGS,
-        extra={
-            "run_dir": ("", "directory of the finished run"),
-            "format": ("keras", "<keras|saved_model>: format of the model"),
-            "output": ("", "directory to create"),
-        },
+        "tl-keras compare --reference=NAME NAME=DIR,DIR NAME=DIR,DIR ...\n\n"
+        f"{compare.__doc__}\nEach NAME has finished runs of the same seeds, e.g. head=runs/h0,runs/h1 full=runs/f0,runs/f1.",
+        extra={"reference": ("", "NAME that the others are compared with; choose it before looking at the results")},
+        takes_operands=True,
     )
-    given = command.parse(arguments)
-    if given is None:
+    if command.parse(arguments) is None:
         return
-    run_dir, output = _required(command, "run_dir"), _required(command, "output")
-    quiet_tensorflow()
-    from tl_keras.runs.export import export_run
+    runs = {name: [tl_keras.load_run(path) for path in paths] for name, paths in map(_named_directories, command.operands)}
+    print(tl_keras.compare(runs, reference=str(_required(command, "reference"))))
 
-    record = export_run(
-        run_dir, command.value("format"), output, {name: given[name] for name in CHECK_SETTINGS if "dataset" in given and name in given}
-    )
-    print(f"{record['model']}: reloaded in a fresh process and compared on {record['num_images']} test images, ", end="")
-    print(f"largest difference in probability {record['max_difference']:.2g}")
+
+def _named_directories(text: str) -> tuple[str, list[str]]:
+    name, equals, directories = text.partition("=")
+    if not (name and equals and directories):
+        raise ConfigError(f"Expected NAME=DIR,DIR, received {text!r}. See --help.")
+    return name, directories.split(",")
 
 
 def report(arguments: Sequence[str]) -> None:
@@ -139,9 +130,7 @@ def report(arguments: Sequence[str]) -> None:
     )
     if command.parse(arguments) is None:
         return
-    from tl_keras import report as reports
-
-    print("\n".join(str(file) for file in reports.write_reports(Path(command.value("runs_dir")))))
+    print("\n".join(map(str, tl_keras.write_report(command.value("runs_dir")))))
 
 
 def sheet(arguments: Sequence[str]) -> None:
@@ -180,23 +169,15 @@ def lr_find(arguments: Sequence[str]) -> None:
         return
     config = RunConfig().replace(**{name: value for name, value in given.items() if name in SETTINGS})
     output = _required(command, "output")
-    from tl_keras.runs.resolve import check_available, resolve
-
-    resolved = resolve(config)
-    quiet_tensorflow()
-    check_available(resolved)
-    from tl_keras.runs.lr_find import run_lr_find, suggestions, write_lr_curve
-
-    curve = run_lr_find(resolved)
-    for file in write_lr_curve(curve, output):
-        print(file)
-    for name, learning_rate in suggestions(curve).items():
+    found = tl_keras.lr_find(tl_keras.ImageData(config.data), output=output, config=config)
+    print("\n".join(map(str, sorted(output.expanduser().iterdir()))))
+    for name, learning_rate in found.items():
         print(f"--learning_rate={learning_rate:.1e}   {name}")
 
 
 def list_tables(arguments: Sequence[str]) -> None:
     """List the values that flags accept: datasets, backbones, strategies, schedules, augmentations, experiments."""
-    from tl_keras.cli.list_tables import TABLES
+    from tl_keras.cli.list_tables import TABLES, read_table
 
     names = list(takewhile(lambda argument: not argument.startswith("-"), arguments))
     command = CommandFlags(f"tl-keras list [{'|'.join(TABLES)}] --flags\n\n{list_tables.__doc__}", extra=LIST_FLAGS)
@@ -207,10 +188,9 @@ def list_tables(arguments: Sequence[str]) -> None:
         _list_settings(names, command)
         return
     for name in names or TABLES:
-        if name not in TABLES:
-            raise unknown("table", name, TABLES)
+        table = read_table(name)
         print(f"{name}:")
-        for entry, help in TABLES[name]():
+        for entry, help in table.items():
             print(f"  {entry:<24} {help}")
 
 
@@ -258,6 +238,7 @@ def _required(command: CommandFlags, name: str) -> Path:
 VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "train": train,
     "evaluate": evaluate,
+    "compare": compare,
     "predict": predict,
     "embed": embed,
     "export": export,

@@ -97,6 +97,28 @@ def wilson_interval(num_correct: int, num_examples: int, confidence_level: float
     return float(interval.low), float(interval.high)
 
 
+def group_interval(
+    correct: np.ndarray, groups: np.ndarray, confidence_level: float = 0.95, num_resamples: int = 10_000
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of an accuracy whose images belong to groups, such as patients.
+
+    Images of one group are not independent, so whole groups are drawn with replacement (cluster bootstrap; Davison and Hinkley 1997,
+    section 3.8). The seed is fixed. With a single group the interval is all of [0, 1].
+
+    Args:
+        correct: bool (n,).
+        groups: int (n,), number of the group of each image.
+    """
+    _, members = np.unique(groups, return_inverse=True)
+    num_correct, sizes = np.bincount(members, correct), np.bincount(members)
+    if len(sizes) < 2:
+        return 0.0, 1.0
+    draws = np.random.default_rng(0).multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), num_resamples)
+    accuracies = (draws @ num_correct) / (draws @ sizes)
+    low, high = np.quantile(accuracies, [(1 - confidence_level) / 2, (1 + confidence_level) / 2])
+    return float(low), float(high)
+
+
 @dataclass(frozen=True)
 class ScalarMetric:
     """A metric of the test split that is a single number of logits and labels: a value in `result.json` and a column of the report.

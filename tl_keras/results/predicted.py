@@ -112,9 +112,17 @@ class Predictions:
         Raises:
             ConfigError: pandas is not installed.
         """
-        try:
-            pandas = importlib.import_module("pandas")
-        except ImportError:
-            raise ConfigError("a DataFrame needs pandas, which is not installed: `pip install pandas`. `to_csv` does not.") from None
         columns = [self.files, self.labels, self.confidences, *self.probabilities.T]
-        return pandas.DataFrame(dict(zip(self._columns(), columns, strict=True)))
+        return import_pandas().DataFrame(dict(zip(self._columns(), columns, strict=True)))
+
+
+def import_pandas() -> Any:
+    """Return the package pandas.
+
+    Raises:
+        ConfigError: It is not installed.
+    """
+    try:
+        return importlib.import_module("pandas")
+    except ImportError:
+        raise ConfigError("a DataFrame needs pandas, which is not installed: `pip install pandas`.") from None

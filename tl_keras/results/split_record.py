@@ -60,12 +60,8 @@ def read_split(run_dir: Path) -> SplitRecord | None:
     try:
         arrays, meta = read_npz(path)
         class_names = tuple(map(str, meta["class_names"]))
-        record = SplitRecord(
-            str(meta["fingerprint"]),
-            class_names,
-            *(arrays[name] for name in ("digests", "labels", "splits", "paths")),
-            arrays.get("groups"),
-        )
+        columns = {name: arrays[name] for name in ("digests", "labels", "splits", "paths")}
+        record = SplitRecord(str(meta["fingerprint"]), class_names, **columns, groups=arrays.get("groups"))
         lengths = {len(array) for array in arrays.values()}
         if meta["version"] != VERSION or len(lengths) != 1 or record.digests.dtype != np.uint64 or record.splits.max() > UNUSED:
             raise ValueError("it is not a record of a split")

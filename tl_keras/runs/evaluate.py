@@ -58,11 +58,11 @@ def evaluate_run(run_dir: Path, data_settings: Mapping[str, Any], record: SplitR
     if recorded is None:
         raise DamagedError(f"{run_dir} has no {SPLIT}, so its test images are not known. Delete the directory and run its command again.")
     own = run_directory.read_config(run_dir)
-    config = own.replace(**data_settings)
+    config = own.with_data(**data_settings)
     is_own = (config.data.dataset, config.data.label) == (own.data.dataset, own.data.label)
     resolved = resolve(config if is_own or "limit_test" in data_settings else config.replace(limit_test=0))
     config = resolved.config
-    test, notes = _own_test(run_dir, own, config, recorded) if is_own else _other_test(run_dir, own, config, recorded, record)
+    source, test, notes = _own_test(run_dir, own, config, recorded) if is_own else _other_test(run_dir, own, config, recorded, record)
     from tl_keras.data import pipeline
     from tl_keras.training import evaluation
     from tl_keras.training.runtime import preserve_global_state
@@ -74,10 +74,13 @@ def evaluate_run(run_dir: Path, data_settings: Mapping[str, Any], record: SplitR
         batches = pipeline.evaluation_batches(test, geometry_of(result), batch_size=config.train.batch_size, replicas=runtime.replicas)
         logits, labels = evaluation.predict_logits(evaluation.make_predict(model, runtime), runtime, batches)
     notes = [*notes, *data.untested_classes(test, result["data"]["class_names"])]
-    return ScoredTest(evaluation.compute_metrics(logits, labels), logits, labels, notes)
+    return ScoredTest(evaluation.compute_metrics(logits, labels, test.groups if source.has_groups else None), logits, labels, notes)
 
 
-def _own_test(run_dir: Path, own: RunConfig, config: RunConfig, recorded: SplitRecord) -> tuple[data.Examples, Sequence[str]]:
+_Test = tuple[data.DatasetSource, data.Examples, Sequence[str]]  # a data set, its images to score, and notes
+
+
+def _own_test(run_dir: Path, own: RunConfig, config: RunConfig, recorded: SplitRecord) -> _Test:
     """Return the recorded test images, or with another `limit_test` those that the settings give, none of which was trained on."""
     source = load_source(config.data)
     splits, note = restore_splits(recorded, source, needed=(TEST,), run=str(run_dir))
@@ -85,12 +88,10 @@ def _own_test(run_dir: Path, own: RunConfig, config: RunConfig, recorded: SplitR
     if config.data.limit_test != own.data.limit_test:
         test = data.make_splits(source, config.data, config.seed).test
         test = test.subset(np.flatnonzero(~_was_trained_on(recorded, test)))
-    return test, [*source.notes, *([note] if note else [])]
+    return source, test, [*source.notes, *([note] if note else [])]
 
 
-def _other_test(
-    run_dir: Path, own: RunConfig, config: RunConfig, recorded: SplitRecord, record: SplitRecord | None
-) -> tuple[data.Examples, Sequence[str]]:
+def _other_test(run_dir: Path, own: RunConfig, config: RunConfig, recorded: SplitRecord, record: SplitRecord | None) -> _Test:
     """Return the images of another data set, labelled as the run is. One with the content of the run's own has moved, and is its own."""
     source = load_source(replace(config.data, extra_classes=0), for_scoring=record is None)
     if record is None and source.fingerprint == recorded.fingerprint:
@@ -107,7 +108,7 @@ def _other_test(
     test = data.limit(data.Examples(source.test.images, source.test.indices, labels), config.data.limit_test, data.TEST_SEED)
     num_seen = int(_was_trained_on(recorded, test).sum())
     seen = [f"{num_seen} of the {len(test)} images were in the training or validation split of the run"] if num_seen else []
-    return test, [*source.notes, *seen]
+    return source, test, [*source.notes, *seen]
 
 
 def _was_trained_on(recorded: SplitRecord, examples: data.Examples) -> np.ndarray:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tl_keras.errors import TrainingError
+from tl_keras.results.split_record import SplitRecord
 from tl_keras.runs.resolve import ResolvedRun, resolve
 from tl_keras.runs.setup import build_setup, make_trainer
 from tl_keras.training.runtime import preserve_global_state
@@ -81,17 +82,20 @@ def range_test(step: Callable[[float, Any], float], batches: Iterable[Any]) -> L
     return LRCurve(*zip(*steps, strict=True))
 
 
-def run_lr_find(resolved: ResolvedRun) -> LRCurve:
+def run_lr_find(resolved: ResolvedRun, given: SplitRecord | None = None) -> LRCurve:
     """Run the range test of the first phase, with its optimizer, loss, augmentation and batches.
 
     The settings of the learning rate and its schedule have no effect.
+
+    Args:
+        given: fixed splits of the data set; None: its own.
 
     Raises:
         UserError: As `runs.run.run`, before the test.
     """
     resolved = resolve(resolved.config.replace(accumulate_steps=1, ema=0.0))
     with preserve_global_state():
-        setup = build_setup(resolved)
+        setup = build_setup(resolved, given=given)
         trainer = make_trainer(setup)
         with trainer.phase_step(setup.phases[0]) as step:
             return range_test(_step_at(trainer, step), _endless(trainer, setup.batches))

@@ -148,7 +148,8 @@ def hash_of_weights(config: RunConfig) -> str:
 
 def load_source(config: DataConfig, *, for_scoring: bool = False) -> data.DatasetSource:
     """Return the data set of `config`; the runs of an experiment read it once. For `for_scoring` see `data.load_source`."""
-    import_tensorflow()
+    if data.find_dataset(config).loader == "tfds":
+        import_tensorflow()
     own = {name: getattr(config, name) for name in SOURCE_SETTINGS}
     return _load_source(tuple(own.items()), for_scoring, data.state_of(config)).with_extra_classes(config.extra_classes)
 

@@ -129,7 +129,7 @@ def _run(
     temperature = _fit_temperature(setup, score)
     test_started = time.perf_counter()
     (logits, labels), test_cache = score(setup.splits.test, setup.test)
-    test = evaluation.compute_metrics(logits, labels)
+    test = evaluation.compute_metrics(logits, labels, setup.splits.test.groups if setup.source.has_groups else None)
     if temperature:
         test["calibrated"] = calibrated_metrics(logits, labels, temperature)
     write_predictions(run_dir.path, logits, labels)

@@ -50,6 +50,7 @@ def record_split(source: DatasetSource, splits: Splits) -> SplitRecord:
         labels=np.concatenate([labels for _, _, labels in used]),
         splits=np.concatenate([np.full(len(part), split, np.uint8) for split, part, _ in used]),
         paths=np.array([images.paths[index] if images.paths else "" for index in indices.tolist()]),
+        groups=images.groups[indices] if source.has_groups and images.groups is not None else None,
     )
 
 

@@ -7,7 +7,15 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from tl_keras.results.metrics import SCALAR_METRICS, calibration, class_scores, confusion_matrix, log_softmax, wilson_interval
+from tl_keras.results.metrics import (
+    SCALAR_METRICS,
+    calibration,
+    class_scores,
+    confusion_matrix,
+    group_interval,
+    log_softmax,
+    wilson_interval,
+)
 from tl_keras.results.predictions import MAX_ERRORS, MAX_THUMBNAIL, ConfidentErrors
 from tl_keras.training.runtime import Runtime
 
@@ -47,19 +55,22 @@ def _local_results(runtime: Runtime, value: Any) -> Iterable[np.ndarray]:
     return [part.numpy() for part in runtime.strategy.experimental_local_results(value)]
 
 
-def compute_metrics(logits: np.ndarray, labels: np.ndarray) -> dict[str, Any]:
+def compute_metrics(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None) -> dict[str, Any]:
     """Return the metrics of a split in `result.json`; `results.run_directory.TEST_KEYS` and `SCALAR_METRICS` list them.
 
     Args:
         logits: float (n, classes).
         labels: int (n,).
+        groups: int (n,), number of the group of each image, such as a patient; None: images are independent.
     """
     log_probabilities, predicted = log_softmax(logits), logits.argmax(axis=1)
     correct = predicted == labels
     classes = class_scores(confusion_matrix(labels, predicted, logits.shape[1]))
+    interval = wilson_interval(int(correct.sum()), len(correct)) if groups is None else group_interval(correct, groups)
     return {
         "accuracy": float(correct.mean()),
-        "interval": list(wilson_interval(int(correct.sum()), len(correct))),
+        "interval": list(interval),
+        "interval_method": "wilson" if groups is None else "bootstrap_groups",
         "num_examples": len(correct),
         "loss": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
         **{name: metric.compute(logits, labels) for name, metric in SCALAR_METRICS.items()},

@@ -7,7 +7,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-
 _is_quiet = False  # set by a command line, which owns the process
 
 
