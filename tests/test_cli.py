@@ -1,11 +1,15 @@
 """The command line as a user sees it: help without TensorFlow, one message per mistake, a flag for every setting."""
 
+import ast
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import tl_keras
 from experiments import part_a
 from experiments.all import experiments
 from tl_keras.cli import experiment, verbs
@@ -131,6 +135,99 @@ def test_every_setting_is_a_flag_of_train(name):
     text = choices[-1] if choices else {str: "x", int: "7", float: "0.25", bool: "true"}[kind]
     assert command.parse([f"--{name}={text}"]) == {name: kind(text) if kind is not bool else True}
     assert f"--{name}" in command.help()
+
+
+# The verbs call the public names. Other packages are for text, errors and settings, and for what has no public name.
+ALLOWED = ("tl_keras.cli", "tl_keras.config", "tl_keras.errors", "tl_keras.utils")
+EXCEPTIONS = {
+    "verbs.py": {"tl_keras.runs.fallbacks", "tl_keras.runs.resolve", "tl_keras.data.augmentation_sheet"},  # --on_missing; `sheet`
+    "list_tables.py": {"tl_keras.runs.experiment"},  # experiments are not public
+    "experiment.py": {"tl_keras.runs.experiment", "tl_keras.runs.origins", "tl_keras.report"},
+    "predict.py": {"tl_keras.runs", "tl_keras.data.image_inputs", "tl_keras.results"},  # a model file or an export is no run
+    "weights.py": {"tl_keras.backbones", "tl_keras.weights"},
+}
+
+
+def modules_imported_by(path: Path) -> set[str]:
+    """Return the modules of tl_keras that a file imports at any depth, apart from those for type annotations alone."""
+    tree = ast.parse(path.read_text())
+    guarded = {id(node) for block in ast.walk(tree) if isinstance(block, ast.If) and "TYPE_CHECKING" in ast.unparse(block.test)
+               for node in ast.walk(block)}  # fmt: skip
+    nodes = [node for node in ast.walk(tree) if id(node) not in guarded]
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+    return {name for name in names if name.split(".")[0] == "tl_keras"}
+
+
+@pytest.mark.parametrize("path", sorted(Path(verbs.__file__).parent.glob("*.py")), ids=lambda path: path.name)
+def test_the_command_line_is_a_thin_caller_of_the_public_names(path):
+    allowed = [*ALLOWED, *EXCEPTIONS.get(path.name, ())]
+    internal = modules_imported_by(path) - {"tl_keras"}
+    assert [name for name in internal if not any(f"{name}.".startswith(f"{known}.") for known in allowed)] == []
+
+
+# Verb -> the public function or method that it calls, and its flags that are neither a setting nor an argument of that.
+CALLS = {
+    "train": (tl_keras.fit, {"on_missing", "explain", "dry_run"}),
+    "evaluate": (tl_keras.Run.evaluate, {"run_dir"}),
+    "predict": (tl_keras.Run.predict, {"run_dir", "model", "top", "json", "csv", "output", "threshold", "saliency"}),
+    "embed": (tl_keras.Run.embed, {"run_dir", "model", "output"}),
+    "export": (tl_keras.Run.export, {"run_dir", "output"}),
+    "compare": (tl_keras.compare, set()),
+    "lr_find": (tl_keras.lr_find, set()),
+    "report": (tl_keras.write_report, set()),
+}
+
+
+@pytest.mark.parametrize("verb", CALLS)
+def test_every_flag_is_a_setting_or_an_argument(verb, capsys):
+    verbs.main([verb, "--help"])
+    flags = set(re.findall(r"^  --(\w+)", capsys.readouterr().out, re.MULTILINE))
+    call, presentation = CALLS[verb]
+    assert flags <= {*SETTINGS, *inspect.signature(call).parameters, *presentation}
+    assert presentation <= flags
+
+
+def without_times(result):
+    """Return a result without times, and without the name of the run, which is that of its directory."""
+    if isinstance(result, dict):
+        return {key: without_times(value) for key, value in result.items() if key not in ("seconds", "name")}
+    return [without_times(value) for value in result] if isinstance(result, list) else result
+
+
+def test_the_verbs_give_what_python_gives(tmp_path, capsys):
+    settings = {
+        "backbone": "tiny",
+        "weights": "none",
+        "epochs": 1,
+        "fraction": 0.2,
+        "limit_test": 60,
+        "precision": "float32",
+        "batch_size": 32,
+    }
+    flags = [f"--{name}={value}" for name, value in settings.items()]
+    assert verbs.main(["train", "--dataset=digits", *flags, f"--run_dir={tmp_path / 'verb'}"]) == 0
+    run = tl_keras.fit("digits", tmp_path / "python", verbose=0, **settings)
+    verb = tl_keras.load_run(tmp_path / "verb")
+    assert without_times(verb.result) == without_times(run.result)
+    capsys.readouterr()
+    assert verbs.main(["evaluate", f"--run_dir={verb.path}"]) == 0
+    assert capsys.readouterr().out.strip() == str(run.evaluate())
+    assert verbs.main(["compare", f"verb={verb.path}", f"python={run.path}", "--reference=verb"]) == 0
+    assert capsys.readouterr().out == str(tl_keras.compare({"verb": [verb], "python": [run]}, reference="verb")) + "\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "`reference`"),
+        (["--reference=a", "runs/a"], "Expected NAME=DIR,DIR, received 'runs/a'"),
+        (["--reference=a", "a=nowhere"], "There is no directory nowhere"),
+    ],
+)
+def test_wrong_comparisons_are_one_message(arguments, words, capsys):
+    assert verbs.main(["compare", *arguments]) != 0
+    assert words.replace("`reference`", "--reference") in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
