@@ -22,6 +22,7 @@ from tl_keras.exports.model_card import model_card
 from tl_keras.exports.serving import fixed_size_model, serving_model
 from tl_keras.exports.trained import TrainedRun
 from tl_keras.utils import files
+from tl_keras.weights.trained_model import facts_of_result
 
 MAX_PIXEL_DIFFERENCE = 1.0  # of 255 levels, between preprocess.py and the input pipeline
 PACKAGES = ("tl_keras", "tensorflow", "keras", "numpy", "pillow", "onnx", "tf2onnx", "onnxruntime", "ai-edge-litert", "openvino", "nncf")
@@ -164,6 +165,7 @@ def _labels(trained: TrainedRun, format: Format, quantize: str) -> dict[str, Any
         "output": f"float32 probabilities (batch, {len(names)}), in the order of class_names",
         "image_size": size,
         "temperature": trained.temperature,
+        "trained": facts_of_result(result),
         "run": result["name"],
         "embedded": result["data"]["embedded"],
         "test_accuracy": result["metrics"]["test"]["accuracy"],

@@ -90,7 +90,11 @@ def _require_packages(formats: Sequence[Format], quantize: str) -> None:
     missing = {known.name: [name for name in _packages(known, quantize) if find_spec(name) is None] for known in formats}
     if lacking := {name: packages for name, packages in missing.items() if packages}:
         names = "; ".join(f"`format={name}` needs {' and '.join(packages)}" for name, packages in lacking.items())
-        raise MissingError(f"Packages are not installed: {names}. Install them: pip install 'tl_keras[{','.join(lacking)}]'")
+        distributions = sorted({name.replace("_", "-") for packages in lacking.values() for name in packages})
+        raise MissingError(
+            f"Packages are not installed: {names}. Run pip install {' '.join(distributions)}, or install tl_keras with its extra "
+            f"{' and '.join(lacking)}, which has the tested versions."
+        )
 
 
 def _packages(format: Format, quantize: str) -> Sequence[str]:
