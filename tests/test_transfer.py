@@ -181,7 +181,8 @@ def exports(source, tmp_path_factory):
     served = serving(model)
     for form in ("keras", "saved_model"):
         (root / form).mkdir()
-        labels = {"class_names": list(NAMES), "temperature": 2.0, "backbone": "tiny", "normalization": "none", "image_size": 12}
+        trained = trained_model.facts_of_result(run_directory.load_result(source))
+        labels = {"class_names": list(NAMES), "temperature": 2.0, "trained": trained}
         (root / form / "labels.json").write_text(json.dumps(labels))
     served.save(root / "keras" / "model.keras")
     served.export(root / "saved_model" / "saved_model", verbose=False)
@@ -199,7 +200,8 @@ def test_an_export_is_read_with_its_head(exports, source, name, monkeypatch):
     np.testing.assert_array_equal(after["body_bn/moving_mean"], trained["body_bn/moving_mean"])
     assert info.head.startswith("2 of 2 classes taken from the export") and "temperature 2 " in info.notes[0]
     assert weights.normalization_of("tiny", str(exports / name)) == "none"
-    assert weights.preprocessing_of("tiny", str(exports / name)).image_size == 12
+    assert weights.preprocessing_of("tiny", str(exports / name)) == (12, 0.8, "bicubic", True)
+    assert info.weights_source["fingerprint"] == run_directory.load_result(source)["data"]["fingerprint"]
 
 
 def test_a_bare_model_gives_its_backbone_and_input_and_no_head(exports, source):

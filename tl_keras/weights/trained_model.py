@@ -65,8 +65,9 @@ def model_file(directory: Path) -> Path:
     """
     if (directory / SAVED_MODEL_GRAPH).is_file():
         return directory
-    if (directory / LABELS).is_file():
-        return _model_of_export(directory)
+    for export in (directory, directory / "keras"):  # an export in all formats has a directory for each
+        if (export / LABELS).is_file():
+            return _model_of_export(export)
     if (directory / RESULT).is_file():
         return _model_of_run(directory)
     if (directory / RUN_CONFIG).is_file():
@@ -166,25 +167,26 @@ def _is_keras_archive(path: Path) -> bool:
         return False
 
 
+def facts_of_result(result: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the facts in the `result.json` of a run, by the names of the attributes. Exports keep them as `trained` in `labels.json`."""
+    model, data, config = result["model"], result["data"], result["config"]
+    return {
+        "backbone": model["backbone"],
+        "has_linear_head": config.get("head", "linear") == "linear" and not config.get("extra_classes"),
+        "normalization": model["normalization"],
+        "image_size": model["image_size"],
+        "crop_fraction": model["crop_fraction"],
+        "interpolation": model["interpolation"],
+        "fingerprint": data["fingerprint"],
+        "dataset": data["dataset"],
+    }
+
+
 def _of_run(directory: Path) -> TrainedModel:
     result = read_json(directory / RESULT)
     try:
-        model, data, config = result["model"], result["data"], result["config"]
-        return _checked(
-            directory / RESULT,
-            TrainedModel(
-                f"the run {directory}",
-                model["backbone"],
-                tuple(data["class_names"]),
-                config.get("head", "linear") == "linear" and not config.get("extra_classes"),
-                model["normalization"],
-                model["image_size"],
-                model["crop_fraction"],
-                model["interpolation"],
-                fingerprint=data["fingerprint"],
-                dataset=data["dataset"],
-            ),
-        )
+        class_names = tuple(result["data"]["class_names"])
+        return _checked(directory / RESULT, TrainedModel(f"the run {directory}", class_names=class_names, **facts_of_result(result)))
     except (LookupError, TypeError, AttributeError) as error:
         raise _unreadable(directory / RESULT, error) from error
 
@@ -196,20 +198,11 @@ def _of_export(path: Path) -> TrainedModel:
     if not isinstance(record, Mapping) or not isinstance(record.get("class_names"), list):
         raise _unreadable(labels, ValueError("it lists no class names"))
     facts = {} if path.is_dir() else _facts_of_archive(path)
-    facts |= {name: record[name] for name in EXPORTED_FACTS if record.get(name)}
-    return _checked(labels, TrainedModel(f"the export {path.parent}", class_names=tuple(record["class_names"]), **facts))
-
-
-EXPORTED_FACTS = (
-    "backbone",
-    "has_linear_head",
-    "normalization",
-    "image_size",
-    "crop_fraction",
-    "interpolation",
-    "temperature",
-    "fingerprint",
-)
+    try:
+        facts |= {**record.get("trained", {}), "temperature": record.get("temperature") or 1.0}
+        return _checked(labels, TrainedModel(f"the export {path.parent}", class_names=tuple(record["class_names"]), **facts))
+    except TypeError as error:
+        raise _unreadable(labels, error) from error
 
 
 def _of_delta(path: Path) -> TrainedModel:
@@ -236,6 +229,7 @@ def _checked(path: Path, trained: TrainedModel) -> TrainedModel:
     texts = (trained.backbone, trained.normalization, trained.interpolation, trained.fingerprint, trained.dataset, *trained.class_names)
     numbers = (trained.image_size, trained.crop_fraction, trained.temperature)
     valid = all(type(text) is str for text in texts) and all(type(number) in (int, float) for number in numbers)
+    valid = valid and type(trained.has_linear_head) is bool
     valid = valid and type(trained.image_size) is int and 0 <= trained.image_size and 0 <= trained.crop_fraction <= 1
     valid = valid and trained.temperature > 0 and math.isfinite(trained.temperature)
     valid = valid and trained.normalization in ("", INTERNAL, *NORMALIZATIONS) and trained.interpolation in ("", *INTERPOLATIONS)
