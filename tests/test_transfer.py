@@ -19,6 +19,7 @@ from tl_keras.config import RunConfig, TrainConfig
 from tl_keras.errors import ConfigError, DamagedError, MissingError
 from tl_keras.results import run_directory
 from tl_keras.runs import deltas
+from tl_keras.runs.predict import Predictor
 from tl_keras.runs.resolve import check_available, resolve
 from tl_keras.runs.run import run
 from tl_keras.runs.setup import build_setup
@@ -438,6 +439,9 @@ def assert_restores(path):
 
 def test_a_run_writes_a_delta_and_the_adapters_of_lora_are_one(digits, delta, tmp_path):
     assert_restores(delta)
+    images = np.random.default_rng(1).integers(0, 256, (3, 20, 30, 3), np.uint8)
+    predicted = [Predictor.open(path).predict(images, calibrated=False).probabilities for path in (delta, delta.parent)]
+    np.testing.assert_array_equal(*predicted)
     assert not (delta.parent / lora.FILE).exists()
     run(digits.replace(strategy="lora:rank=2,targets=all", save_model=False), tmp_path / "run")
     assert not {"delta.npz", "model.keras"} & set(os.listdir(tmp_path / "run"))

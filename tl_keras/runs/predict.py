@@ -22,6 +22,8 @@ from tl_keras.runs.model_files import load_keras_file, load_saved_model
 from tl_keras.runs.networks import Classifier, Network, ServedModel, compiled, is_classifier
 from tl_keras.utils.files import read_json
 from tl_keras.utils.text import printable
+from tl_keras.weights import restore_model
+from tl_keras.weights.delta_file import is_delta, read_recipe
 
 __all__ = ["Images", "Predictor", "Progress"]
 
@@ -113,6 +115,19 @@ class Predictor:
         return cls._named(ServedModel(lambda images: call(tf.constant(images)), num_classes), num_classes, _read_labels(file.parent))
 
     @classmethod
+    def of_delta(cls, path: str | Path) -> "Predictor":
+        """Return the predictor of a delta file: what a run has trained, on the weights that it began with. It has no temperature.
+
+        Raises:
+            MissingError: The weights that the run began with are absent, and cannot be downloaded.
+            DamagedError: The file is damaged, or these weights have changed.
+        """
+        file = Path(path).expanduser()
+        recipe = read_recipe(file)
+        geometry = Geometry(recipe.image_size, recipe.crop_fraction, recipe.interpolation)
+        return cls(Classifier(restore_model(file), geometry), recipe.class_names)
+
+    @classmethod
     def of_export(cls, directory: str | Path) -> "Predictor":
         """Return the predictor of an export in the format keras or saved_model. Loading a SavedModel runs its graph, and logs so.
 
@@ -134,10 +149,10 @@ class Predictor:
 
     @classmethod
     def open(cls, path: str | Path) -> "Predictor":
-        """Return the predictor of a `.keras` file, or of the directory of a run or an export."""
+        """Return the predictor of a `.keras` file, of a delta file, or of the directory of a run or an export."""
         given = Path(path).expanduser()
         if not given.is_dir():
-            return cls.of_model_file(given)
+            return cls.of_delta(given) if is_delta(given) else cls.of_model_file(given)
         return cls.of_run(given) if (given / run_directory.CONFIG).is_file() else cls.of_export(given)
 
     @classmethod

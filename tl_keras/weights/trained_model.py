@@ -22,6 +22,7 @@ from tl_keras.utils.files import READ_ERRORS, is_path, read_json
 from tl_keras.weights import delta_file
 
 MODEL, SAVED_MODEL, SAVED_MODEL_GRAPH = "model.keras", "saved_model", "saved_model.pb"
+ARCHIVE_CONFIG = "config.json"  # the entry of a .keras archive that describes its layers
 RESULT, RUN_CONFIG, LABELS = "result.json", "config.json", "labels.json"
 MAX_JSON_BYTES = 64 * 2**20
 
@@ -162,7 +163,7 @@ def _architecture(backbone_name: str) -> tuple[str, dict[str, Any]]:
 def _is_keras_archive(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
-            return RUN_CONFIG in archive.namelist() and not path.is_dir()
+            return ARCHIVE_CONFIG in archive.namelist()
     except READ_ERRORS:
         return False
 
@@ -255,9 +256,9 @@ def _facts_of_archive(path: Path) -> dict[str, Any]:
     """Return backbone, normalization and image size as the layers of a `.keras` archive have them, as far as they are ours."""
     try:
         with zipfile.ZipFile(path) as archive:
-            if archive.getinfo(RUN_CONFIG).file_size > MAX_JSON_BYTES:
+            if archive.getinfo(ARCHIVE_CONFIG).file_size > MAX_JSON_BYTES:
                 raise ValueError("its configuration is too large")
-            config = _inner_model(json.loads(archive.read(RUN_CONFIG)))
+            config = _inner_model(json.loads(archive.read(ARCHIVE_CONFIG)))
         layers = {layer["config"]["name"]: layer for layer in config["layers"]}
         name = config["name"]
         if LOGITS not in layers or not _is_backbone(name):
