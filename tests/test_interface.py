@@ -1,18 +1,21 @@
 """The Python interface: images in, a run out, and what is done with a run; settings by the names of the flags."""
 
+import os
 import pickle
 import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
+from test_runtime import global_state
 
 import tl_keras as tl
-from tl_keras.errors import ConfigError, MissingError
+from tl_keras.errors import ConfigError, DamagedError, MissingError
 from tl_keras.results.split_record import TEST, TRAIN, VALIDATION, read_split
 from tools.make_settings_types import FILE, settings_module
 
@@ -340,3 +343,59 @@ def test_a_built_model_has_the_loaded_weights():
     other = tl.build_model("alexnet_narrow", 3, weights=None)
     first = [layer for layer in model.layers if layer.weights][0].name
     assert not np.array_equal(model.get_layer(first).get_weights()[0], other.get_layer(first).get_weights()[0])
+
+
+class Failure(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        raise RuntimeError("stop")
+
+
+GLOBAL_STATE_CALLS = {
+    "fit": lambda run, photos, tmp_path: tl.fit(photos, tmp_path / "run", verbose=0, **{**SETTINGS, "precision": "mixed_bfloat16"}),
+    "fit that fails": lambda run, photos, tmp_path: tl.fit(photos, tmp_path / "run", verbose=0, callbacks=[Failure()], **SETTINGS),
+    "evaluate": lambda run, photos, tmp_path: run.evaluate(),
+    "evaluate that fails": lambda run, photos, tmp_path: run.evaluate("digits"),
+    "predict": lambda run, photos, tmp_path: tl.load_run(run.path).predict(photos),
+    "predict that fails": lambda run, photos, tmp_path: tl.load_run(run.path).predict(__file__),
+    "lr_find": lambda run, photos, tmp_path: tl.lr_find(photos, **SETTINGS),
+    "dry_run": lambda run, photos, tmp_path: tl.dry_run(photos, **SETTINGS),
+    "export": lambda run, photos, tmp_path: run.export(tmp_path / "export"),
+}
+
+
+@pytest.mark.parametrize("name", GLOBAL_STATE_CALLS)
+def test_global_state_is_left_as_it_was(name, run, photos, tmp_path):
+    before = (global_state(), dict(os.environ), os.getcwd())
+    with pytest.raises((ConfigError, RuntimeError, DamagedError)) if name.endswith("fails") else nullcontext():
+        GLOBAL_STATE_CALLS[name](run, photos, tmp_path)
+    assert (global_state(), dict(os.environ), os.getcwd()) == before
+
+
+def test_two_calls_in_one_process_give_what_two_processes_give(photos, tmp_path):
+    code = f"import sys, tl_keras as tl; tl.fit(sys.argv[1], sys.argv[2], verbose=0, **{SETTINGS!r})"
+    subprocess.run([sys.executable, "-c", code, f"folder:{photos}", str(tmp_path / "process")], check=True)
+    tl.fit(photos, tmp_path / "first", verbose=0, **{**SETTINGS, "seed": 5})
+    here, there = tl.fit(photos, tmp_path / "second", verbose=0, **SETTINGS), tl.load_run(tmp_path / "process")
+    assert here.evaluation.loss == pytest.approx(there.evaluation.loss, rel=1e-4)
+
+
+TYPED = """
+import tl_keras as tl
+run = tl.fit("digits", "runs/a", epochs=3, strategy=tl.strategies.Lora(rank=8), optimizer="adam", verbose=1)
+reveal_type(run.evaluation.accuracy)
+tl.fit("digits", "runs/a", epohcs=3)
+tl.fit("digits", "runs/a", verbose="3")
+tl.fit("digits", "runs/a", optimizer="lamb")
+tl.fit("digits", "runs/a", epochs="3")
+"""
+
+
+@pytest.mark.slow
+def test_a_type_checker_finds_wrong_settings(tmp_path):
+    (tmp_path / "script.py").write_text(TYPED)
+    root = FILE.parents[2]
+    command = [sys.executable, "-m", "mypy", "--config-file", str(root / "pyproject.toml"), str(tmp_path / "script.py")]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True)
+    errors = [line for line in done.stdout.splitlines() if "script.py" in line and "defined in" not in line]
+    assert [int(line.split(":")[1]) for line in errors] == [4, 5, 6, 7, 8], done.stdout
+    assert "Revealed type" in errors[0] and "float" in errors[0]

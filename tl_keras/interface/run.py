@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -187,7 +188,8 @@ class Run:
         from tl_keras.exports.export import export_run
 
         settings = {} if data is None else data_settings(as_image_data(data))
-        export_run(self.path, format, Path(directory), quantize=quantize, calibrated=calibrated, force=force, data_settings=settings)
+        with _preserved_state():
+            export_run(self.path, format, Path(directory), quantize=quantize, calibrated=calibrated, force=force, data_settings=settings)
         return Path(directory)
 
     def load_model(self, *, serving: bool = False, calibrated: bool = True) -> "keras.Model":
@@ -205,10 +207,9 @@ class Run:
         from tl_keras.exports.serving import serving_model
         from tl_keras.runs.evaluate import geometry_of, load_model
 
-        result, model = self.result, load_model(self.path)
-        if not serving:
-            return model
-        return serving_model(model, geometry_of(result), self.temperature if calibrated else None)
+        with _preserved_state():
+            model = load_model(self.path)
+            return serving_model(model, geometry_of(self.result), self.temperature if calibrated else None) if serving else model
 
     def load_data(self) -> ImageData:
         """Return the images that the run saw, in its three splits, from wherever its settings say they are.
@@ -227,7 +228,8 @@ class Run:
 
         with self._lock:
             if self._loaded is None:
-                self._loaded = Predictor.of_run(self.path)
+                with _preserved_state():
+                    self._loaded = Predictor.of_run(self.path)
             return self._loaded
 
     def __str__(self) -> str:
@@ -248,6 +250,13 @@ class Run:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return load_run, (self.path,)
+
+
+def _preserved_state() -> AbstractContextManager[None]:
+    """Return a context that restores the global state that building a model changes: random generators and the dtype policy."""
+    from tl_keras.training.runtime import preserve_global_state
+
+    return preserve_global_state()
 
 
 def load_run(run_dir: str | Path) -> Run:
