@@ -209,6 +209,7 @@ def test_a_table_without_its_prefix_is_explained(photos, tmp_path, monkeypatch):
         ),
         ({"split_column": "use"}, "`split_column=use`: Unknown column 'use'"),
         ({"split_column": "patient"}, "20 rows of the table have an unknown split: 'a' in line 2, .*Expected one of train, training"),
+        ({"group_column": "ward"}, "`group_column=ward`: the column is empty. Leave it out"),
         ({"group_column": "label"}, "`group_column=label`: `label_column` is the same column"),
         ({"label_column": ""}, "`label_column=`: expected the name of a column"),
         ({"label": "species"}, "The column of the labels is `label_column`"),
@@ -216,7 +217,7 @@ def test_a_table_without_its_prefix_is_explained(photos, tmp_path, monkeypatch):
     ],
 )
 def test_impossible_columns_are_refused(photos, tmp_path, settings, message):
-    table = write(tmp_path / "a.csv", [(*row, "a") for row in rows(photos)], "image,label,patient")
+    table = write(tmp_path / "a.csv", [(*row, "a", " ") for row in rows(photos)], "image,label,patient,ward")
     with pytest.raises(ConfigError, match=message):
         load(table, **settings)
 

@@ -81,6 +81,7 @@ class Table:
             cells[column] = [_text(cell, name) for cell in _cells_of(frame, name)]
         if len(lengths := {name: len(cells[column]) for column, name in names.items()}) > 1 and len(set(lengths.values())) > 1:
             raise ConfigError(f"The columns have different lengths: {join_names(f'{name} {n}' for name, n in lengths.items())}.")
+        _require_groups(cells, names)
         return _build(cells, Path(directory), class_names, lambda index: f"row {index + 1}")
 
     @classmethod
@@ -110,6 +111,7 @@ class Table:
         names = _column_names(image_column, label_column, group_column, split_column)
         cells, lines = _parse(_decode(_read(path), path), names, path)
         cells = {column: [cell.strip() for cell in values] for column, values in cells.items()}
+        _require_groups(cells, names)
         return _build(cells, path.parent if directory is None else Path(directory), class_names, lambda index: f"line {lines[index]}")
 
     @classmethod
@@ -322,6 +324,11 @@ def _require_all(cells: Sequence[str], what: str, place: Callable[[int], str]) -
         raise ConfigError("The table has no rows.")
     if empty := [place(index) for index, cell in enumerate(cells) if not cell.strip()]:
         raise ConfigError(f"{len(empty)} rows of the table have no {what}: {join_names(empty, MAX_LISTED)}. Complete or remove them.")
+
+
+def _require_groups(cells: Cells, names: Mapping[str, str]) -> None:
+    if "group" in names and not any(cell.strip() for cell in cells["group"]):
+        raise ConfigError("the column is empty. Leave it out if there are no groups.", setting="group_column", value=names["group"])
 
 
 def _class_names(labels: Sequence[str], given: Sequence[str] | None) -> tuple[str, ...]:
