@@ -135,7 +135,7 @@ def _draw(predictor: "Predictor", command: CommandFlags) -> None:
 
     directory = Path(command.value("saliency"))
     paths = write_saliency(predictor, command.operands, directory, **_options(command), on_progress=_progress)
-    print(f"{len(paths)} pictures in {directory}", file=sys.stderr)
+    print(f"pictures in {directory}: {len(paths)}", file=sys.stderr)
 
 
 def _table(predictions: Predictions, top: int, threshold: float) -> str:

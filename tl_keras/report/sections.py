@@ -31,6 +31,7 @@ REFERENCE_TEXT = (
 )
 CALIBRATION_HEADINGS = (
     "row",
+    "validation images",
     "temperature",
     "calibration error before (points)",
     "after (points)",
@@ -39,8 +40,8 @@ CALIBRATION_HEADINGS = (
 )
 CALIBRATION_TEXT = (
     "Logits are divided by a temperature that was fitted on the validation split (Guo et al. 2017), which changes probabilities and no "
-    "label. Calibration error and loss are those of the test split, before and after; means over the seeds. Rows without validation have "
-    "no temperature."
+    "label. Calibration error and loss are those of the test split, before and after; means over the seeds. With few validation images "
+    "the temperature is uncertain. Rows without validation have none."
 )
 MAX_CLASSES = 40
 CLASS_HEADINGS = ("class", "test images", "precision (%)", "recall (%)", "F1 (%)", "most often confused with")
@@ -129,6 +130,7 @@ def _calibration_cells(results: ExperimentResults, row: TableRow) -> list[str]:
     errors, losses = zip(*before, strict=True)
     return [
         row_label(results, row),
+        f"{row.runs[0].result['data']['num_validation']:,}",
         f"{fmean(part['temperature'] for part in scaled):.2f}",
         f"{fmean(errors):.2f}",
         f"{100 * fmean(part['ece'] for part in scaled):.2f}",
