@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from tl_keras import data
-from tl_keras.config import DataConfig
+from tl_keras.config import DataConfig, RunConfig
 from tl_keras.data.carve import carve
 from tl_keras.data.examples import Examples, ImageStore
 from tl_keras.data.groups import connect_groups, group_names
 from tl_keras.errors import ConfigError
+from tl_keras.runs.run import run
 
 
 def examples(labels, groups=None, contents=None):
@@ -111,6 +112,14 @@ def test_rare_classes_are_tested_or_named(tmp_path):
         assert {names[label] for label in examples.class_counts} == expected
     (note,) = data.untested_classes(splits.test, names)
     assert note.startswith("1 of 4 classes have no test image") and note.endswith("single")
+
+
+def test_untested_classes_are_named_on_the_terminal_and_in_the_result(tmp_path, capsys):
+    fill(tmp_path / "photos", {"common": 20, "single": 1})
+    config = RunConfig().replace(dataset=f"folder:{tmp_path / 'photos'}", backbone="tiny", weights="none", epochs=1, precision="float32")
+    result = run(config, tmp_path / "run", verbose=2)
+    note = "1 of 2 classes have no test image, so balanced accuracy is over the others: single"
+    assert f"note      {note}\n" in capsys.readouterr().out and note in result["data"]["notes"]
 
 
 def test_copies_stay_on_one_side_whatever_their_container(tmp_path):

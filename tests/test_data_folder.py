@@ -1,6 +1,7 @@
 """Folders of images: found in order, checked file by file, refused with the names of the files."""
 
 import os
+import shutil
 import unicodedata
 
 import numpy as np
@@ -55,7 +56,8 @@ def test_images_may_differ_in_size_and_format(tmp_path):
 # Synology and QNAP (photoview/photoview#430), Windows, macOS, Linux, Jupyter, photo tools
 JUNK = (
     ".DS_Store", "dog/.DS_Store", "dog/Thumbs.db", "cat/desktop.ini", "cat/Icon\r", "cat/._0.png", "dog/Picasa.ini", "dog/ehthumbs.db",
-    "@eaDir/", "dog/@eaDir/", "#recycle/", "@Recycle/", "$RECYCLE.BIN/", "System Volume Information/", "lost+found/", ".git/", "__MACOSX/",
+    "@eaDir/", "dog/@eaDir/", "@Recently-Snapshot/", "dog/.@__thumb/",
+    "#recycle/", "@Recycle/", "$RECYCLE.BIN/", "System Volume Information/", "lost+found/", ".git/", "__MACOSX/",
     "dog/.cache/", ".ipynb_checkpoints/", "dog/.ipynb_checkpoints/",
 )  # fmt: skip
 
@@ -106,6 +108,15 @@ def test_folders_of_splits_in_usual_spellings(tmp_path, train, test):
 def test_a_class_called_like_a_split_is_a_class(tmp_path, name):
     write_classes(tmp_path, ("bus", name))
     assert set(load(tmp_path).class_names) == {"bus", name}
+
+
+def test_test_images_without_classes_are_noted_and_not_used(tmp_path):
+    """Competitions hand out their test images so (fastai/fastai#1056)."""
+    write_classes(tmp_path / "train")
+    write_image(tmp_path / "test" / "0.png", seed=99)
+    source = load(tmp_path)
+    assert source.class_names == ("cat", "dog") and len(source.train) + len(source.test) == 10
+    assert source.notes[0] == "test/ holds images without classes, so it is not used"
 
 
 def test_a_folder_of_annotations_beside_the_splits_is_no_split(tmp_path):
@@ -233,6 +244,13 @@ def two_validation_folders(root):
         write_classes(root / name)
 
 
+def folder_of_texts(root):
+    """A folder of labels, as detectors have it beside their images."""
+    (root / "labels").mkdir()
+    for index in range(3):
+        (root / "labels" / f"{index}.txt").write_text("0 0.5 0.5 1 1")
+
+
 def different_classes_in_test(root):
     for name in ("dog", "cat"):
         (root / name).rename(root.parent / name)
@@ -249,6 +267,7 @@ def folders_of_classes(root):
 
 WRONG = {
     empty_class: "class 'eel' is empty",
+    folder_of_texts: r"class 'labels' holds no images, only 3 \.txt",
     single_class: "two or more classes, found cat",
     nested_folder: "puppies: expected an image, found a folder",
     link_to_outside: "link.png: a link to outside",
@@ -323,6 +342,22 @@ def test_copies_of_training_images_in_the_test_split_are_noted(tmp_path):
     write_classes(tmp_path / "test", first=1000)
     write_image(tmp_path / "test" / "cat" / "leak.png", seed=0)
     assert "1 images outside train are copies of training images: leak.png" in load(tmp_path).notes[0]
+
+
+def test_copies_of_validation_images_in_the_test_split_are_noted(tmp_path):
+    """The epoch to test is chosen on them (ArnabKumarRoy02/ResEmoteNet#44)."""
+    for number, split in enumerate(("train", "validation", "test")):
+        write_classes(tmp_path / split, first=1000 * number)
+    (tmp_path / "test" / "dog" / "copy.png").write_bytes((tmp_path / "validation" / "dog" / "0.png").read_bytes())
+    assert load(tmp_path).notes == ("1 test images are copies of validation images: copy.png",)
+
+
+@pytest.mark.parametrize("name", ["photos.zip", "photos.tar.gz"])
+def test_an_archive_is_to_be_unpacked(tmp_path, name):
+    write_classes(tmp_path / "photos")
+    shutil.make_archive(str(tmp_path / "photos"), {"photos.zip": "zip"}.get(name, "gztar"), tmp_path / "photos")
+    with pytest.raises(ConfigError, match="is not a folder. Unpack it first"):
+        load(tmp_path / name)
 
 
 def test_pixels_equal_those_of_the_files(tmp_path):

@@ -4,6 +4,8 @@ Every file is read and decoded once when the folder is opened, so an unreadable 
 """
 
 import os
+import tarfile
+import zipfile
 from pathlib import Path
 
 from tl_keras.config import DataConfig
@@ -24,7 +26,9 @@ def find(dataset: str) -> Path:
     """
     path = Path(dataset.removeprefix(PREFIX)).expanduser().absolute()
     if not path.is_dir():
-        raise ConfigError(f"expected a folder of class sub-folders; {path} is not a folder.", setting="dataset", value=dataset)
+        is_archive = path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
+        advice = " Unpack it first." if is_archive else ""
+        raise ConfigError(f"expected a folder of class sub-folders; {path} is not a folder.{advice}", setting="dataset", value=dataset)
     return path
 
 

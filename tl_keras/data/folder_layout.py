@@ -21,7 +21,8 @@ SPLIT_NAME = re.compile(r"([a-z]+?)[ _-]?(set|data|images|split)?", re.IGNORECAS
 # Left behind by Windows, macOS, Linux, Synology, QNAP and photo tools. Names that begin with a dot are ignored as well.
 JUNK = frozenset((
     "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "$recycle.bin", "recycler", "system volume information", "found.000",
-    "__macosx", "icon\r", "lost+found", "@eadir", "@recycle", "@sharebin", "@tmp", "#recycle", "#snapshot", "picasa.ini",
+    "__macosx", "icon\r", "lost+found", "@eadir", "@recycle", "@recently-snapshot",
+    "@sharebin", "@tmp", "#recycle", "#snapshot", "picasa.ini",
     "zbthumbnail.info", "__pycache__",
 ))  # fmt: skip
 # Annotations, captions, settings of photo editors, and pointers of version control that lie beside images.
@@ -126,13 +127,25 @@ def _split_of(folder: Path) -> str:
     return split if split and _sub_folders(folder) else ""
 
 
+def _unlabelled(root: Path) -> list[Path]:
+    """Return folders that are named like a split and hold images without classes, as competitions hand out their test images."""
+    return [
+        folder for folder in _sub_folders(root) if split_of(folder.name) and not _split_of(folder) and any(True for _ in _images(folder))
+    ]
+
+
 def _split_folders(root: Path) -> dict[str, Path]:
     """Return split -> folder. Without a folder of training images, all of `root` is the train split."""
     folders = _sub_folders(root)
     splits = [_split_of(folder) for folder in folders]
     if TRAIN not in splits and set(splits) != {TEST}:
         return {TRAIN: root}
-    others = [folder.name for folder, split in zip(folders, splits, strict=True) if not split and any(True for _ in _images(folder))]
+    unlabelled = _unlabelled(root)
+    others = [
+        folder.name
+        for folder, split in zip(folders, splits, strict=True)
+        if not split and folder not in unlabelled and any(True for _ in _images(folder))
+    ]
     used = [split for split in splits if split]
     if others or len(set(used)) < len(used):
         raise ConfigError(
@@ -177,8 +190,16 @@ def _check_files(files: Sequence[ImageFile], names: Sequence[str], splits: Mappi
     trained = {file.label for file in files if file.split == TRAIN}
     if TRAIN in splits and (empty := [name for label, name in enumerate(names) if label not in trained]):
         raise ConfigError(
-            f"{printable(splits[TRAIN])}: the folder of the class {empty[0]!r} is empty. Add images or remove it in every split."
+            f"{printable(splits[TRAIN])}: the folder of the class {empty[0]!r} {_content(splits[TRAIN] / empty[0])}. Add images or remove "
+            "it in every split."
         )
+
+
+def _content(folder: Path) -> str:
+    """Return that the folder of a class is empty, or holds no images but other files, e.g. labels of a detector."""
+    others = Counter(path.suffix.lower() for path in entries(folder)) if folder.is_dir() else Counter()
+    found = ", ".join(f"{number} {kind}" for kind, number in sorted(others.items()))
+    return f"holds no images, only {found}" if found else "is empty"
 
 
 def _check_links(folders: Sequence[Path], files: Sequence[ImageFile], root: Path) -> None:
@@ -199,8 +220,10 @@ def _notes(root: Path, top: Path, splits: Mapping[str, Path], classes: Mapping[s
         path.suffix.lower() for folder in folders for path in entries(folder) if path.suffix.lower() in SIDECARS and not path.is_dir()
     )
     loose = [path for folder in splits.values() for path in _images(folder) if not path.is_dir()]
+    unlabelled = _unlabelled(top) if top not in splits.values() else []
     return (
         *([f"the images are those of {printable(top.relative_to(root))}/"] if top != root else []),
+        *(f"{printable(folder.name)}/ holds images without classes, so it is not used" for folder in unlabelled),
         *([f"{len(loose)} files beside the folders of the classes are not used: {_listed(loose)}"] if loose else []),
         *(
             [f"files beside the images are not read: {', '.join(f'{n} {kind}' for kind, n in sorted(sidecars.items()))}"]

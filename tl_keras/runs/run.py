@@ -264,7 +264,8 @@ def _describe_setup(setup: RunSetup) -> str:
     lines = [f"data      {source.name}: {images}", f"model     {model}", f"phases    {phases}", f"runtime   {setup.runtime}"]
     info = setup.loading_info
     lines += [f"head      {info.head}"] if info and info.head else []
-    return "\n".join([*lines, *(f"note      {note}" for note in [*source.notes, *setup.batch_notes(), *(info.notes if info else ())])])
+    notes = [*source.notes, *_data_notes(config.data, source, splits), *setup.batch_notes(), *(info.notes if info else ())]
+    return "\n".join([*lines, *(f"note      {note}" for note in notes)])
 
 
 def _data_record(setup: RunSetup) -> dict[str, Any]:
