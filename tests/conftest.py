@@ -83,7 +83,7 @@ def tiny_config() -> Any:
 
     return RunConfig().replace(
         dataset="digits", backbone="tiny", weights="none", epochs=3, batch_size=32, learning_rate=0.02, fraction=0.2, limit_test=99,
-        precision="float32",
+        precision="float32", last_batch="keep",
     )  # fmt: skip
 
 

@@ -17,14 +17,14 @@ from tl_keras.runs.setup import build_model
 from tl_keras.training.last_batch import describe_merged, min_last_batch
 from tl_keras.training.train_step import enumerate_batches
 
-# Maps of 2 x 2 at the last BatchNorm: a last batch needs 4 images. An epoch has 3 batches of 16 and 2 images.
+# Maps of 2 x 2 at the last BatchNorm: a last batch needs 16 images. An epoch has 3 batches of 16 and 2 images.
 MERGED = RunConfig().replace(
     dataset="digits", backbone="tiny", weights="none", image_size=8, limit_train=50, limit_test=40, validation_fraction=0.05, batch_size=16,
     epochs=4, learning_rate=0.02, precision="float32", cache="off", save_model=False,
 )  # fmt: skip
 NOTE = (
     "the last 2 images of each epoch are trained in the batch before, of 18 instead of 16 images: alone, BatchNorm would have fewer than "
-    "16 values of a channel for its statistics (`last_batch=merge`)"
+    "64 values of a channel for its statistics (`last_batch=merge`)"
 )
 
 
@@ -56,19 +56,20 @@ def test_a_remainder_below_the_bound_is_merged():
 @pytest.mark.parametrize(
     ("settings", "replicas", "expected"),
     [
-        ({"image_size": 4}, 1, 16),
-        ({"image_size": 8}, 1, 4),
-        ({"image_size": 8}, 2, 8),
-        ({"image_size": 12}, 1, 2),
-        ({"image_size": 16}, 1, 1),
+        ({"image_size": 4}, 1, 64),
+        ({"image_size": 8}, 1, 16),
+        ({"image_size": 8}, 2, 32),
+        ({"image_size": 12}, 1, 8),
+        ({"image_size": 16}, 1, 4),
+        ({"image_size": 32}, 1, 1),
         ({"image_size": 4, "last_batch": "keep"}, 2, 2),
         ({"image_size": 4, "strategy": "head"}, 1, 1),
-        ({"image_size": 4, "strategy": "head", "frozen_mode": "training"}, 1, 16),
+        ({"image_size": 4, "strategy": "head", "frozen_mode": "training"}, 1, 64),
         ({"image_size": 4, "batch_norm": "inference"}, 1, 1),
         ({"image_size": 4, "eval_mode_after": 0}, 1, 1),
-        ({"image_size": 4, "eval_mode_after": 2}, 1, 16),
-        ({"image_size": 4, "strategy": "gradual"}, 1, 16),
-        ({"image_size": 4, "strategy": "train:stem"}, 1, 4),
+        ({"image_size": 4, "eval_mode_after": 2}, 1, 64),
+        ({"image_size": 4, "strategy": "gradual"}, 1, 64),
+        ({"image_size": 4, "strategy": "train:stem"}, 1, 16),
         ({"backbone": "alexnet_narrow", "image_size": 64}, 1, 1),
     ],
     ids=str,

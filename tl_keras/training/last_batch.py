@@ -8,7 +8,11 @@ import keras
 from tl_keras.config import TrainConfig
 from tl_keras.strategies import Phase, freezing
 
-MIN_VALUES = 16  # of each channel
+# Values of each channel. Measured on CIFAR-10: batches of 32, an epoch of 128 images and a remainder, SGD, six epochs, two seeds.
+# ResNet18 from scratch, maps of 1 x 1: the test loss is above 750 nats with 2 values in the last batch, 3.5 with 4, and with 8 or more
+# that without a remainder, 2.3. Pre-trained EfficientNet-Lite0, maps of 2 x 2: the test accuracy is 10 to 12 % with 4 to 32 values, 28 %
+# with 64, and 26 % without a remainder.
+MIN_VALUES = 64
 
 
 def min_last_batch(config: TrainConfig, stages: freezing.Stages, phases: Sequence[Phase], replicas: int) -> int:
