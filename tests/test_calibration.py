@@ -51,7 +51,7 @@ def test_extreme_logits_have_bounded_temperatures():
 @pytest.mark.parametrize("gap", [2, 7, 30])
 @pytest.mark.parametrize("num", [5, 50, 500])
 def test_without_an_error_confidences_stay_below_those_of_one_more_image(num, gap):
-    """Of n right predictions and one that is wrong, a fraction n / (n + 1) is right. Cross-entropy alone would go to 1."""
+    """A fraction n / (n + 1) is right, of n right predictions and one that is wrong. Cross-entropy alone would go to 1."""
     logits = gap * np.eye(2, dtype=np.float32)[np.arange(num) % 2]
     temperature = fit_temperature(logits, np.arange(num) % 2)
     confidence, before, of_one_more = special.expit(gap / temperature), special.expit(gap), num / (num + 1)

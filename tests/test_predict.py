@@ -1,6 +1,7 @@
 """Prediction: the images that it takes, its agreement with the run, models from elsewhere, and its tables."""
 
 import csv
+import doctest
 import json
 import pickle
 import shutil
@@ -111,7 +112,7 @@ def test_a_run_in_half_precision_predicts_in_float32(finished_run):
     half = build_classifier("tiny", 10)
     half.set_weights(model.get_weights())
     assert half.get_layer("stem_conv").compute_dtype == "bfloat16"
-    assert {layer.compute_dtype for layer in in_float32(half).layers} == {"float32"} and in_float32(model) is model
+    assert {layer.compute_dtype for layer in in_float32(half).layers if layer.weights} == {"float32"} and in_float32(model) is model
     networks = [Classifier(network, Geometry(16, 1.0)) for network in (model, half)]
     inputs = [network.prepare(np.full((20, 30, 3), 99, np.uint8)) for network in networks]
     np.testing.assert_allclose(networks[1].log_scores(inputs[1:]), networks[0].log_scores(inputs[:1]), atol=1e-6)
@@ -504,3 +505,12 @@ def test_a_name_that_begins_with_a_dash_follows_two_dashes(finished_run, images,
     Image.fromarray(images[0]).save("-1.png")
     code, output, _ = call(capsys, "predict", f"--run_dir={finished_run.directory}", "--", "-1.png")
     assert code == 0 and "-1.png" in output
+
+
+def test_the_examples_of_the_docstrings(finished_run):
+    tests = [
+        *doctest.DocTestFinder().find(Predictor, globs={"Predictor": Predictor, "np": np, "finished_run": finished_run.directory}),
+        *doctest.DocTestFinder().find(Predictions, globs={"Predictions": Predictions}),
+    ]
+    results = [doctest.DocTestRunner().run(test) for test in tests if test.examples]
+    assert sum(result.attempted for result in results) == 5 and not any(result.failed for result in results)

@@ -281,7 +281,7 @@ class Predictor:
         if self.temperature is None:
             if calibrated:
                 raise ConfigError(
-                    "there is no temperature, since the model had no validation images or was exported without it. Probabilities "
+                    "there is no temperature: the model had no validation images, or was made without one. Probabilities "
                     "without it are given with `calibrated=False`.",
                     setting="calibrated",
                     value=True,
