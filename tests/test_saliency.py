@@ -85,8 +85,8 @@ def test_maps_of_cheap_backbones(name):
 @pytest.mark.parametrize("name", KINDS)
 def test_maps_of_every_family(name):
     model = check_backbone(name, KINDS[name])
-    if name == "vit_b16":
-        assert target_layer(model).name == "block12_ln1"
+    expected = {"vit_b16": "block12_ln1", "convnext_tiny": "add"}
+    assert target_layer(model).name.startswith(expected.get(name, ""))
 
 
 def test_every_family_is_covered():

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import matplotlib
@@ -78,14 +79,18 @@ class GradCam:
         return tf.nn.relu(tf.reduce_sum(weights * maps, axis=3)), classes
 
 
-def target_layer(model: keras.Model) -> keras.Layer:
-    """Return the layer whose output is drawn: the norm before the last attention, or the last map (b, h, w, c) of several positions."""
+def target_layer(model: keras.Model) -> Any:
+    """Return the layer or operation whose output is drawn.
+
+    It is the norm before the last attention, or the last map (b, h, w, c) of several positions. ConvNeXt adds its branches by an
+    operation that is no layer.
+    """
     if tokens := [layer for layer in model.layers if layer.name.endswith(TOKENS)]:
         return tokens[-1]
-    for layer in reversed(model.layers):
-        shape = getattr(layer.output, "shape", ())
-        if len(shape) == 4 and min(shape[1:3]) > 1 and not isinstance(layer, RESAMPLING):
-            return layer
+    for operation in reversed(model.operations):
+        shape = getattr(operation.output, "shape", ())
+        if len(shape) == 4 and min(shape[1:3]) > 1 and not isinstance(operation, RESAMPLING):
+            return operation
     raise ConfigError(f"{model.name} with images of {model.input_shape[1]} pixels has no map of several positions to draw.")
 
 
