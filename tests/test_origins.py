@@ -8,6 +8,7 @@ from experiments.all import experiments
 from tl_keras.config import SETTINGS, RunConfig
 from tl_keras.results.experiment_file import CHANGED, CHOSEN, METRICS, SAID, SHOWN
 from tl_keras.runs.experiment import PROFILES, SMOKE, Experiment, Profile, RunSpec
+from tl_keras.runs.fallbacks import EMBEDDED_SETTINGS
 from tl_keras.runs.origins import REQUIRED, Settings, chosen, said, shown
 
 EXPERIMENTS = {experiment.name: experiment for experiment in experiments()}
@@ -107,6 +108,36 @@ def test_every_setting_of_every_row_has_an_origin(name):
         needed -= experiment.settings.origins.keys() | row.origins.keys()
         assert not needed, f"{row.label}: {needed} without an origin"
         assert {origin for _, origin in settings.values()} <= {SAID, SHOWN, CHOSEN}
+
+
+def other_value(name):
+    """Return a value of a setting that is not its default."""
+    choices, default = SETTINGS[name].metadata["choices"], SETTINGS[name].default
+    if choices:
+        return next(choice for choice in choices if choice != default)
+    if type(default) is str:
+        return "step" if name == "schedule" else f"not {default}"  # schedules are checked at once, other names when they are used
+    if type(default) is bool:
+        return not default
+    return default + 7 if type(default) is int else default / 2 or 0.125
+
+
+def all_rows(experiment):
+    """Yield the rows of every profile and those of the embedded version."""
+    for profile in PROFILES:
+        yield from experiment.configure({}, profile)
+    if experiment.embedded:
+        yield from experiment.configure({**EMBEDDED_SETTINGS, **experiment.embedded})
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_rows_do_not_depend_on_the_defaults_of_settings_that_matter(name, monkeypatch):
+    """Defaults suit a first user and may change. The rows keep their identity, so what was run before is still theirs."""
+    rows = list(all_rows(EXPERIMENTS[name]))
+    other_defaults = RunConfig().replace(**{setting: other_value(setting) for setting in REQUIRED})
+    assert all(other_defaults.to_dict()[setting] != SETTINGS[setting].default for setting in REQUIRED)
+    monkeypatch.setattr("tl_keras.runs.experiment.RunConfig", lambda: other_defaults)
+    assert list(all_rows(EXPERIMENTS[name])) == rows
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
