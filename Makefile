@@ -16,7 +16,7 @@ endif
 
 .DEFAULT_GOAL := help
 EXPERIMENTS := $(filter-out part-a all,$(subst _,-,$(patsubst experiments/%.py,%,$(wildcard experiments/[!_]*.py))))
-.PHONY: help setup test test-slow fuzz coverage lint format embedded clean bench bench-quick report exp-part-a exp-all $(EXPERIMENTS:%=exp-%)
+.PHONY: help setup test test-slow test-exports fuzz coverage lint format embedded clean bench bench-quick report exp-part-a exp-all $(EXPERIMENTS:%=exp-%)
 
 help: ## list the targets and variables
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -61,6 +61,10 @@ test-slow: setup ## the tests that take longer: every large backbone, bundled we
 
 fuzz: setup ## random hostile weights files, for some minutes
 	$(RUN) -m pytest -q -m fuzz tests/fuzz_torch_file.py $(ARGS)
+
+test-exports: setup ## exports in new environments that have one runtime each; installs packages (minutes, network)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[exports]'
+	$(RUN) -m pytest -q -m environments tests/export_environments.py $(ARGS)
 
 coverage: setup ## the tests with line coverage
 	$(RUN) -m pytest -q $(PARALLEL) --cov --cov-report=term $(ARGS)

@@ -9,11 +9,11 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import NormalDist
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from tl_keras.errors import UserError
 from tl_keras.exports import reload
@@ -113,7 +113,7 @@ def paired_interval(gained: int, lost: int, num_examples: int, confidence_level:
     """
     total = num_examples + 2
     more, less = (gained + 1) / total, (lost + 1) / total
-    half_width = float(stats.norm.ppf((1 + confidence_level) / 2)) * math.sqrt((more + less - (more - less) ** 2) / total)
+    half_width = NormalDist().inv_cdf((1 + confidence_level) / 2) * math.sqrt((more + less - (more - less) ** 2) / total)
     return max(-1.0, more - less - half_width), min(1.0, more - less + half_width)
 
 

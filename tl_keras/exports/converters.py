@@ -54,7 +54,10 @@ def _write_saved_model(model: keras.Model, path: Path, quantize: str, samples: S
 
 def _write_onnx(model: keras.Model, path: Path, quantize: str, samples: Samples, class_names: Sequence[str]) -> None:
     import onnx
+    import onnxruntime.transformers
 
+    # The package extends `sys.path` at its first import, and needs that at later imports of its modules too.
+    sys.path.append(str(Path(onnxruntime.transformers.__file__).parent))
     model.export(path, format="onnx", verbose=False)
     converted = onnx.load(path)
     _name_onnx_tensors(converted.graph)
