@@ -513,4 +513,4 @@ def test_the_examples_of_the_docstrings(finished_run):
         *doctest.DocTestFinder().find(Predictions, globs={"Predictions": Predictions}),
     ]
     results = [doctest.DocTestRunner().run(test) for test in tests if test.examples]
-    assert sum(result.attempted for result in results) == 5 and not any(result.failed for result in results)
+    assert sum(result.attempted for result in results) == 6 and not any(result.failed for result in results)
