@@ -34,7 +34,7 @@ LITTLE_MEMORY = 200  # MB
 
 
 def configure(work: Work) -> RunConfig:
-    """Return the configuration of `work`: the settings of the plain scripts, and defaults otherwise."""
+    """Return the configuration of `work`: the settings of the plain scripts, whatever the defaults are."""
     return RunConfig().replace(
         backbone=work.backbone,
         weights="none",
@@ -43,6 +43,10 @@ def configure(work: Work) -> RunConfig:
         optimizer="sgd",
         learning_rate=LEARNING_RATE,
         momentum=MOMENTUM,
+        weight_decay=0.0,
+        schedule="constant",
+        warmup_epochs=0.0,
+        augmentation="none",
         epochs=work.epochs,
         batch_size=work.batch_size,
         validation_fraction=0.0,

@@ -20,7 +20,8 @@ VIEWS = 4
 def _jobs(work: Work, num_views: int) -> Iterator[Once]:
     config = RunConfig().replace(
         dataset="digits", backbone="alexnet_narrow", weights="glyphs", strategy=work.strategy, epochs=work.epochs,
-        batch_size=work.batch_size, learning_rate=1e-2, augmentation="randaugment", cache_views=num_views,
+        batch_size=work.batch_size, optimizer="sgd", learning_rate=1e-2, weight_decay=0.0, schedule="constant", warmup_epochs=0.0,
+        augmentation="randaugment", cache_views=num_views,
     )  # fmt: skip
     source, seeds = load_source(config.data), count()
     yield lambda: ours.whole(config.replace(seed=next(seeds)), source)

@@ -79,9 +79,9 @@ class FinishedRun:
 @pytest.fixture(scope="session")
 def tiny_config() -> Any:
     """Three epochs of the backbone `tiny` on the embedded digits: a run of about a second."""
-    from tl_keras.config import RunConfig
+    from plain_config import PLAIN
 
-    return RunConfig().replace(
+    return PLAIN.replace(
         dataset="digits", backbone="tiny", weights="none", epochs=3, batch_size=32, learning_rate=0.02, fraction=0.2, limit_test=99,
         precision="float32", last_batch="keep",
     )  # fmt: skip

@@ -4,9 +4,9 @@ import math
 from types import SimpleNamespace
 
 import numpy as np
+from plain_config import PLAIN
 
 from tl_keras import report
-from tl_keras.config import RunConfig
 from tl_keras.results.experiment_file import EXPERIMENT_FILE, ExperimentRecord, RowRecord, write_experiment_file
 from tl_keras.results.predictions import ConfidentErrors, write_confident_errors, write_predictions
 from tl_keras.results.run_directory import RunDirectory, try_load_result
@@ -25,7 +25,7 @@ EXPERIMENT = SimpleNamespace(name="part_a", title="Part A", question="How much d
 
 
 def make_row(line, fraction, label="", fallbacks=(), published=None, published_curve=None, settings=None):
-    config = RunConfig().replace(fraction=fraction or 1.0, backbone="alexnet", weights="imagenet" if line == "pre-trained" else "none")
+    config = PLAIN.replace(fraction=fraction or 1.0, backbone="alexnet", weights="imagenet" if line == "pre-trained" else "none")
     known = {"test accuracy": PUBLISHED[line, fraction]} if (line, fraction) in PUBLISHED else {}
     return SimpleNamespace(
         label=label or f"{line}, {100 * fraction:g} %",

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from plain_config import PLAIN
 from test_freezing import tiny_classifier
 from test_trainer import make_batches, make_trainer
 
@@ -125,7 +126,7 @@ def test_trained_models_keep_the_variance_of_torch(settings, tmp_path):
 
 def run_config(**settings) -> RunConfig:
     base = {"dataset": "digits", "weights": "none", "precision": "float32", "limit_train": 64, "limit_test": 32}
-    return RunConfig().replace(**{**base, **settings})
+    return PLAIN.replace(**{**base, **settings})
 
 
 @pytest.mark.parametrize(("backbone", "expected"), [("resnet18", True), ("efficientnet_lite0", True), ("mobilenet_0.25", False)])

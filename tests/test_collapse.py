@@ -1,10 +1,12 @@
 """Collapse detection: its limits, and the trainer's warning and record. The experiment on the collapse: its rows, probe and page."""
 
 import math
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
+from plain_config import PLAIN
 from test_freezing import tiny_classifier
 from test_trainer import make_batches, make_trainer
 
@@ -93,7 +95,7 @@ def test_the_warning_names_the_cause_and_what_helps():
 )
 def test_only_trained_stages_count_as_having_fixed_statistics(settings, expected):
     _, stages = tiny_classifier()
-    phases = build_phases(("stem", "body"), TrainConfig(epochs=3, **settings))
+    phases = build_phases(("stem", "body"), replace(PLAIN.train, epochs=3, **settings))
     assert [collapse.has_fixed_statistics(stages, phase) for phase in phases] == expected
 
 
@@ -143,7 +145,7 @@ def test_a_collapse_after_the_switch_to_evaluation_mode_belongs_to_the_second_ph
         collapse, "detect_collapse", lambda history, num_classes: seen.append(len(history)) or "it fell" * (len(history) == 2)
     )
     config = {"optimizer": "adamw", "learning_rate": 1e-3, "eval_mode_after": 1}
-    trainer = make_trainer(phases=build_phases(("stem", "body"), TrainConfig(epochs=3, **config)), **config)
+    trainer = make_trainer(phases=build_phases(("stem", "body"), replace(PLAIN.train, epochs=3, **config)), **config)
     first, second = trainer.fit(make_batches(), tmp_path).phases
     assert (first["eval_mode"], second["eval_mode"], seen) == (False, True, [1, 2])
     assert first["collapse"] == "" and second["collapse"].startswith("Training collapsed in epoch 2: it fell.")

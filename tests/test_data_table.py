@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from plain_config import PLAIN
 
 from tl_keras import data
 from tl_keras.cli import main
@@ -337,7 +338,7 @@ def test_the_fraction_for_testing(photos, tmp_path):
     assert files_of(load(table, test_fraction=0.1).test) < files_of(load(table, test_fraction=0.2).test)
     given = write(tmp_path / "b.csv", [(*row, "test" if i < 7 else "train") for i, row in enumerate(rows(photos))], "image,label,split")
     assert len(load(given, split_column="split", test_fraction=0.5).test) == 7
-    assert RunConfig().replace(test_fraction=0.3).config_id() != RunConfig().config_id()
+    assert PLAIN.replace(test_fraction=0.3).config_id() != PLAIN.config_id()
 
 
 class PandasFrame:
@@ -475,7 +476,7 @@ def config(photos, tmp_path):
         write_image(tmp_path / f"own{index}.png", seed=100 + index)
         lines[index] = (f"own{index}.png", *lines[index][1:])
     table = write(tmp_path / "a.csv", lines, "image,label,patient")
-    return RunConfig().replace(
+    return PLAIN.replace(
         dataset=f"csv:{table}", backbone="tiny", weights="none", epochs=1, batch_size=16, learning_rate=0.02, strategy="head",
         precision="float32", group_column="patient", validation_fraction=0.2, test_fraction=0.3,
     )  # fmt: skip

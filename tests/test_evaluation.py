@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 import pytest
+from plain_config import PLAIN
 
-from tl_keras.config import RunConfig
 from tl_keras.data import pipeline
 from tl_keras.data.examples import ImageStore, make_examples
 from tl_keras.data.geometry import Geometry
@@ -146,7 +146,7 @@ def test_damaged_predictions_are_named(tmp_path, damage):
 
 def test_a_run_writes_the_errors_of_its_own_predictions(tmp_path):
     settings = {"epochs": 1, "batch_size": 64, "fraction": 0.1, "limit_test": 60, "precision": "float32", "strategy": "head"}
-    result = run(RunConfig().replace(**EMBEDDED_SETTINGS).replace(**settings), tmp_path / "run")
+    result = run(PLAIN.replace(**EMBEDDED_SETTINGS).replace(**settings), tmp_path / "run")
     logits, labels = read_predictions(tmp_path / "run")
     assert (
         set(result["metrics"]["test"]) == {*TEST_KEYS, *SCALAR_METRICS, "interval_method", "calibrated"}

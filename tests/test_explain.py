@@ -4,11 +4,11 @@ import re
 
 import pytest
 from keras import layers
+from plain_config import PLAIN
 
 from tl_keras import backbones
 from tl_keras.backbones import macs
 from tl_keras.cli import verbs
-from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError
 from tl_keras.runs import explain
 from tl_keras.runs.resolve import check_strategy, resolve
@@ -75,7 +75,7 @@ def test_a_layer_without_a_formula_is_named(monkeypatch):
     assert "Layers without a formula for MACs, counted as 0: Conv2D." in explain.explain(SMALL)
 
 
-SMALL = RunConfig().replace(
+SMALL = PLAIN.replace(
     dataset="digits", backbone="alexnet_narrow", weights="none", precision="float32", epochs=8, learning_rate=0.01, fraction=0.5
 )
 STRATEGY_OF = {

@@ -6,10 +6,11 @@ import time
 
 import numpy as np
 import pytest
+from plain_config import PLAIN
 from report_builder import make_experiment, make_row
 
 from tl_keras import data, report
-from tl_keras.config import DataConfig, RunConfig
+from tl_keras.config import DataConfig
 from tl_keras.data.registry import load_source
 from tl_keras.errors import ConfigError
 from tl_keras.exports import export_run
@@ -18,7 +19,7 @@ from tl_keras.runs import resolve
 from tl_keras.runs.evaluate import evaluate_run
 from tl_keras.runs.run import run
 
-CONFIG = RunConfig().replace(
+CONFIG = PLAIN.replace(
     dataset="digits", backbone="tiny", weights="none", extra_classes=990, epochs=2, batch_size=32, learning_rate=0.02,
     limit_train=128, limit_test=99, validation_fraction=0.05, precision="float32",
 )  # fmt: skip

@@ -5,9 +5,10 @@ import json
 import keras
 import numpy as np
 import pytest
+from plain_config import PLAIN
 
 from tl_keras import backbones, data
-from tl_keras.config import RunConfig, RuntimeConfig
+from tl_keras.config import RuntimeConfig
 from tl_keras.data.sampling import TrainingOrder
 from tl_keras.errors import ConfigError
 from tl_keras.feature_cache import split_model, store
@@ -20,7 +21,7 @@ from tl_keras.runs.setup import build_model
 from tl_keras.strategies import freezing
 from tl_keras.training import runtime
 
-SMALL = RunConfig().replace(
+SMALL = PLAIN.replace(
     dataset="digits", weights="none", fraction=0.1, limit_test=45, batch_size=32, epochs=3, learning_rate=0.02, precision="float32",
     save_model=False, cache="memory",
 )  # fmt: skip

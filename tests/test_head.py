@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from plain_config import PLAIN
 
 from tl_keras.backbones import HEAD, LOGITS, build_classifier, feature_extractor, macs, stage_layers
-from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError
 from tl_keras.exports import export_run
 from tl_keras.results.predictions import read_predictions
@@ -17,7 +17,7 @@ from tl_keras.runs.resolve import check_available, resolve
 from tl_keras.runs.run import run
 from tl_keras.strategies import grid, lora
 
-PARITY = RunConfig().replace(
+PARITY = PLAIN.replace(
     dataset="digits", label="parity", backbone="tiny", weights="none", head="one_logit", strategy="head", epochs=2, batch_size=32,
     learning_rate=0.1, limit_train=96, limit_test=64, validation_fraction=0.05, precision="float32", cache="off",
 )  # fmt: skip

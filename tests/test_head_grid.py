@@ -11,6 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
+from plain_config import PLAIN
 
 from tl_keras.backbones.layers import dense
 from tl_keras.config import RunConfig, RuntimeConfig
@@ -35,7 +36,7 @@ EXAMPLES = Examples(ImageStore(np.zeros((NUM_TRAIN, 1, 1, 3), "uint8")), TRAININ
 
 
 def settings(**chosen) -> RunConfig:
-    return RunConfig().replace(**{"strategy": "head", "batch_size": BATCH, "epochs": 4, "learning_rate": 0.05, **chosen})
+    return PLAIN.replace(**{"strategy": "head", "batch_size": BATCH, "epochs": 4, "learning_rate": 0.05, **chosen})
 
 
 def build(seed: int) -> keras.Model:
@@ -234,7 +235,7 @@ def test_a_grid_is_parsed_without_tensorflow():
 
 
 def test_a_run_of_a_grid_writes_a_table_of_all_heads(tmp_path):
-    config = RunConfig().replace(
+    config = PLAIN.replace(
         **EMBEDDED_SETTINGS, strategy="head", grid="learning_rate=1e-3|1e-2,l2=0|1e-2", epochs=3, batch_size=32, fraction=0.2,
         limit_test=99, precision="float32", optimizer="adam",
     )  # fmt: skip

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from plain_config import PLAIN
 
 from tl_keras.backbones import stage_layers
-from tl_keras.config import RunConfig
 from tl_keras.data.sampling import batch_sizes
 from tl_keras.results import run_directory
 from tl_keras.runs.explain import explain
@@ -18,7 +18,7 @@ from tl_keras.training.last_batch import describe_merged, min_last_batch
 from tl_keras.training.train_step import enumerate_batches
 
 # Maps of 2 x 2 at the last BatchNorm: a last batch needs 16 images. An epoch has 3 batches of 16 and 2 images.
-MERGED = RunConfig().replace(
+MERGED = PLAIN.replace(
     dataset="digits", backbone="tiny", weights="none", image_size=8, limit_train=50, limit_test=40, validation_fraction=0.05, batch_size=16,
     epochs=4, learning_rate=0.02, precision="float32", cache="off", save_model=False,
 )  # fmt: skip
@@ -185,7 +185,7 @@ def test_two_replicas_share_a_merged_batch(tmp_path):
 @pytest.mark.slow
 def test_a_network_does_not_collapse_on_a_last_batch_of_two_images(tmp_path):
     """BatchNorm of layer4 has maps of 1 x 1 here. With two values of a channel, it divides by the distance of two near numbers."""
-    config = RunConfig().replace(
+    config = PLAIN.replace(
         dataset="digits", backbone="resnet18", weights="none", image_size=32, limit_train=130, limit_test=200, validation_fraction=0.0,
         batch_size=32, epochs=6, selection="last", precision="float32", save_model=False,
     )  # fmt: skip

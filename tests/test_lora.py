@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from plain_config import PLAIN
 
 from tl_keras import backbones, weights
 from tl_keras.backbones import vit
-from tl_keras.config import RunConfig, TrainConfig
+from tl_keras.config import TrainConfig
 from tl_keras.errors import ConfigError, DamagedError
 from tl_keras.exports import export_run
 from tl_keras.results import run_directory
@@ -174,10 +175,10 @@ def test_grouped_and_depthwise_convolutions_are_not_matched():
 def test_attention_targets_are_refused_on_a_backbone_without_attention(name):
     settings = {"backbone": name, "weights": "none", "image_size": 64}
     with pytest.raises(ConfigError, match=f"{name} has no attention weights. Use `strategy=lora:targets=all`"):
-        resolve(RunConfig().replace(strategy="lora", **settings))
+        resolve(PLAIN.replace(strategy="lora", **settings))
     with pytest.raises(ConfigError, match=r"'fc9' matches no layer.*conv1"):
-        check_strategy(resolve(RunConfig().replace(strategy="lora:targets=fc9", **settings)))
-    check_strategy(resolve(RunConfig().replace(strategy="lora:targets=conv1", **settings)))
+        check_strategy(resolve(PLAIN.replace(strategy="lora:targets=fc9", **settings)))
+    check_strategy(resolve(PLAIN.replace(strategy="lora:targets=conv1", **settings)))
 
 
 @pytest.mark.parametrize("strategy", ["lora:targets=attention", "lora:targets=all", "lora:targets=mlp1+key+embed"])
@@ -206,7 +207,7 @@ def test_bfloat16_keeps_float32_factors():
     assert lora.merge(adapted).output.dtype == "bfloat16" and np.isfinite(adapted(inputs).numpy().astype("float32")).all()
 
 
-CONFIG = RunConfig().replace(
+CONFIG = PLAIN.replace(
     **EMBEDDED_SETTINGS,
     strategy="lora:rank=2,alpha=4,targets=conv2+fc6",
     epochs=2,

@@ -4,9 +4,9 @@ import math
 
 import numpy as np
 import pytest
+from plain_config import PLAIN
 
 from tl_keras.cli import verbs
-from tl_keras.config import RunConfig
 from tl_keras.errors import TrainingError
 from tl_keras.runs import lr_find
 from tl_keras.runs.experiment import EMBEDDED_SETTINGS
@@ -66,7 +66,7 @@ def test_the_verb_leaves_a_plot_and_a_table(strategy, tmp_path, capsys, monkeypa
 
 
 def test_every_test_starts_from_the_same_weights():
-    config = RunConfig().replace(**{**EMBEDDED_SETTINGS, "strategy": "head", "precision": "float32", "batch_size": 32})
+    config = PLAIN.replace(**{**EMBEDDED_SETTINGS, "strategy": "head", "precision": "float32", "batch_size": 32})
     losses = [lr_find.run_lr_find(resolve(config)).losses[0] for _ in range(2)]
     assert losses[0] == losses[1] > 1.0
 

@@ -7,14 +7,14 @@ import sys
 
 import numpy as np
 import pytest
+from plain_config import PLAIN
 
-from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError, DamagedError, UserError
 from tl_keras.results import run_directory
 from tl_keras.results.predictions import write_predictions
 from tl_keras.utils import files
 
-CONFIG = RunConfig().replace(backbone="alexnet", epochs=3)
+CONFIG = PLAIN.replace(backbone="alexnet", epochs=3)
 ROWS = [{"epoch": 1, "phase": "full", "loss": 2.25, "accuracy": 0.125}, {"epoch": 2, "phase": "full", "loss": 0.5, "accuracy": 0.75}]
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from plain_config import PLAIN
 
 from experiments import part_a
 from tl_keras.cli import experiment, verbs
-from tl_keras.config import RunConfig
 from tl_keras.errors import ConfigError, MissingError
 from tl_keras.feature_cache import store
 from tl_keras.results import run_directory
@@ -165,7 +165,7 @@ def test_the_last_epoch_is_selected_on_request(tiny_config, tmp_path):
 
 def test_one_error_lists_everything_that_is_missing(offline, tmp_path):
     with pytest.raises(MissingError) as caught:
-        config = RunConfig().replace(dataset="cifar10", data_dir=str(tmp_path), backbone="resnet50", weights_dir=str(tmp_path))
+        config = PLAIN.replace(dataset="cifar10", data_dir=str(tmp_path), backbone="resnet50", weights_dir=str(tmp_path))
         check_available(resolve(config))
     assert "cifar10" in str(caught.value) and "resnet50_weights" in str(caught.value)
 
@@ -241,7 +241,7 @@ def test_a_run_may_leave_its_model_out(tiny_config, tmp_path):
     ],
 )
 def test_the_weights_decide_the_normalization(backbone, weights, normalization):
-    settings = RunConfig().replace(dataset="digits", backbone=backbone, weights=weights)
+    settings = PLAIN.replace(dataset="digits", backbone=backbone, weights=weights)
     assert resolve(settings).normalization == normalization
     if normalization != "internal":
         assert resolve(settings.replace(normalization="cifar10")).normalization == "cifar10"

@@ -6,9 +6,10 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from plain_config import PLAIN
 
 from tl_keras import data
-from tl_keras.config import DataConfig, RunConfig
+from tl_keras.config import DataConfig
 from tl_keras.errors import ConfigError, DamagedError, MissingError
 from tl_keras.exports import export_run
 from tl_keras.results.split_record import SPLIT, TEST, TRAIN, read_split, write_split
@@ -161,7 +162,7 @@ def test_data_sets_without_files_are_recorded_by_content(tiny_config):
 
 @pytest.fixture
 def config(photos):
-    return RunConfig().replace(
+    return PLAIN.replace(
         dataset=f"folder:{photos}", backbone="tiny", weights="none", epochs=2, batch_size=16, learning_rate=0.02, strategy="head",
         precision="float32", on_corrupt="skip",
     )  # fmt: skip

@@ -2,16 +2,17 @@
 
 import numpy as np
 import pytest
+from plain_config import PLAIN
 
 from tl_keras import data
-from tl_keras.config import SETTINGS, RunConfig
+from tl_keras.config import SETTINGS
 from tl_keras.data.sampling import TrainingOrder
 from tl_keras.results import run_directory
 from tl_keras.runs.resolve import load_source, resolve
 from tl_keras.runs.run import run
 from tl_keras.runs.setup import build_model, build_runtime
 
-BASE = RunConfig().replace(
+BASE = PLAIN.replace(
     dataset="digits", backbone="tiny", weights="none", epochs=2, batch_size=64, learning_rate=0.02, limit_train=128, limit_test=64,
     validation_fraction=0.05, precision="float32", cache="off", save_model=False, strategy="head",
 )  # fmt: skip

@@ -7,16 +7,16 @@ reference values and the formula of the weights.
 import numpy as np
 import pytest
 import tensorflow as tf
+from plain_config import PLAIN
 from torch_reference import TRAINING_BATCH, torch_training, training_batches, training_tensors
 
-from tl_keras.config import RunConfig
 from tl_keras.runs.resolve import resolve
 from tl_keras.runs.setup import build_setup
 from tl_keras.strategies import ADAPTERS, ALL_WEIGHTS, BATCH_NORM, BIAS, freezing
 from tl_keras.training.trainer import Batches, Trainer
 from tl_keras.weights.from_publisher import assign_published
 
-BASE = RunConfig().replace(
+BASE = PLAIN.replace(
     dataset="digits", validation_fraction=0.0, backbone="resnet18", stem="cifar", image_size=32, weights="none", normalization="none",
     batch_size=TRAINING_BATCH, epochs=2, frozen_mode="training", selection="last", precision="float32", xla="off",
 )  # fmt: skip

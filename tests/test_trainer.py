@@ -2,14 +2,16 @@
 
 from collections import Counter
 from contextlib import nullcontext
+from dataclasses import replace
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from plain_config import PLAIN
 from test_freezing import tiny_classifier
 
-from tl_keras.config import RuntimeConfig, TrainConfig
+from tl_keras.config import RuntimeConfig
 from tl_keras.data.sampling import batch_sizes
 from tl_keras.errors import DamagedError, TrainingError
 from tl_keras.strategies import Phase, build_phases, freezing
@@ -40,7 +42,7 @@ def make_batches(images=IMAGES, replicas=1, validation=True, batch=BATCH, target
 
 def make_trainer(*, phases=None, settings=None, **config) -> Trainer:
     """Return a trainer of `tiny_classifier`, which has BatchNorm and dropout in both stages."""
-    train = TrainConfig(**{"batch_size": BATCH, "learning_rate": 0.05, "epochs": 3, **config})
+    train = replace(PLAIN.train, **{"batch_size": BATCH, "learning_rate": 0.05, "epochs": 3, **config})
     runtime = make_runtime(RuntimeConfig(**{"precision": "float32", **(settings or {})}), seed=3, batch_size=BATCH, depthwise=False)
     with runtime.scope():
         model, stages = tiny_classifier()
@@ -51,7 +53,7 @@ def make_trainer(*, phases=None, settings=None, **config) -> Trainer:
 
 def plain_trainer(settings=None, **chosen) -> Trainer:
     """Return a trainer of a model without BatchNorm and dropout: the gradient of a batch is the mean of those of its parts."""
-    train = TrainConfig(**{"batch_size": BATCH, "learning_rate": 0.05, "epochs": 2, "selection": "last", **chosen})
+    train = replace(PLAIN.train, **{"batch_size": BATCH, "learning_rate": 0.05, "epochs": 2, "selection": "last", **chosen})
     runtime = make_runtime(
         RuntimeConfig(**{"precision": "float32", **(settings or {})}), seed=3, batch_size=train.batch_size, depthwise=False
     )

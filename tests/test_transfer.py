@@ -10,12 +10,13 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from plain_config import PLAIN
 from test_data_folder import write_classes
 
 from tl_keras import weights
 from tl_keras.backbones import build_classifier, stage_layers, variables_by_path
 from tl_keras.cli import main
-from tl_keras.config import RunConfig, TrainConfig
+from tl_keras.config import TrainConfig
 from tl_keras.errors import ConfigError, DamagedError, MissingError
 from tl_keras.results import run_directory
 from tl_keras.runs import deltas
@@ -43,7 +44,7 @@ def source(tmp_path_factory):
     """A finished run on a folder of cats, dogs and foxes."""
     root = tmp_path_factory.mktemp("source")
     write_classes(root / "photos", NAMES, num=8)
-    run(RunConfig().replace(dataset=f"folder:{root / 'photos'}", weights="none", **SETTINGS), root / "run")
+    run(PLAIN.replace(dataset=f"folder:{root / 'photos'}", weights="none", **SETTINGS), root / "run")
     return root / "run"
 
 
@@ -111,7 +112,7 @@ def test_without_a_common_class_the_head_is_new(source):
 
 def loading_info(**settings):
     """Return what a run with these settings would load."""
-    return build_setup(resolve(RunConfig().replace(**FOLLOWING, **settings))).loading_info
+    return build_setup(resolve(PLAIN.replace(**FOLLOWING, **settings))).loading_info
 
 
 @pytest.mark.parametrize(
@@ -158,11 +159,11 @@ def test_a_setting_that_differs_from_the_trained_model_is_said(source, photos):
 def test_paths_are_absolute_and_names_are_names(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     spellings = ["runs/a", "./runs/a/", f"{tmp_path}/runs/b/../a", "runs//a"]
-    assert {RunConfig().replace(weights=text).model.weights for text in spellings} == {str(tmp_path / "runs" / "a")}
-    assert RunConfig().replace(weights="file.pth#ema").model.weights == f"{tmp_path}/file.pth#ema"
+    assert {PLAIN.replace(weights=text).model.weights for text in spellings} == {str(tmp_path / "runs" / "a")}
+    assert PLAIN.replace(weights="file.pth#ema").model.weights == f"{tmp_path}/file.pth#ema"
     for name in ("none", "imagenet", "swag_e2e"):
         (tmp_path / name).mkdir()
-        assert RunConfig().replace(weights=name).model.weights == name
+        assert PLAIN.replace(weights=name).model.weights == name
 
 
 # Other forms of a model
@@ -247,7 +248,7 @@ def test_a_damaged_saved_model_is_reported(exports, tmp_path, part):
 
 def test_another_backbone_is_refused_before_data_are_read(source, exports):
     for path, name in ((source, "the run"), (exports / "keras", "the export"), (exports / "bare.keras", "the model")):
-        config = RunConfig().replace(dataset="digits", backbone="alexnet_narrow", weights=str(path))
+        config = PLAIN.replace(dataset="digits", backbone="alexnet_narrow", weights=str(path))
         with pytest.raises(ConfigError, match=f"{name} .* has the backbone tiny. Use `backbone=tiny`"):
             check_available(resolve(config))
 
@@ -272,7 +273,7 @@ def test_a_directory_without_a_model_says_what_to_do(tmp_path, name):
     files, message = DIRECTORIES[name]
     for file in files:
         (tmp_path / file).write_text("{}")
-    config = RunConfig().replace(dataset="digits", backbone="tiny", weights=str(tmp_path))
+    config = PLAIN.replace(dataset="digits", backbone="tiny", weights=str(tmp_path))
     with pytest.raises(ConfigError, match=message):
         check_available(resolve(config))
     with pytest.raises(ConfigError, match=message):
@@ -311,7 +312,7 @@ def test_a_record_with_impossible_values_is_reported(source, tmp_path, name):
     (copy / "result.json").write_text(change)
     with pytest.raises(DamagedError, match="result.json cannot be read"):
         weights.find_weights_file("tiny", str(copy))
-    resolve(RunConfig().replace(backbone="tiny", weights=str(copy)))  # a finished run that began with it is still evaluated
+    resolve(PLAIN.replace(backbone="tiny", weights=str(copy)))  # a finished run that began with it is still evaluated
 
 
 @pytest.mark.parametrize("class_names", [["cat", "cat", "dog"], ["cat", 1, "dog"], ["cat", ["dog"], "fox"], "cat"])
