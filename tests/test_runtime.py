@@ -13,6 +13,7 @@ import pytest
 
 from tl_keras.config import RuntimeConfig
 from tl_keras.errors import ConfigError
+from tl_keras.runs.run import run
 from tl_keras.training.runtime import make_runtime, preserve_global_state
 from tl_keras.utils.tensorflow_import import import_tensorflow
 
@@ -61,6 +62,14 @@ def test_global_state_is_restored(raises, monkeypatch):
                 raise RuntimeError
     assert global_state() == before
     assert all(changed[name] != before[name] for name in before)
+
+
+def test_a_run_has_channels_last_whatever_the_users_keras_says(finished_run, tmp_path, monkeypatch):
+    """A `keras.json` with channels_first applies to every program of a user (tensorflow/tensorflow#44126)."""
+    monkeypatch.setattr("keras.src.backend.config._IMAGE_DATA_FORMAT", "channels_first")
+    result = run(finished_run.config, tmp_path / "run")
+    assert result["metrics"]["test"]["loss"] == finished_run.result["metrics"]["test"]["loss"]
+    assert keras.config.image_data_format() == "channels_first"
 
 
 def test_random_numbers_continue_after_the_block_as_without_it():

@@ -84,14 +84,17 @@ def preserve_global_state() -> Iterator[None]:
 
     Restored are Keras's dtype policy, the random generators of Python and NumPy, the levels of all loggers, the filters of
     `warnings` and `sys.stderr`. The global seeds of TensorFlow and Keras cannot be read back, so they stay at the seed of the run.
+    Inside, images have their channels last, whatever the user's `keras.json` says.
     """
-    policy, stderr = keras.config.dtype_policy(), sys.stderr
+    policy, stderr, data_format = keras.config.dtype_policy(), sys.stderr, keras.config.image_data_format()
     python_state, numpy_state = random.getstate(), np.random.get_state(legacy=False)
     try:
+        keras.config.set_image_data_format("channels_last")
         with preserve_logger_levels(), warnings.catch_warnings():
             yield
     finally:
         keras.config.set_dtype_policy(policy)
+        keras.config.set_image_data_format(data_format)
         random.setstate(python_state)
         np.random.set_state(numpy_state)
         sys.stderr = stderr
