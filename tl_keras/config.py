@@ -244,6 +244,9 @@ class TrainConfig:
         choices=("merge", "keep"),
     )
     selection: str = _setting("best", "epoch that is tested: the best on validation, or the last", choices=("best", "last"))
+    time_limit: float = _setting(
+        0.0, "seconds of training, features and validation included, beyond which no further epoch is expected to last; 0: no limit"
+    )
 
     def __post_init__(self) -> None:
         _check(self)
@@ -265,6 +268,7 @@ class TrainConfig:
         whole = self.schedule_interval == "step" or self.warmup_epochs.is_integer()
         _check_that(whole, "warmup_epochs", self.warmup_epochs, "a whole number with `schedule_interval=epoch`")
         _check_that(self.batch_size >= 1, "batch_size", self.batch_size, "at least 1")
+        _check_that(self.time_limit >= 0, "time_limit", self.time_limit, "a number of seconds, or 0")
 
 
 @dataclass(frozen=True)
@@ -291,7 +295,13 @@ class RuntimeConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """All settings of one run."""
+    """All settings of one run, checked on construction. Names are unique over the groups.
+
+    Example:
+        >>> config = tl_keras.RunConfig().replace(strategy="head", learning_rate=0.01)
+        >>> config.train.strategy, config.to_dict()["learning_rate"]
+        ('head', 0.01)
+    """
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()

@@ -18,7 +18,15 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Base of all errors that the user can fix. `exit_code` is returned by the command line."""
+    """Base of all errors that the user can fix. `exit_code` is returned by the command line.
+
+    Example:
+        >>> try:
+        ...     tl_keras.RunConfig().replace(epohcs=3)
+        ... except tl_keras.UserError as error:
+        ...     print(str(error)[:53])
+        Unknown setting 'epohcs'. Did you mean 'epochs'? Know
+    """
 
     exit_code = 1
 

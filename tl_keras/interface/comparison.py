@@ -39,6 +39,12 @@ class Comparison:
         test: the test of each seed, McNemar's (1947) or, where images belong to groups, a sign-flip permutation over groups. Seeds are
             combined by the rule of Rüger (1978), since they share their images.
         num_examples: number of test images.
+
+    Example:
+        >>> run = tl_keras.load_run(finished_run)
+        >>> comparison = tl_keras.compare({"one": [run], "two": [run]}, reference="one")
+        >>> comparison.test, comparison.table["two"]["difference"]
+        ('McNemar', 0.0)
     """
 
     table: Mapping[str, Mapping[str, float]]

@@ -31,6 +31,11 @@ class Evaluation:
         confusion_matrix: int64 (classes, classes), true class by predicted class.
         class_names: names of its rows and columns.
         notes: remarks on the data, e.g. classes without images.
+
+    Example:
+        >>> evaluation = tl_keras.load_run(finished_run).evaluation
+        >>> int(evaluation.confusion_matrix.sum()) == evaluation.num_examples, len(evaluation.recall)
+        (True, 10)
     """
 
     accuracy: float

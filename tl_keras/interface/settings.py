@@ -60,6 +60,7 @@ class Settings(TypedDict, total=False):
     batch_size: int
     last_batch: Literal["merge", "keep"]
     selection: Literal["best", "last"]
+    time_limit: float
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
     xla: Literal["auto", "on", "off"]
     save_model: bool

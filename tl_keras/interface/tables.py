@@ -93,6 +93,11 @@ def write_report(runs_dir: str | Path) -> list[Path]:
     Raises:
         ConfigError: There is no experiment.
         DamagedError: A result cannot be read.
+
+    Example:
+        >>> tl_keras.write_report("nowhere")  # doctest: +IGNORE_EXCEPTION_DETAIL
+        Traceback (most recent call last):
+        ConfigError: no experiment
     """
     from tl_keras.report import write_reports
 
