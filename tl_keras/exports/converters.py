@@ -19,7 +19,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from tl_keras.exports.formats import FLOAT16, INT8
+from tl_keras.exports.formats import FLOAT16, INT8, TELEMETRY
 from tl_keras.training.runtime import preserve_global_state
 
 INPUT, OUTPUT = "image", "probabilities"  # names of the model's input and output
@@ -161,8 +161,8 @@ def _undisturbed() -> Iterator[None]:
     can be imported. Keras adds `np.object` for tf2onnx and expects to find it at the next conversion.
     """
     path, handlers = list(sys.path), list(logging.root.handlers)
-    telemetry, has_object = sys.modules.get("openvino_telemetry"), "object" in vars(np)
-    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # makes its import fail
+    telemetry, has_object = sys.modules.get(TELEMETRY), "object" in vars(np)
+    sys.modules[TELEMETRY] = None  # type: ignore[assignment]  # makes its import fail
     vars(np).setdefault("object", object)
     try:
         with preserve_global_state(), contextlib.redirect_stdout(io.StringIO()):
@@ -170,8 +170,8 @@ def _undisturbed() -> Iterator[None]:
             yield
     finally:
         sys.path[:], logging.root.handlers[:] = path, handlers
-        del sys.modules["openvino_telemetry"]
+        del sys.modules[TELEMETRY]
         if telemetry is not None:
-            sys.modules["openvino_telemetry"] = telemetry
+            sys.modules[TELEMETRY] = telemetry
         if not has_object:
             del vars(np)["object"]

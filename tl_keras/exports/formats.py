@@ -18,6 +18,7 @@ QUANTIZATIONS: Mapping[str, str] = MappingProxyType(
 TL_KERAS = ("tl_keras",)
 KERAS = (*TL_KERAS, "keras", "tf_keras")
 TENSORFLOW = (*KERAS, "tensorflow")
+TELEMETRY = "openvino_telemetry"  # sends usage data wherever OpenVINO can import it
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ FORMATS: Mapping[str, Format] = MappingProxyType(
             Format("saved_model", "saved_model", "a TensorFlow SavedModel; images of any size", KERAS, no_quantization=SAVED_MODEL_REASON),
             Format("onnx", "model.onnx", "ONNX, for ONNX Runtime", TENSORFLOW, ("onnx", "tf2onnx", "onnxruntime")),
             Format("litert", "model.tflite", "LiteRT (TensorFlow Lite), for phones", TENSORFLOW, ("ai_edge_litert",)),
-            Format("openvino", "model.xml", "OpenVINO, for Intel processors", TENSORFLOW, ("openvino",), ("nncf",)),
+            Format("openvino", "model.xml", "OpenVINO, for Intel processors", (*TENSORFLOW, TELEMETRY), ("openvino",), ("nncf",)),
         )
     }
 )
