@@ -9,7 +9,7 @@ from tl_keras.config import SETTINGS
 from tl_keras.runs.resolve import SOURCE_SETTINGS
 
 FILE = Path(__file__).parents[1] / "tl_keras" / "interface" / "settings.py"
-WIDER = {"strategy": "str | Strategy", "weights": "str | Path | Run"}  # settings that Python also takes as objects
+WIDER = {"strategy": "str | Strategy", "weights": "str | Path | Run | None"}  # settings that Python also takes as objects
 HEADER = '''"""The settings of `fit` by name, made from `tl_keras.config` by tools/make_settings_types.py. Do not edit."""
 
 from pathlib import Path

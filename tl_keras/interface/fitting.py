@@ -156,7 +156,7 @@ def build_model(
         (None, 3)
     """
     resolved = resolve(
-        RunConfig().replace(backbone=backbone, weights=_text(weights or "none"), image_size=image_size or 0, dataset="digits")
+        RunConfig().replace(backbone=backbone, weights=_text(weights), image_size=image_size or 0, dataset="digits")
     )
     require_tensorflow()
     from tl_keras.runs import setup
@@ -179,7 +179,9 @@ def _resolve(images: ImageData, config: RunConfig | None, settings: Mapping[str,
 
 
 def _text(value: Any) -> Any:
-    """Return the text of a strategy, a run or a path, and other values as they are."""
+    """Return the text of a strategy, a run, a path or None, and other values as they are."""
+    if value is None:
+        return "none"
     if isinstance(value, Run):
         return str(value.path)
     return str(value) if isinstance(value, os.PathLike) or type(value).__module__.startswith("tl_keras.strategies") else value

@@ -25,7 +25,7 @@ class Settings(TypedDict, total=False):
     split: Literal["stratified", "streaming"]
     extra_classes: int
     backbone: str
-    weights: "str | Path | Run"
+    weights: "str | Path | Run | None"
     weights_dir: str
     stem: Literal["imagenet", "cifar"]
     image_size: int
