@@ -147,6 +147,7 @@ EFFECTS = {
     "batch_size": ({}, 32, "history"),
     "last_batch": ({"strategy": "full", "image_size": 8, "limit_train": 66}, "keep", "history"),
     "selection": ({"learning_rate": 1e-6}, "last", "history"),
+    "time_limit": ({}, 1e-6, "history"),
     "grid": ({"cache": "memory"}, "l2=0|1", "history"),
     "precision": ({}, "mixed_bfloat16", runtime_record),
     "xla": ({}, "on", runtime_record),

@@ -16,6 +16,7 @@ from tl_keras.runs.setup import RunSetup, build_model
 from tl_keras.strategies import freezing
 from tl_keras.strategies.grid import HEAD_SETTINGS, HeadConfig, parse
 from tl_keras.training.head_grid import GridResult, train_heads
+from tl_keras.training.time_limit import TimeLimit
 from tl_keras.training.trainer import Progress
 from tl_keras.utils.files import write_csv
 
@@ -32,6 +33,7 @@ def search(setup: RunSetup, cache: FeatureCache, directory: Path) -> tuple[Progr
         ConfigError: The features exceed the budget of the cache.
     """
     config = setup.resolved.config
+    time_limit = TimeLimit(config.train.time_limit)
     heads = parse(config.train.grid, config)
     before = freezing.weight_hashes(setup.stages)
     train, cache_record = _head_inputs(cache, setup.splits.train)
@@ -45,6 +47,7 @@ def search(setup: RunSetup, cache: FeatureCache, directory: Path) -> tuple[Progr
         order=lambda epoch: epoch_order(setup.splits.train, config.data.sampling, seed=config.seed, epoch=epoch)[0],
         initial=lambda seed: _initial_head(setup, seed),
         xla=setup.runtime.xla,
+        time_limit=time_limit,
     )
     setup.model.get_layer(LOGITS).set_weights([result.kernel, result.bias])
     write_csv(directory / FILE, result.table)
@@ -52,7 +55,9 @@ def search(setup: RunSetup, cache: FeatureCache, directory: Path) -> tuple[Progr
         "cache": dict(cache_record),
         "audit": freezing.verify_frozen(setup.stages, setup.phases[0], before),
     }
-    return Progress(epoch=config.train.epochs, history=result.history, phases=[record], best=result.best), result.selected_epoch
+    progress = Progress(epoch=len(result.history), history=result.history, phases=[record], best=result.best)
+    progress.seconds, progress.time_is_up = time_limit.seconds(), time_limit.is_up
+    return progress, result.selected_epoch
 
 
 def _head_inputs(cache: FeatureCache, examples: Examples) -> tuple[tuple[np.ndarray, np.ndarray], Mapping[str, Any]]:
@@ -79,7 +84,7 @@ def _phase_record(setup: RunSetup, result: GridResult, heads: tuple[HeadConfig, 
     varied = [name for name in HEAD_SETTINGS if len({getattr(head, name) for head in heads}) > 1]
     return {
         "name": f"grid of {len(heads)} heads",
-        "epochs": setup.resolved.config.train.epochs,
+        "epochs": len(result.history),
         "trainable_parameters": result.kernel.size + result.bias.size,
         "trainable_stages": list(phase.trainable),
         "frozen_mode": phase.frozen_mode,

@@ -143,7 +143,7 @@ def _run(
         {
             "name": name,
             "config": resolved.config.identity(),
-            "data": _data_record(setup) | {"fingerprint": recorded.fingerprint},
+            "data": _data_record(setup, _time_note(setup, progress)) | {"fingerprint": recorded.fingerprint},
             "model": _model_record(setup, model),
             "phases": progress.phases,
             "test_cache": test_cache,
@@ -268,7 +268,14 @@ def _describe_setup(setup: RunSetup) -> str:
     return "\n".join([*lines, *(f"note      {note}" for note in notes)])
 
 
-def _data_record(setup: RunSetup) -> dict[str, Any]:
+def _time_note(setup: RunSetup, progress: "Progress") -> list[str]:
+    """Return a remark if the time limit has ended the training."""
+    config = setup.resolved.config.train
+    ended = f"`time_limit={config.time_limit:g}` ended the training after {progress.epoch} of {config.epochs} epochs"
+    return [ended] if progress.time_is_up and progress.epoch < config.epochs else []
+
+
+def _data_record(setup: RunSetup, notes: Sequence[str]) -> dict[str, Any]:
     config, source, splits = setup.resolved.config.data, setup.source, setup.splits
     return {
         "dataset": source.name,
@@ -278,7 +285,7 @@ def _data_record(setup: RunSetup) -> dict[str, Any]:
         "num_test": len(splits.test),
         "embedded": source.embedded,
         "limited": bool(config.limit_train or config.limit_test),
-        "notes": [*source.notes, *_data_notes(config, source, splits), *setup.batch_notes()],
+        "notes": [*source.notes, *_data_notes(config, source, splits), *setup.batch_notes(), *notes],
     }
 
 

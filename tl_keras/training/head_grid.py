@@ -22,6 +22,7 @@ from tl_keras.strategies.grid import HEAD_SETTINGS, HeadConfig
 from tl_keras.training.losses import build_loss
 from tl_keras.training.optimizers import CLIP_EPSILON, build_optimizer, has_weight_decay
 from tl_keras.training.schedules import Schedule
+from tl_keras.training.time_limit import TimeLimit
 
 BLOCK_BYTES = 1 << 28  # features read from a file at a time
 EVALUATION_BATCH = 512
@@ -60,6 +61,7 @@ def train_heads(
     order: Callable[[int], np.ndarray],
     initial: Callable[[int], tuple[np.ndarray, np.ndarray]],
     xla: bool = False,
+    time_limit: TimeLimit | None = None,
 ) -> GridResult:
     """Train all `heads` at once. Each equals a single run with its settings, to rounding.
 
@@ -73,6 +75,7 @@ def train_heads(
         initial: seed -> kernel (f, units) and bias (units,) of a new model with this seed. The units are the classes, or a single
             one for the head `one_logit`, whose first logit is 0.
         xla: True to compile the loop with XLA.
+        time_limit: ends the training of all heads after the last epoch that fits; None: all epochs are trained.
 
     Raises:
         ConfigError: There are no validation examples.
@@ -83,8 +86,10 @@ def train_heads(
     batched = _BatchedHeads(heads, config, num_classes, initial, np.bincount(training[1], minlength=num_classes), xla)
     train, validate = _Split(*training), _Split(*validation)
     histories = [_HeadHistory() for _ in heads]
+    time_limit = time_limit or TimeLimit(0.0)
     for epoch in range(config.epochs):
         started = time.perf_counter()
+        time_limit.on_epoch_begin(epoch)
         losses, accuracies, learning_rates = batched.train(train, order(epoch), epoch)
         seconds = time.perf_counter() - started
         val_losses, val_accuracies = batched.validate(validate)
@@ -94,6 +99,8 @@ def train_heads(
             if head_history.add(row | {"seconds": seconds}) or config.selection == "last":
                 head_history.weights = batched.weights(index)
         batched.on_validation_losses(val_losses)
+        if time_limit.is_over_after_epoch():
+            break
     return _result(heads, histories, config)
 
 

@@ -27,6 +27,7 @@ from tl_keras.training.losses import Loss
 from tl_keras.training.optimizers import build_optimizer
 from tl_keras.training.runtime import Runtime
 from tl_keras.training.schedules import Schedule
+from tl_keras.training.time_limit import TimeLimit
 from tl_keras.training.train_step import Batch, Forward, TrainStep, enumerate_batches, make_train_step
 from tl_keras.utils.text import join_names
 
@@ -74,8 +75,10 @@ class Progress:
         schedule: state of the learning-rate schedule.
         lr_factor: factor of the schedule that the learning rate was last set to.
         best: epoch, accuracy and loss of the best epoch on validation; empty without validation.
-        stopped: True if a callback has ended the training.
+        stopped: True if a callback or the time limit has ended the training.
         collapse: state of the `CollapseDetector`.
+        seconds: time of the training so far, features and validation included.
+        time_is_up: True if the time limit has ended the training.
     """
 
     epoch: int = 0
@@ -87,6 +90,8 @@ class Progress:
     best: dict[str, float] = field(default_factory=dict)
     stopped: bool = False
     collapse: dict[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
+    time_is_up: bool = False
 
 
 SplitPhase = Callable[[Phase, int, Batches], SplitInputs]
@@ -163,6 +168,7 @@ class Trainer:
         self._schedule = Schedule(config, updates)
         self._collapse = CollapseDetector(config)
         self._resume()
+        self._time_limit = TimeLimit(config.time_limit, self.progress.seconds)
         if verbose and self.progress.epoch:
             print(f"resuming after epoch {self.progress.epoch}", flush=True)
         callback_list = self._make_callback_list(callbacks, verbose)
@@ -178,7 +184,7 @@ class Trainer:
 
     def _make_callback_list(self, callbacks: Sequence[keras.callbacks.Callback], verbose: int) -> keras.callbacks.CallbackList:
         callback_list = keras.callbacks.CallbackList(list(callbacks), add_progbar=verbose > 0)
-        callback_list.callbacks.append(self._collapse)  # last, so that its warning follows the progress bar
+        callback_list.callbacks += [self._time_limit, self._collapse]  # last, so that a warning follows the progress bar
         callback_list.set_model(self.model)
         callback_list.set_params({"verbose": verbose, "epochs": self.config.epochs, "steps": self._steps_per_epoch})
         return callback_list
@@ -332,6 +338,7 @@ class Trainer:
         """Update the progress with a row of the history, keep the best weights, and write a checkpoint if one is due."""
         progress = self.progress
         progress.epoch, progress.stopped = row["epoch"], self.model.stop_training
+        progress.seconds, progress.time_is_up = self._time_limit.seconds(), self._time_limit.is_up
         progress.history.append(row)
         self._schedule.on_validation_loss(row.get("val_loss", row["loss"]))
         progress.schedule, progress.collapse = self._schedule.state, self._collapse.state
