@@ -60,7 +60,7 @@ def test_every_setting_but_the_local_ones_changes_the_config_id(name):
     other = {str: "other", int: 7, float: 0.25, bool: not SETTINGS[name].default}[SETTINGS[name].type]
     choices = SETTINGS[name].metadata["choices"]
     value = choices[-1] if choices and choices[-1] != SETTINGS[name].default else (choices[0] if choices else other)
-    changed = RunConfig().replace(**{name: "cosine" if name == "schedule" else value})
+    changed = RunConfig().replace(**{name: "step" if name == "schedule" else value})
     assert (changed.config_id() == RunConfig().config_id()) == SETTINGS[name].metadata["is_local"]
 
 

@@ -220,6 +220,21 @@ def test_what_is_cached(settings, cache):
     assert cache in line
 
 
+@pytest.mark.parametrize(
+    ("settings", "noted"),
+    [
+        ({"strategy": "last:2"}, "Conv1, conv2, conv3, conv4, conv5 keep random weights"),
+        ({"strategy": "full"}, ""),
+        ({"strategy": "gradual"}, ""),
+        ({"strategy": "last:2", "weights": "glyphs"}, ""),
+    ],
+    ids=str,
+)
+def test_random_weights_that_are_never_trained_are_noted(settings, noted):
+    text = explain.explain(SMALL.replace(**settings))
+    assert noted in text and ("random weights" in text) == bool(noted)
+
+
 def test_without_the_data_set_it_says_what_is_assumed(capsys):
     assert verbs.main(["train", "--explain", "--dataset=cifar10", "--backbone=alexnet_narrow", "--strategy=head"]) == 0
     text = capsys.readouterr().out

@@ -1,7 +1,8 @@
 """The configuration of a run: frozen dataclasses that are checked on construction, to and from JSON. No TensorFlow.
 
 Every setting is one field with its default, its help text and its allowed values; `cli/flags.py` defines the command line
-from them. Field names are unique over all groups, so settings need no group: `RunConfig().replace(epochs=3)`.
+from them. Field names are unique over all groups, so settings need no group: `RunConfig().replace(epochs=3)`. Defaults are for a first
+user with hundreds or thousands of images; docs/defaults.md has the measurements behind them.
 """
 
 import dataclasses
@@ -155,7 +156,7 @@ class DataConfig:
 class ModelConfig:
     """Settings of the model: its backbone, initial weights and input."""
 
-    backbone: str = _setting("resnet50", "backbone; see: tl-keras list backbones")
+    backbone: str = _setting("efficientnet_lite0", "backbone; see: tl-keras list backbones")
     weights: str = _setting(
         "imagenet",
         "none, imagenet, another variant of `tl-keras list backbones`, or a path: a weights file, the directory of a finished run or of an "
@@ -184,7 +185,9 @@ class ModelConfig:
 class TrainConfig:
     """Settings of the training: what is trained, with which optimizer, for how long."""
 
-    strategy: str = _setting("full", "fine-tuning strategy: full, head, last:N, train:a+b, freeze:a+b, ...; see: tl-keras list strategies")
+    strategy: str = _setting(
+        "last:2", "fine-tuning strategy: full, head, last:N, train:a+b, freeze:a+b, ...; see: tl-keras list strategies"
+    )
     grid: str = _setting(
         "", "with `strategy=head`: train many heads at once, e.g. learning_rate=1e-4:1e-1:7,l2=0:1e-2:3, and select the best on validation"
     )
@@ -210,14 +213,14 @@ class TrainConfig:
         "none", "balanced: each class has the same total weight in the training loss", choices=("none", "balanced")
     )
     label_smoothing: float = _setting(0.0, "fraction of each training label that is spread evenly over all classes")
-    optimizer: str = _setting("sgd", "optimizer, with PyTorch's arithmetic", choices=OPTIMIZERS)
+    optimizer: str = _setting("adamw", "optimizer, with PyTorch's arithmetic", choices=OPTIMIZERS)
     learning_rate: float = _setting(1e-3, "learning rate, the peak of the schedule")
     stage_learning_rates: str = _setting(
         "", "learning rates of single stages, e.g. stem=7e-3,head=1e-2,*=5e-3; * stands for the others; empty: those of the strategy"
     )
     momentum: float = _setting(0.9, "momentum of sgd")
     nesterov: bool = _setting(False, "Nesterov momentum of sgd")
-    weight_decay: float = _setting(0.0, "decoupled weight decay (AdamW's), times the learning rate")
+    weight_decay: float = _setting(0.01, "decoupled weight decay (AdamW's), times the learning rate")
     l2: float = _setting(0.0, "L2 penalty added to the gradient (weight_decay of torch.optim.SGD and Adam)")
     decay_biases: bool = _setting(True, "also apply l2 and weight_decay to biases and normalization parameters")
     clip_norm: float = _setting(0.0, "maximum L2 norm of the gradient of all weights together; 0: no limit")
@@ -226,7 +229,7 @@ class TrainConfig:
         0.0, "decay of an exponential moving average of the weights, which is validated and tested instead of them; 0: none"
     )
     schedule: str = _setting(
-        "constant", f"learning-rate schedule after warm-up: {', '.join(lr_schedules.SCHEDULES)}; options: see tl-keras list schedules"
+        "cosine", f"learning-rate schedule after warm-up: {', '.join(lr_schedules.SCHEDULES)}; options: see tl-keras list schedules"
     )
     schedule_interval: str = _setting(
         "step",
@@ -237,7 +240,7 @@ class TrainConfig:
         0.0, "epochs over which the learning rate rises linearly from 0; with one_cycle the length of its rise, 30 % of the run if 0"
     )
     epochs: int = _setting(10, "epochs of training")
-    batch_size: int = _setting(64, "images per training step, over all replicas")
+    batch_size: int = _setting(32, "images per training step, over all replicas")
     last_batch: str = _setting(
         "merge",
         "last images of an epoch that are too few for the statistics of BatchNorm: merge them into the batch before, or keep them apart",

@@ -163,6 +163,7 @@ def _cache_note(estimate: RunEstimate, phase: Phase) -> str:
 def _notes(estimate: RunEstimate) -> list[str]:
     uncounted = sorted({name for cost in estimate.costs.values() for name in cost.uncounted_layers})
     notes = [f"layers without a formula for MACs, counted as 0: {', '.join(uncounted)}"] if uncounted else []
+    notes += estimate.resolved.weight_notes()
     return [text for note in (*estimate.batch_notes, *notes) for text in ("", f"{note[0].upper()}{note[1:]}.")]
 
 

@@ -42,6 +42,15 @@ class ResolvedRun:
     strategy: Strategy
     phases: tuple[Phase, ...]
 
+    def weight_notes(self) -> list[str]:
+        """Return a remark on stages with new weights that no phase trains, or nothing."""
+        trained = {stage for phase in self.phases for stage in phase.trainable}
+        random = [name for name, _ in self.backbone.stages if name not in trained]
+        if self.config.model.weights != "none" or not random:
+            return []
+        strategy = self.config.train.strategy
+        return [f"{', '.join(random)} keep random weights: `weights=none`, and `strategy={strategy}` does not train them; full does"]
+
 
 def resolve(config: RunConfig) -> ResolvedRun:
     """Check every name and number of `config` against the tables. Fast; loads no TensorFlow, no data and no weights.
