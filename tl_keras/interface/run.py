@@ -219,7 +219,7 @@ class Run:
         """
         record = read_split(self.path)
         if record is None:
-            raise MissingError(f"{self.path} has no {SPLIT}: the run has not begun, so its splits are not recorded. Call `fit` again.")
+            raise MissingError(f"{self.path} has no {SPLIT}: the run has not begun, so its splits are not recorded. Call fit again.")
         return ImageData(self.config.data, record)
 
     def _predictor(self) -> "Predictor":
@@ -286,5 +286,5 @@ def load_run(run_dir: str | Path) -> Run:
         True
     """
     if not Path(run_dir).expanduser().is_dir():
-        raise MissingError(f"There is no directory {run_dir}. Expected that of a run, which `fit` or `tl-keras train` wrote.")
+        raise MissingError(f"There is no directory {run_dir}. Expected that of a run, which fit or tl-keras train wrote.")
     return Run(run_dir)

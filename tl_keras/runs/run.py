@@ -98,7 +98,7 @@ def _require_same_inputs(run_dir: RunDirectory, finished: Mapping[str, Any], con
         changes = describe_changes(recorded, source) if recorded else "its split is not recorded"
         raise ConfigError(
             f"{run_dir.path} holds a finished run, and {source.name} has changed since it began: {changes}. {advice} "
-            "`evaluate` scores the run on its own test images."
+            "Evaluation scores the run on its own test images."
         )
 
 
@@ -265,6 +265,7 @@ def _describe_setup(setup: RunSetup) -> str:
     info = setup.loading_info
     lines += [f"head      {info.head}"] if info and info.head else []
     notes = [*source.notes, *_data_notes(config.data, source, splits), *setup.batch_notes(), *(info.notes if info else ())]
+    notes += setup.resolved.weight_notes()
     return "\n".join([*lines, *(f"note      {note}" for note in notes)])
 
 
