@@ -117,3 +117,33 @@ def shared() -> Path:
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     """No host answers."""
     monkeypatch.setattr("tl_keras.utils.connectivity.is_reachable", lambda url, timeout=10.0: False)
+
+
+@pytest.fixture(scope="module")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory in which the commands of a page run, with a folder of pictures of two classes."""
+    from pages import write_pictures
+
+    directory = tmp_path_factory.mktemp("page")
+    write_pictures(directory / "photos")
+    return directory
+
+
+@pytest.fixture
+def reader(global_state: None, offline: None, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A reader of a page in the scratch directory, with an empty home directory and without a network, also in child processes."""
+    root = str(Path(__file__).parents[1])
+    monkeypatch.chdir(scratch)
+    monkeypatch.syspath_prepend(root)
+    monkeypatch.setenv("PYTHONPATH", root)
+    monkeypatch.setenv("HOME", str(scratch / "home"))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    for name in ("http_proxy", "https_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    return monkeypatch
+
+
+@pytest.fixture(scope="module")
+def namespace() -> dict[str, Any]:
+    """The variables of all Python blocks of a page."""
+    return {}
