@@ -16,7 +16,7 @@ endif
 
 .DEFAULT_GOAL := help
 EXPERIMENTS := $(filter-out part-a all,$(subst _,-,$(patsubst experiments/%.py,%,$(wildcard experiments/[!_]*.py))))
-.PHONY: help setup test test-slow test-exports fuzz coverage lint format embedded clean bench bench-quick report exp-part-a exp-all $(EXPERIMENTS:%=exp-%)
+.PHONY: help setup test test-slow test-exports docs fuzz coverage lint format embedded clean bench bench-quick report exp-part-a exp-all $(EXPERIMENTS:%=exp-%)
 
 help: ## list the targets and variables
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -65,6 +65,10 @@ fuzz: setup ## random hostile weights files, for some minutes
 test-exports: setup ## exports in new environments that have one runtime each; installs packages (minutes, network)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[exports]'
 	$(RUN) -m pytest -q -m environments tests/export_environments.py $(ARGS)
+
+docs: setup ## the documentation, in build/docs; a warning is an error; installs Sphinx
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	$(BIN)/sphinx-build --fail-on-warning --keep-going docs build/docs $(ARGS)
 
 coverage: setup ## the tests with line coverage
 	$(RUN) -m pytest -q $(PARALLEL) --cov --cov-report=term $(ARGS)
