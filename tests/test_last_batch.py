@@ -1,5 +1,8 @@
 """The last batch of an epoch: merged into the one before if it is too small for BatchNorm, with the same examples in the same order."""
 
+import contextlib
+import io
+
 import keras
 import numpy as np
 import pytest
@@ -117,12 +120,14 @@ def outcome(directory):
 @pytest.fixture(scope="module")
 def merged_run(tmp_path_factory):
     """The directory and the result of a run with a merged batch, the steps of its last epoch, and what it printed."""
-    directory, count = tmp_path_factory.mktemp("merged") / "run", CountSteps()
-    return directory, run(MERGED.replace(schedule="cosine"), directory, callbacks=[count]), count
+    directory, count, printed = tmp_path_factory.mktemp("merged") / "run", CountSteps(), io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        result = run(MERGED.replace(schedule="cosine"), directory, verbose=2, callbacks=[count])
+    return directory, result, count, printed.getvalue()
 
 
 def test_steps_and_schedule_follow_from_the_sizes(merged_run):
-    directory, result, count = merged_run
+    directory, result, count, _ = merged_run
     assert count.steps == count.params["steps"] == 3
     learning_rates = [row[2] for row in outcome(directory)[0]]
     last_updates = 3 * np.arange(1, 5) - 1
@@ -130,12 +135,11 @@ def test_steps_and_schedule_follow_from_the_sizes(merged_run):
     assert result["data"]["notes"] == [NOTE] and result["metrics"]["test"]["num_examples"] == 40
 
 
-def test_it_is_said_before_the_run_and_when_it_starts(merged_run, tmp_path, capsys):
+def test_it_is_said_before_the_run_and_when_it_starts(merged_run):
     sentence = f"{NOTE[0].upper()}{NOTE[1:]}."
     assert sentence in explain(MERGED).splitlines()
     assert sentence not in explain(MERGED.replace(last_batch="keep")).splitlines()
-    result = run(MERGED.replace(epochs=1, limit_train=17), tmp_path, verbose=2)
-    assert f"note      {result['data']['notes'][0]}" in capsys.readouterr().out
+    assert f"note      {NOTE}" in merged_run[-1]
 
 
 class Kill(keras.callbacks.Callback):
