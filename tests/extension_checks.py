@@ -19,7 +19,7 @@ from experiments.all import experiments
 from tl_keras import report
 from tl_keras.backbones import build_classifier, stage_layers
 from tl_keras.cli.flags import CommandFlags
-from tl_keras.cli.list_tables import TABLES
+from tl_keras.cli.list_tables import read_table
 from tl_keras.config import DataConfig, RunConfig, TrainConfig
 from tl_keras.data import get_augmentation, load_source
 from tl_keras.data.augmentation import augment_fn
@@ -54,7 +54,7 @@ def backbone(directory):
     assert sum(layer.count_params() for stage in stages.values() for layer in stage) == model.count_params()
     logits = np.asarray(build_classifier("vit_ti16", 3, image_size=32)(np.zeros((2, 32, 32, 3), np.float32)))
     assert logits.shape == (2, 3) and np.isfinite(logits).all()
-    assert "vit_ti16" in dict(TABLES["backbones"]())
+    assert "vit_ti16" in read_table("backbones")
 
 
 def dataset(directory):
@@ -64,7 +64,7 @@ def dataset(directory):
     assert (len(source.train), len(source.test), source.class_names) == (9, 6, ("ant", "bee", "cat"))
     np.testing.assert_array_equal(source.test.image(5), pixels(5, (4, 5)))
     assert "oxford_flowers102 has label" in error_of(find_dataset, DataConfig(dataset="oxford_flowers102", label="kind"))
-    assert "102 species" in dict(TABLES["datasets"]())["oxford_flowers102"]
+    assert "102 species" in read_table("datasets")["oxford_flowers102"]
 
 
 def strategy(directory):
@@ -75,7 +75,7 @@ def strategy(directory):
     (phase,) = resolve(config.replace(strategy="first:2", backbone="resnet18")).phases
     assert list(phase.trainable) == ["stem", "layer1", "head"]
     assert "stem, body" in error_of(resolve, config.replace(strategy="first:3"))
-    assert "first" in dict(TABLES["strategies"]())
+    assert "first" in read_table("strategies")
 
 
 def augmentation(directory):
@@ -87,7 +87,7 @@ def augmentation(directory):
     is_unchanged = (augmented == images).all(axis=(1, 2, 3))
     assert (is_mirrored ^ is_unchanged).all() and 8 < is_mirrored.sum() < 24
     assert get_augmentation("flip_vertical+mixup").mixer
-    assert "flip_vertical" in dict(TABLES["augmentations"]())
+    assert "flip_vertical" in read_table("augmentations")
 
 
 def schedule(directory):
@@ -122,7 +122,7 @@ def metric(directory):
 
 def experiment(directory):
     """`label_smoothing` is found by name, has two rows that resolve in every profile, and has a make target."""
-    assert dict(TABLES["experiments"]())["label_smoothing"].startswith("Label smoothing of ResNet18")
+    assert read_table("experiments")["label_smoothing"].startswith("Label smoothing of ResNet18")
     added = {entry.name: entry for entry in experiments()}["label_smoothing"]
     for profile in PROFILES:
         rows = added.configure({}, profile)

@@ -155,9 +155,7 @@ def build_model(
         >>> tl_keras.build_model("alexnet_narrow", 3, weights="glyphs").output_shape
         (None, 3)
     """
-    resolved = resolve(
-        RunConfig().replace(backbone=backbone, weights=_text(weights), image_size=image_size or 0, dataset="digits")
-    )
+    resolved = resolve(RunConfig().replace(backbone=backbone, weights=_text(weights), image_size=image_size or 0, dataset="digits"))
     require_tensorflow()
     from tl_keras.runs import setup
     from tl_keras.weights import load_weights
