@@ -21,6 +21,7 @@ LAYERS = [
     {"feature_cache", "report"},
     {"runs"},
     {"exports"},
+    {"planning"},
     {"interface"},
     {"cli"},
     {"__init__", "__main__"},

@@ -8,6 +8,7 @@ from typing import Any
 
 import tl_keras
 from tl_keras.cli.export import export
+from tl_keras.cli.fit import fit
 from tl_keras.cli.flags import CommandFlags, as_flags, dispatch
 from tl_keras.cli.predict import embed, predict
 from tl_keras.cli.run_command import run_command
@@ -236,6 +237,7 @@ def _required(command: CommandFlags, name: str) -> Path:
 
 
 VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
+    "fit": fit,
     "train": train,
     "evaluate": evaluate,
     "compare": compare,

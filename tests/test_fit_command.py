@@ -1,0 +1,144 @@
+"""`tl-keras fit`: from a folder to a tested and exported classifier, its plan, and folders as people have them."""
+
+import html
+import os
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import tl_keras
+from tl_keras.cli import verbs
+from tl_keras.data import load_source
+
+FAST = ("--backbone=tiny", "--weights=none", "--image_size=8", "--epochs=2", "--precision=float32")
+
+
+def write_classes(root, names, num_images=6, seed=0):
+    """Write images of 8 px, a folder for each of `names`. The names are bytes or text."""
+    rng = np.random.default_rng(seed)
+    for name in names:
+        folder = os.path.join(os.fsencode(root), os.fsencode(name))
+        os.makedirs(folder)
+        for number in range(num_images):
+            Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(
+                os.path.join(folder, b"%d.png" % number).decode("utf-8", "surrogateescape")
+            )
+    return root
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    """Three digits with 40 images each, of which one is in the wrong folder, and a file that is no image."""
+    root, images = tmp_path_factory.mktemp("data") / "digits", load_source(tl_keras.RunConfig().replace(dataset="digits").data).train
+    names = ("zero", "one", "two")
+    for name in names:
+        (root / name).mkdir(parents=True)
+    for label, name in enumerate(names):
+        for number, position in enumerate(np.flatnonzero(images.labels == label)[:40].tolist()):
+            folder = "two" if (label, number) == (0, 7) else name
+            Image.fromarray(images.image(position)).save(root / folder / f"{name}_{number}.png")
+    (root / "one" / "broken.png").write_text("no image")
+    return root
+
+
+def fit(*arguments):
+    return verbs.main(["fit", *map(str, arguments)])
+
+
+def test_a_dry_run_prints_findings_plan_and_command(digits, tmp_path, capsys):
+    run_dir = tmp_path / "run"
+    flags = ("--backbone=alexnet_narrow", "--weights=glyphs", "--image_size=64", "--budget=1h", "--strategy=head")
+    assert fit(digits, *flags, f"--run_dir={run_dir}", "--dry_run") == 0
+    text = capsys.readouterr().out
+    assert "120 images in 3 classes (96 train, 24 test): one, two, zero" in text
+    assert "sizes: 8 x 8 pixels" in text and "broken.png: expected an image" in text
+    assert re.search(r"labels are doubtful.*\n.*two/zero_7\.png: zero has probability", text)
+    assert re.search(r"--backbone=alexnet_narrow +given\n", text) and re.search(r"--on_corrupt=skip +files that are not images", text)
+    for flag in ("validation_fraction", "batch_size", "grid", "time_limit"):
+        assert re.search(rf"^  --{flag}=\S+ +\w+", text, re.MULTILINE)
+    assert re.search(r"^  tl-keras train --dataset=folder:\S+ .*--time_limit=\d+.* --run_dir=\S+$", text, re.MULTILINE)
+    assert not run_dir.exists()
+
+
+def test_a_folder_becomes_a_tested_and_exported_classifier(digits, tmp_path, capsys, low_resolution):
+    run_dir = tmp_path / "run"
+    assert fit(digits, *FAST, "--budget=1h", f"--run_dir={run_dir}") == 0
+    text = capsys.readouterr().out
+    run = tl_keras.load_run(run_dir)
+    assert run.is_finished and run.config.train.strategy == "full" and run.config.train.time_limit > 0
+    assert "must all be trained" in text and "test accuracy" in text
+    assert [line.split()[0] for line in text.splitlines()[-5:]] == ["report", "predict", "score", "use", "export"]
+    plan = (run_dir / "plan.txt").read_text()
+    assert "120 images in 3 classes" in plan and "--strategy=full" in plan and "tl-keras train" in plan
+    page = (run_dir / "report" / "report.html").read_text()
+    assert "tl-keras train" in page and f"{run.evaluation.num_examples:,}" in page
+    predictions = tl_keras.load_run(run_dir).predict(digits / "one" / "one_0.png")
+    assert predictions.class_names == ("one", "two", "zero")
+    result = (run_dir / "result.json").read_bytes()
+    assert fit(digits, *FAST, f"--run_dir={run_dir}") == 0  # a finished run is shown again
+    assert "holds a run with a plan" in capsys.readouterr().out and (run_dir / "result.json").read_bytes() == result
+    assert fit(digits, "--epochs=3", f"--run_dir={run_dir}") == 2
+    assert "epochs: 2 there, 3 here" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda root: None, "expected sub-folders of images for two or more classes, found no sub-folder"),
+        (lambda root: write_classes(root, ["only"]), "for two or more classes, found only"),
+        (lambda root: write_classes(root, ["a", "b"], num_images=0), "holds no images|is empty"),
+        (lambda root: write_classes(root, ["a", "b"], num_images=1), "every class has one image only"),
+    ],
+)
+def test_impossible_folders_have_a_message(make, message, tmp_path, capsys):
+    make(tmp_path)
+    assert fit(tmp_path, *FAST) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("arguments", [[], ["a", "b"], ["absent"], ["absent.csv"]])
+def test_impossible_arguments_have_a_message(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert fit(*arguments) in (2, 3)
+    assert "folder" in capsys.readouterr().err
+
+
+HOSTILE = [
+    "a b",
+    "it's",
+    'say "x"',
+    "line\nbreak",
+    "Käse",
+    b"latin-\xe9",
+    "<script>alert(1)</script>".replace("/", "|"),
+    "`rm`$HOME",
+    "--epochs=9",
+    "=1+1",
+]
+
+
+@pytest.mark.slow
+def test_hostile_names_have_a_result(tmp_path, capsys, low_resolution):
+    root = write_classes(tmp_path / "phot'os\n<b>", HOSTILE)
+    assert fit(root, *FAST, "--save_model=false", f"--run_dir={tmp_path / 'r n'}") == 0
+    text = capsys.readouterr().out
+    assert "line break" in text and 'say "x"' in text and f"'{tmp_path}/r n'" in text
+    page = (tmp_path / "r n" / "report" / "report.html").read_text()
+    assert "<script>alert" not in page and html.escape("<script>alert") in page
+
+
+@pytest.mark.slow
+def test_a_thousand_classes_have_a_plan(tmp_path, capsys):
+    root = write_classes(tmp_path / "many", [f"class {number:04d}" for number in range(1000)], num_images=3)
+    assert fit(root, "--backbone=alexnet_narrow", "--weights=glyphs", "--image_size=64", "--strategy=head", "--dry_run") == 0
+    text = capsys.readouterr().out
+    assert "3,000 images in 1,000 classes" in text and "1,000 classes have fewer than 20 images" in text
+    assert len(text) < 20_000
+
+
+def test_classes_that_are_named_like_splits_are_named(tmp_path, capsys):
+    root = write_classes(tmp_path / "splits", ["train", "test"])
+    assert fit(root, *FAST, "--dry_run") == 0
+    assert "classes are named like splits: test, train; a split holds a folder for each class" in capsys.readouterr().out

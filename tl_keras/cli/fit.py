@@ -1,0 +1,114 @@
+"""The verb `fit`: from a folder of images to a trained, tested and exported classifier, within a budget of time."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import tl_keras
+from tl_keras.cli.flags import CommandFlags, as_flags
+from tl_keras.config import SETTINGS, RunConfig
+from tl_keras.errors import ConfigError
+from tl_keras.planning import plan
+from tl_keras.utils.files import write_text
+from tl_keras.utils.tensorflow_import import quiet_tensorflow
+from tl_keras.utils.text import printable
+
+PLAN, EXPORT = "plan.txt", "export"
+PLANNED = [name for name in SETTINGS if name != "dataset"]
+
+
+def fit(arguments: Sequence[str]) -> None:
+    """Inspect a folder of images, plan a training that fits a budget of time, train, report and export."""
+    command = CommandFlags(
+        "tl-keras fit DIR --budget=5min\n\n"
+        "Inspect the images in DIR, plan a training that fits the budget, train, report and export. DIR is a folder with a folder of\n"
+        "images for each class, or a CSV file. Every choice is printed with its reason and its flag; flags of `train` win over the plan.\n"
+        "The same command with the same --run_dir resumes an interrupted run by its plan.",
+        settings=PLANNED,
+        extra={
+            "budget": ("5min", "time for everything, e.g. 90s, 5min or 1h; the training ends in time with its best epoch"),
+            "run_dir": ("", "directory of the run; empty: runs/fit/ and the name of DIR"),
+            "dry_run": (False, "print the plan and the command of `train` that follows it; train nothing"),
+        },
+        takes_operands=True,
+    )
+    given = command.parse(arguments)
+    if given is None:
+        return
+    budget = plan.parse_budget(command.value("budget"))
+    dataset = _dataset(command.operands)
+    run_dir = Path(command.value("run_dir") or Path("runs") / "fit" / _name(dataset))
+    given = {name: value for name, value in given.items() if name in PLANNED}
+    config, printed = _recorded(run_dir, dataset, given), list[str]()
+    config = config or _plan(dataset, given, budget, printed.append)
+    line = plan.train_command(config, run_dir)
+    print(f"\nthe same by `train`:\n  {line}\n", flush=True)
+    if command.value("dry_run"):
+        return
+    if printed:
+        write_text(run_dir / PLAN, "\n".join([*printed, "", line, ""]))
+    _train(config, run_dir, line)
+
+
+def _dataset(operands: Sequence[str]) -> str:
+    if len(operands) != 1:
+        raise ConfigError(f"expected one folder or CSV file, e.g. `tl-keras fit photos`; received {len(operands)}. See --help.")
+    path = Path(operands[0]).expanduser()
+    return f"csv:{path}" if path.is_file() and path.suffix.lower() in (".csv", ".tsv") else f"folder:{path}"
+
+
+def _name(dataset: str) -> str:
+    """Return the name of a folder or a file with letters, digits and `._-` alone."""
+    return re.sub(r"[^\w.-]+", "-", Path(RunConfig().replace(dataset=dataset).data.dataset.partition(":")[2]).stem).strip("-") or "images"
+
+
+def _recorded(run_dir: Path, dataset: str, given: Mapping[str, Any]) -> RunConfig | None:
+    """Return the settings of a run that has begun in `run_dir`, with those that are given, or None if there is none."""
+    if not (run_dir / "split.npz").exists():
+        return None
+    config = tl_keras.load_run(run_dir).config
+    print(f"{printable(run_dir)} holds a run with a plan, which goes on.", flush=True)
+    return config.replace(dataset=dataset, **given)
+
+
+def _plan(dataset: str, given: Mapping[str, Any], budget: float, keep: Callable[[str], None]) -> RunConfig:
+    """Print the findings and the plan, call `keep` with each line, and return the settings."""
+    quiet_tensorflow()
+    from tl_keras.planning.planner import Clock, make_plan
+
+    def show(line: str) -> None:
+        line = as_flags(line).replace("\n", "\n    ")
+        keep(line)
+        print(line, flush=True)
+
+    show("images")
+    made = make_plan(dataset, given, Clock(budget), lambda line: show(f"  {line}"))
+    show("plan")
+    for line in plan.describe(made.choices, given):
+        show(f"  {line}")
+    return made.config
+
+
+def _train(config: RunConfig, run_dir: Path, line: str) -> None:
+    run = tl_keras.fit(tl_keras.ImageData(config.data), run_dir, config=config)
+    print(f"\n{run}", flush=True)
+    from tl_keras.planning.page import write_run_report
+
+    question = f"How well does a classifier of the images in {config.data.dataset} do, trained by a plan that fits a budget of time?"
+    page = write_run_report(run_dir, f"Classifier of {', '.join(run.class_names[:5])}", question, line)[1]
+    export = run_dir / EXPORT
+    if config.runtime.save_model and not export.exists():
+        run.export(export, calibrated=run.temperature is not None)
+    print("\n" + "\n".join(_next_steps(run_dir, page, export)))
+
+
+def _next_steps(run_dir: Path, page: Path, export: Path) -> list[str]:
+    directory = plan.quote(str(run_dir))
+    return [
+        f"report   {printable(page)}",
+        f"predict  tl-keras predict --run_dir={directory} photo.jpg",
+        f"score    tl-keras evaluate --run_dir={directory} --dataset=folder:NEW_PHOTOS",
+        f"use      {printable(export / 'model.keras')}, a Keras model from uint8 images to probabilities, without tl_keras",
+        f"export   tl-keras export --run_dir={directory} --format=litert --output=DIR, also onnx, openvino and saved_model",
+    ]
