@@ -12,13 +12,14 @@ napoleon_use_ivar = True  # attributes are in the docstring of their class, and 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 python_use_unqualified_type_names = True
+smartquotes = False
 
 
-def _keep_colons(app, what, name, obj, options, lines):
-    """Keep Napoleon from reading the first line of a property up to a colon as its type."""
+def _replace_colon(app, what, name, obj, options, lines):
+    """Replace a colon in the first line of a property, since Napoleon takes what is before it for a type."""
     if what == "property":
-        lines.insert(0, "")
+        lines[0] = lines[0].replace(": ", " \u2013 ", 1)
 
 
 def setup(app):
-    app.connect("autodoc-process-docstring", _keep_colons, priority=400)  # Napoleon has 500
+    app.connect("autodoc-process-docstring", _replace_colon, priority=400)  # Napoleon has 500

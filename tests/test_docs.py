@@ -84,12 +84,25 @@ def test_the_half_widths_of_intervals_on_the_page_on_reproducing(correct, num_ex
     assert f"{50 * (interval.high - interval.low):.1f}" == half_width
 
 
+def listed_names() -> dict[str, list[str]]:
+    """Return module -> names that the reference documents."""
+    parts = re.split(r"currentmodule:: (\S+)", (DOCS / "api.md").read_text())[1:]
+    return {module: re.findall(r"auto\w+:: (\w+)", text) for module, text in zip(parts[::2], parts[1::2], strict=True)}
+
+
 def test_every_public_name_is_in_the_reference():
-    text = (DOCS / "api.md").read_text()
-    assert set(re.findall(r"auto(?:class|function):: (\w+)", text)) == set(tl_keras.PUBLIC) - {"UserError"}
-    for name in tl_keras.NAMESPACES:
-        listed = re.search(rf"automodule:: tl_keras\.{name}\n +:members: (.*)", text)[1].split(", ")
-        assert listed and not [member for member in listed if not getattr(getattr(tl_keras, name), member).__doc__]
+    names = listed_names()
+    assert {*names["tl_keras"], "UserError"} == set(tl_keras.PUBLIC)
+    assert set(names) == {"tl_keras", *(f"tl_keras.{name}" for name in tl_keras.NAMESPACES)}
+    classes = {name for name in tl_keras.strategies.__all__ if isinstance(getattr(tl_keras.strategies, name), type)}
+    assert {*names["tl_keras.strategies"], "Phase", "Strategy"} == {*classes, "Phase", "Strategy", "parse"}
+    assert set(names["tl_keras.weights"]) <= set(tl_keras.weights.__all__)
+
+
+def test_exit_codes_of_the_reference_are_those_of_the_errors():
+    rows = re.findall(r"^\| `(\w+)` \| (\d+) \|$", (DOCS / "api.md").read_text(), re.MULTILINE)
+    assert {name: int(code) for name, code in rows} == {name: getattr(tl_keras.errors, name).exit_code for name, _ in rows}
+    assert [name for name, _ in rows] == listed_names()["tl_keras.errors"]
 
 
 @pytest.mark.parametrize("step", parameters(TUTORIAL))
