@@ -1,11 +1,11 @@
 """Measures candidates for the default settings on three small data sets and two backbones, and prints the tables of docs/defaults.md.
 
-    python -m tools.measure_defaults --data_dir=DIRECTORY --seeds=0                           # round 1: every candidate
-    python -m tools.measure_defaults --data_dir=DIRECTORY --seeds=0,1,2 --candidates=A,B,C    # round 2: the finalists
+    python -m tools.measure_defaults --data_dir=DIRECTORY                                      # one seed of every candidate
+    python -m tools.measure_defaults --data_dir=DIRECTORY --seeds=0,1,2 --candidates="A;B"     # the finalists A and B
 
-Finished runs are not repeated. Both end with the table of what they ran, and `--table_only` prints it alone. Candidates are chosen by
-validation accuracy and cost; test accuracies are printed for more than one seed only. Costs are processor seconds of all cores together,
-since elapsed seconds depend on what else the computer does.
+Finished runs are not repeated. Each command ends with the table of its runs; `--table_only` prints the table alone. Candidates are chosen
+by validation accuracy and cost. Test accuracy is printed for several seeds only, that is for the finalists. Costs are processor seconds,
+added over all cores, since elapsed seconds depend on what else the computer does.
 """
 
 import argparse
@@ -47,13 +47,19 @@ CANDIDATES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "before": BEFORE,
         "head, Adam 1e-3": {**COSINE, "strategy": "head", "optimizer": "adam"},
         "head, Adam 1e-2": {**COSINE, "strategy": "head", "optimizer": "adam", "learning_rate": 1e-2},
+        "last:2, AdamW 3e-4": {**ADAMW, "strategy": "last:2", "learning_rate": 3e-4},
         "last:2, AdamW 1e-3": {**ADAMW, "strategy": "last:2"},
+        "last:2, AdamW 1e-3, flip": {**ADAMW, "strategy": "last:2", "augmentation": "flip"},
+        "last:2, AdamW 1e-3, batch 64": {**ADAMW, "strategy": "last:2", "batch_size": 64},
+        "last:3, AdamW 1e-3": {**ADAMW, "strategy": "last:3"},
         "full, SGD 1e-2": {**COSINE, "learning_rate": 1e-2},
         "full, AdamW 1e-3": {**ADAMW},
         "head_then_full, AdamW 3e-4": {**ADAMW, "strategy": "head_then_full", "learning_rate": 3e-4},
         "head_then_full, AdamW 1e-3": {**ADAMW, "strategy": "head_then_full"},
     }
 )
+
+CHOSEN = "last:2, AdamW 1e-3"  # the defaults of `tl_keras.config`; a test compares them
 
 # Data set -> settings. Images are small, and the epochs of the largest set half as many, so that the whole costs little.
 CIFAR10 = MappingProxyType({"dataset": "cifar10", "image_size": 64, "validation_fraction": 0.02, "limit_test": 2000})
