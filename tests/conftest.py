@@ -28,7 +28,7 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
 
 # The files that take longest, first: workers take files in this order, so that none is left alone with a long one at the end.
 LONGEST_FILES = (
-    *("feature_cache", "trainer", "backbones", "torch_training", "weights", "run", "readme", "interface", "report", "pipeline"),
+    *("torch_training", "feature_cache", "trainer", "backbones", "weights", "run", "readme", "interface", "report", "pipeline"),
     *("convert", "export", "settings", "head_grid", "benchmarks", "python_page", "parity", "lora", "last_batch", "conditions"),
 )
 
