@@ -75,7 +75,7 @@ def test_help_of_an_experiment_shows_the_origins_of_its_settings(capsys):
 
 
 def test_unknown_verb_lists_the_verbs(capsys):
-    assert verbs.main(["fit"]) == 2
+    assert verbs.main(["learn"]) == 2
     assert ", ".join(sorted(verbs.VERBS)) in capsys.readouterr().err
 
 

@@ -68,7 +68,7 @@ def test_a_folder_becomes_a_tested_and_exported_classifier(digits, tmp_path, cap
     text = capsys.readouterr().out
     run = tl_keras.load_run(run_dir)
     assert run.is_finished and run.config.train.strategy == "full" and run.config.train.time_limit > 0
-    assert "must all be trained" in text and "test accuracy" in text
+    assert re.search(r"reported after \d+ s of 3600 s", text) and "must all be trained" in text and "test accuracy" in text
     assert [line.split()[0] for line in text.splitlines()[-5:]] == ["report", "predict", "score", "use", "export"]
     plan = (run_dir / "plan.txt").read_text()
     assert "120 images in 3 classes" in plan and "--strategy=full" in plan and "tl-keras train" in plan

@@ -12,7 +12,7 @@ from tl_keras.errors import ConfigError
 from tl_keras.planning import plan
 from tl_keras.utils.files import write_text
 from tl_keras.utils.tensorflow_import import quiet_tensorflow
-from tl_keras.utils.text import printable
+from tl_keras.utils.text import join_names, printable
 
 PLAN, EXPORT = "plan.txt", "export"
 PLANNED = [name for name in SETTINGS if name != "dataset"]
@@ -27,7 +27,10 @@ def fit(arguments: Sequence[str]) -> None:
         "The same command with the same --run_dir resumes an interrupted run by its plan.",
         settings=PLANNED,
         extra={
-            "budget": ("5min", "time for everything, e.g. 90s, 5min or 1h; the training ends in time with its best epoch"),
+            "budget": (
+                "5min",
+                "time until the report, e.g. 90s, 5min or 1h; the training ends in time with its best epoch, and the export comes after it",
+            ),
             "run_dir": ("", "directory of the run; empty: runs/fit/ and the name of DIR"),
             "dry_run": (False, "print the plan and the command of `train` that follows it; train nothing"),
         },
@@ -36,19 +39,22 @@ def fit(arguments: Sequence[str]) -> None:
     given = command.parse(arguments)
     if given is None:
         return
-    budget = plan.parse_budget(command.value("budget"))
+    clock = plan.Clock(plan.parse_budget(command.value("budget")))
     dataset = _dataset(command.operands)
     run_dir = Path(command.value("run_dir") or Path("runs") / "fit" / _name(dataset))
     given = {name: value for name, value in given.items() if name in PLANNED}
     config, printed = _recorded(run_dir, dataset, given), list[str]()
-    config = config or _plan(dataset, given, budget, printed.append)
+    config = config or _plan(dataset, given, clock, printed.append)
     line = plan.train_command(config, run_dir)
     print(f"\nthe same by `train`:\n  {line}\n", flush=True)
     if command.value("dry_run"):
         return
     if printed:
         write_text(run_dir / PLAN, "\n".join([*printed, "", line, ""]))
-    _train(config, run_dir, line)
+    page = _train(config, run_dir, line)
+    print(f"\nreported after {clock.seconds():.0f} s of {clock.budget:.0f} s\nreport   {printable(page)}", flush=True)
+    if config.runtime.save_model:
+        print("\n".join(_next_steps(run_dir, _export(run_dir))))
 
 
 def _dataset(operands: Sequence[str]) -> str:
@@ -72,10 +78,10 @@ def _recorded(run_dir: Path, dataset: str, given: Mapping[str, Any]) -> RunConfi
     return config.replace(dataset=dataset, **given)
 
 
-def _plan(dataset: str, given: Mapping[str, Any], budget: float, keep: Callable[[str], None]) -> RunConfig:
+def _plan(dataset: str, given: Mapping[str, Any], clock: plan.Clock, keep: Callable[[str], None]) -> RunConfig:
     """Print the findings and the plan, call `keep` with each line, and return the settings."""
     quiet_tensorflow()
-    from tl_keras.planning.planner import Clock, make_plan
+    from tl_keras.planning.planner import make_plan
 
     def show(line: str) -> None:
         line = as_flags(line).replace("\n", "\n    ")
@@ -83,30 +89,34 @@ def _plan(dataset: str, given: Mapping[str, Any], budget: float, keep: Callable[
         print(line, flush=True)
 
     show("images")
-    made = make_plan(dataset, given, Clock(budget), lambda line: show(f"  {line}"))
+    made = make_plan(dataset, given, clock, lambda line: show(f"  {line}"))
     show("plan")
     for line in plan.describe(made.choices, given):
         show(f"  {line}")
     return made.config
 
 
-def _train(config: RunConfig, run_dir: Path, line: str) -> None:
+def _train(config: RunConfig, run_dir: Path, line: str) -> Path:
+    """Train and test, write the report, and return its page."""
     run = tl_keras.fit(tl_keras.ImageData(config.data), run_dir, config=config)
     print(f"\n{run}", flush=True)
     from tl_keras.planning.page import write_run_report
 
     question = f"How well does a classifier of the images in {config.data.dataset} do, trained by a plan that fits a budget of time?"
-    page = write_run_report(run_dir, f"Classifier of {', '.join(run.class_names[:5])}", question, line)[1]
-    export = run_dir / EXPORT
-    if config.runtime.save_model and not export.exists():
-        run.export(export, calibrated=run.temperature is not None)
-    print("\n" + "\n".join(_next_steps(run_dir, page, export)))
+    return write_run_report(run_dir, f"Classifier of {join_names(run.class_names)}", question, line)[1]
 
 
-def _next_steps(run_dir: Path, page: Path, export: Path) -> list[str]:
+def _export(run_dir: Path) -> Path:
+    """Export the model, unless that was done before, and return the directory."""
+    run, directory = tl_keras.load_run(run_dir), run_dir / EXPORT
+    if not directory.exists():
+        run.export(directory, calibrated=run.temperature is not None)
+    return directory
+
+
+def _next_steps(run_dir: Path, export: Path) -> list[str]:
     directory = plan.quote(str(run_dir))
     return [
-        f"report   {printable(page)}",
         f"predict  tl-keras predict --run_dir={directory} photo.jpg",
         f"score    tl-keras evaluate --run_dir={directory} --dataset=folder:NEW_PHOTOS",
         f"use      {printable(export / 'model.keras')}, a Keras model from uint8 images to probabilities, without tl_keras",

@@ -54,15 +54,15 @@ def find_label_errors(features: np.ndarray, labels: np.ndarray, groups: np.ndarr
 def suspects(probabilities: np.ndarray, labels: np.ndarray) -> list[Suspect]:
     """Return the off-diagonal entries of the confident joint: images that a class claims that is not their label.
 
-    A class claims an image whose probability of it is at least the mean probability of the class among its own images. Of several such
-    classes, the likeliest counts.
+    A class claims an image whose probability of it is at least the mean probability of the class among its own images, or `MIN_MARGIN`
+    where that mean is higher. Of several such classes, the likeliest counts.
 
     Args:
         probabilities: float (n, classes), of each image when it was held out.
         labels: int (n,), every class occurs.
     """
     own = probabilities[np.arange(len(labels)), labels]
-    thresholds = np.bincount(labels, own) / np.bincount(labels)
+    thresholds = np.minimum(np.bincount(labels, own) / np.bincount(labels), MIN_MARGIN)
     claims = np.where(probabilities >= thresholds, probabilities, 0.0)
     suggested = claims.argmax(axis=1)
     wrong = np.flatnonzero((claims.max(axis=1) > own) & (suggested != labels))

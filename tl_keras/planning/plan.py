@@ -7,6 +7,7 @@ that is tested.
 import math
 import re
 import shlex
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,7 @@ FIRST_BACKBONES = (  # small and accurate first; any other whose weights are fou
 RANDOM_BACKBONE, RANDOM_IMAGE_SIZE = "resnet18", 64  # without weights
 IMAGE_SIZES = (224, 192, 160, 128, 96, 64, 32)
 FEATURE_FRACTION = 0.4  # of the time, for the features of all images
-RESERVED_FRACTION = 0.25  # of the budget, for the test, the report and the export
+RESERVED_FRACTION = 0.25  # of the budget, for the test and the report
 MIN_DEEP_EPOCHS, MAX_DEEP_EPOCHS = 5, 20  # of the last stages; fewer are not worth a start
 MAX_SCRATCH_EPOCHS = 50
 HEAD_EPOCHS = 30  # of a grid of heads
@@ -57,7 +58,7 @@ class Times:
 
     Attributes:
         left: of the budget.
-        reserved: for the test, the report and the export.
+        reserved: for the test and the report.
         per_image: of the features of an image.
         per_step: of a training step of the last stages; 0 if it was not measured.
     """
@@ -66,6 +67,21 @@ class Times:
     reserved: float
     per_image: float
     per_step: float = 0.0
+
+
+class Clock:
+    """The time of a budget in seconds, which starts now."""
+
+    def __init__(self, budget: float):
+        self.budget, self._started = budget, time.perf_counter()
+
+    def times(self, per_image: float = 0.0, per_step: float = 0.0) -> Times:
+        """Return what is left, with measured times."""
+        return Times(self.budget - self.seconds(), RESERVED_FRACTION * self.budget, per_image, per_step)
+
+    def seconds(self) -> float:
+        """Return what is used."""
+        return time.perf_counter() - self._started
 
 
 def parse_budget(text: str) -> float:
@@ -264,4 +280,4 @@ def choose_from_scratch(num_epochs: int) -> list[Choice]:
 def choose_time_limit(times: Times, budget: float) -> Choice:
     """Return the time of the training."""
     seconds = max(1, int(times.left - times.reserved))
-    return Choice("time_limit", float(seconds), f"left of {budget:.0f} s, with {times.reserved:.0f} s for test, report and export")
+    return Choice("time_limit", float(seconds), f"left of {budget:.0f} s, with {times.reserved:.0f} s for test and report")

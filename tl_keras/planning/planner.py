@@ -11,7 +11,7 @@ from tl_keras.data import DatasetSource, make_splits
 from tl_keras.errors import ConfigError, DamagedError
 from tl_keras.planning import plan
 from tl_keras.planning.inspection import describe_data, describe_features, shorter_side
-from tl_keras.planning.plan import Choice, Times
+from tl_keras.planning.plan import Choice, Clock
 from tl_keras.runs.resolve import load_source, locate_weights, resolve
 
 Log = Callable[[str], None]
@@ -23,18 +23,6 @@ class Plan:
 
     config: RunConfig
     choices: tuple[Choice, ...]
-
-
-class Clock:
-    """The time of a budget in seconds, which starts now."""
-
-    def __init__(self, budget: float):
-        self.budget, self._started = budget, time.perf_counter()
-
-    def times(self, per_image: float = 0.0, per_step: float = 0.0) -> Times:
-        """Return what is left, with measured times."""
-        used = time.perf_counter() - self._started
-        return Times(self.budget - used, plan.RESERVED_FRACTION * self.budget, per_image, per_step)
 
 
 def make_plan(dataset: str, given: Mapping[str, Any], clock: Clock, log: Log = print) -> Plan:
