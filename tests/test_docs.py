@@ -72,7 +72,7 @@ def test_a_page_has_one_title(page):
 
 
 def test_figures_of_the_guide_to_strategies_are_those_of_their_source():
-    sources = "".join((ROOT / name).read_text() for name in ("README.md", "docs/what-the-reports-ran.md"))
+    sources = "".join((ROOT / name).read_text() for name in ("README.md", "docs/defaults.md", "docs/what-the-reports-ran.md"))
     figures = set(FIGURE.findall((DOCS / "choosing-a-strategy.md").read_text())) - {"0.75"}  # of MobileNet 0.75 and layer_decay
     assert len(figures) > 50
     assert figures <= set(FIGURE.findall(sources))
