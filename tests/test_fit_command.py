@@ -58,7 +58,7 @@ def test_a_dry_run_prints_findings_plan_and_command(digits, tmp_path, capsys):
     assert re.search(r"--backbone=alexnet_narrow +given\n", text) and re.search(r"--on_corrupt=skip +files that are not images", text)
     for flag in ("validation_fraction", "batch_size", "grid", "time_limit"):
         assert re.search(rf"^  --{flag}=\S+ +\w+", text, re.MULTILINE)
-    assert re.search(r"^  tl-keras train --dataset=folder:\S+ .*--time_limit=\d+.* --run_dir=\S+$", text, re.MULTILINE)
+    assert re.search(r"^tl-keras train --dataset=folder:\S+ .*--time_limit=\d+.* --run_dir=\S+$", text, re.MULTILINE)
     assert not run_dir.exists()
 
 
@@ -81,6 +81,23 @@ def test_a_folder_becomes_a_tested_and_exported_classifier(digits, tmp_path, cap
     assert "holds a run with a plan" in capsys.readouterr().out and (run_dir / "result.json").read_bytes() == result
     assert fit(digits, "--epochs=3", f"--run_dir={run_dir}") == 2
     assert "epochs: 2 there, 3 here" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_better_of_two_trainings_on_validation_is_used(digits, tmp_path, capsys, low_resolution):
+    run_dir = tmp_path / "run"
+    flags = ("--backbone=alexnet_narrow", "--weights=glyphs", "--image_size=64", "--budget=1h", "--save_model=false")
+    assert fit(digits, *flags, f"--run_dir={run_dir}") == 0
+    text = capsys.readouterr().out
+    assert len(re.findall(r"^tl-keras train .*--run_dir=", text, re.MULTILINE)) == 2
+    stages, head = (tl_keras.load_run(path) for path in (run_dir, run_dir / "head"))
+    assert stages.config.train.strategy.startswith("gradual:end=") and head.config.train.grid
+    scores = [(run.result["metrics"]["validation"]["accuracy"], -run.result["metrics"]["validation"]["loss"]) for run in (stages, head)]
+    best = head if scores[1] > scores[0] else stages
+    assert f"{best.path} is used" in text and (best.path / "report" / "report.html").exists()
+    (run_dir / "head" / "result.json").unlink()  # interrupted: the plan goes on with both
+    assert fit(digits, *flags, f"--run_dir={run_dir}") == 0
+    assert f"{best.path} is used" in capsys.readouterr().out and head.is_finished
 
 
 @pytest.mark.parametrize(
@@ -136,6 +153,21 @@ def test_a_thousand_classes_have_a_plan(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "3,000 images in 1,000 classes" in text and "1,000 classes have fewer than 20 images" in text
     assert len(text) < 20_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("train", ["train", ""])
+def test_very_few_images_have_a_result(train, tmp_path, capsys, low_resolution):
+    """One image a class beside a test split, and two images a class: nothing is left to choose by."""
+    root = tmp_path / "few"
+    write_classes(root / train, ["a", "b"], num_images=1 if train else 2)
+    if train:
+        write_classes(root / "test", ["a", "b"], num_images=2, seed=1)
+    flags = ("--backbone=alexnet_narrow", "--weights=glyphs", "--image_size=64", "--epochs=2", "--save_model=false")
+    assert fit(root, *flags, f"--run_dir={tmp_path / 'run'}") == 0
+    run = tl_keras.load_run(tmp_path / "run")
+    assert run.config.train.strategy == "head" and not run.config.train.grid and run.result["data"]["num_validation"] == 0
+    assert "a grid of heads needs features in memory and validation images" in capsys.readouterr().out
 
 
 def test_classes_that_are_named_like_splits_are_named(tmp_path, capsys):

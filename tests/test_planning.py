@@ -197,6 +197,7 @@ def test_the_batch_size_fits_the_images(num_train, size):
 def test_few_images_validate_a_fifth():
     assert [choice.value for choice in plan.choose_validation(500)] == [0.2]
     assert plan.choose_validation(2000) == []
+    assert [choice.value for choice in plan.choose_validation(2)] == [0.0]
 
 
 def test_a_grid_is_as_large_as_memory_allows():
@@ -217,7 +218,7 @@ def test_a_grid_is_as_large_as_memory_allows():
 def test_settings_that_are_given_may_exclude_a_grid(given, possible):
     assert plan.is_grid_possible(given) == possible
     if not possible and "validation_fraction" not in given:
-        plan.apply(RunConfig(), plan.choose_plainly(given), given)
+        plan.apply(RunConfig(), plan.choose_plainly(given, "excluded"), given)
 
 
 def test_the_last_stages_are_trained_if_enough_epochs_fit():

@@ -10,11 +10,11 @@ from tl_keras.cli.flags import CommandFlags, as_flags
 from tl_keras.config import SETTINGS, RunConfig
 from tl_keras.errors import ConfigError
 from tl_keras.planning import plan
-from tl_keras.utils.files import write_text
+from tl_keras.utils.files import read_json, write_json, write_text
 from tl_keras.utils.tensorflow_import import quiet_tensorflow
 from tl_keras.utils.text import join_names, printable
 
-PLAN, EXPORT = "plan.txt", "export"
+PLAN, HEAD_SETTINGS, HEAD, EXPORT = "plan.txt", "head.json", "head", "export"
 PLANNED = [name for name in SETTINGS if name != "dataset"]
 
 
@@ -43,18 +43,20 @@ def fit(arguments: Sequence[str]) -> None:
     dataset = _dataset(command.operands)
     run_dir = Path(command.value("run_dir") or Path("runs") / "fit" / _name(dataset))
     given = {name: value for name, value in given.items() if name in PLANNED}
-    config, printed = _recorded(run_dir, dataset, given), list[str]()
-    config = config or _plan(dataset, given, clock, printed.append)
-    line = plan.train_command(config, run_dir)
-    print(f"\nthe same by `train`:\n  {line}\n", flush=True)
+    printed: list[str] = []
+    configs = _recorded(run_dir, dataset, given) or _plan(run_dir, dataset, given, clock, printed.append)
+    lines = [plan.train_command(config, directory) for directory, config in configs.items()]
+    choice = ", of which the better one on validation is used" if len(lines) > 1 else ""
+    print("\n".join(["", f"the same by `train`{choice}:", *lines, ""]), flush=True)
     if command.value("dry_run"):
         return
     if printed:
-        write_text(run_dir / PLAN, "\n".join([*printed, "", line, ""]))
-    page = _train(config, run_dir, line)
+        _keep_plan(run_dir, configs, [*printed, *lines, ""])
+    best = _train(configs)
+    page = _report(best, plan.train_command(configs[best], best))
     print(f"\nreported after {clock.seconds():.0f} s of {clock.budget:.0f} s\nreport   {printable(page)}", flush=True)
-    if config.runtime.save_model:
-        print("\n".join(_next_steps(run_dir, _export(run_dir))))
+    if configs[best].runtime.save_model:
+        print("\n".join(_next_steps(best, _export(best))))
 
 
 def _dataset(operands: Sequence[str]) -> str:
@@ -69,17 +71,19 @@ def _name(dataset: str) -> str:
     return re.sub(r"[^\w.-]+", "-", Path(RunConfig().replace(dataset=dataset).data.dataset.partition(":")[2]).stem).strip("-") or "images"
 
 
-def _recorded(run_dir: Path, dataset: str, given: Mapping[str, Any]) -> RunConfig | None:
-    """Return the settings of a run that has begun in `run_dir`, with those that are given, or None if there is none."""
+def _recorded(run_dir: Path, dataset: str, given: Mapping[str, Any]) -> dict[Path, RunConfig]:
+    """Return run directory -> settings of a plan that has begun in `run_dir`, with those that are given; empty if there is none."""
     if not (run_dir / "split.npz").exists():
-        return None
-    config = tl_keras.load_run(run_dir).config
+        return {}
     print(f"{printable(run_dir)} holds a run with a plan, which goes on.", flush=True)
-    return config.replace(dataset=dataset, **given)
+    configs = {run_dir: tl_keras.load_run(run_dir).config}
+    if head := read_json(run_dir / HEAD_SETTINGS):
+        configs[run_dir / HEAD] = RunConfig.from_dict(head)
+    return {directory: config.replace(dataset=dataset, **given) for directory, config in configs.items()}
 
 
-def _plan(dataset: str, given: Mapping[str, Any], clock: plan.Clock, keep: Callable[[str], None]) -> RunConfig:
-    """Print the findings and the plan, call `keep` with each line, and return the settings."""
+def _plan(run_dir: Path, dataset: str, given: Mapping[str, Any], clock: plan.Clock, keep: Callable[[str], None]) -> dict[Path, RunConfig]:
+    """Print the findings and the plan, call `keep` with each line, and return run directory -> settings."""
     quiet_tensorflow()
     from tl_keras.planning.planner import make_plan
 
@@ -93,16 +97,34 @@ def _plan(dataset: str, given: Mapping[str, Any], clock: plan.Clock, keep: Calla
     show("plan")
     for line in plan.describe(made.choices, given):
         show(f"  {line}")
-    return made.config
+    return {run_dir: made.config, **({run_dir / HEAD: made.head} if made.head else {})}
 
 
-def _train(config: RunConfig, run_dir: Path, line: str) -> Path:
-    """Train and test, write the report, and return its page."""
-    run = tl_keras.fit(tl_keras.ImageData(config.data), run_dir, config=config)
-    print(f"\n{run}", flush=True)
+def _keep_plan(run_dir: Path, configs: Mapping[Path, RunConfig], lines: Sequence[str]) -> None:
+    """Write what was printed, and the settings that a resumed command needs besides those of the run."""
+    write_text(run_dir / PLAN, "\n".join(lines))
+    if head := configs.get(run_dir / HEAD):
+        write_json(run_dir / HEAD_SETTINGS, head.to_dict())
+
+
+def _train(configs: Mapping[Path, RunConfig]) -> Path:
+    """Train and test the runs, and return the directory of the best one on validation."""
+    runs = {path: tl_keras.fit(tl_keras.ImageData(config.data), path, config=config) for path, config in configs.items()}
+    scores = {path: run.result["metrics"]["validation"] for path, run in runs.items()}
+    best = max(runs, key=lambda path: (scores[path]["accuracy"], -scores[path]["loss"])) if len(runs) > 1 else next(iter(runs))
+    if len(runs) > 1:
+        texts = [f"{printable(path)} {100 * score['accuracy']:.2f} %" for path, score in scores.items()]
+        print(f"\non validation: {', '.join(texts)}; {printable(best)} is used", flush=True)
+    print(f"\n{runs[best]}", flush=True)
+    return best
+
+
+def _report(run_dir: Path, line: str) -> Path:
+    """Write the report, and return its page."""
     from tl_keras.planning.page import write_run_report
 
-    question = f"How well does a classifier of the images in {config.data.dataset} do, trained by a plan that fits a budget of time?"
+    run = tl_keras.load_run(run_dir)
+    question = f"How well does a classifier of the images in {run.config.data.dataset} do, trained by a plan that fits a budget of time?"
     return write_run_report(run_dir, f"Classifier of {join_names(run.class_names)}", question, line)[1]
 
 

@@ -32,7 +32,7 @@ MAX_SCRATCH_EPOCHS = 50
 HEAD_EPOCHS = 30  # of a grid of heads
 PROBE_EPOCHS = 5  # of the head, and of the last stage, before the last two stages are trained
 MAX_HEAD_WEIGHTS = 20_000_000  # of all heads of a grid together
-FEW_VALIDATION = 100  # images; with fewer of them a larger fraction validates
+FEW_VALIDATION, MORE_VALIDATION = 100, 0.2  # with fewer images than the first, the second is the fraction that validates
 UNITS = {"": 1, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
 # Settings that a grid of heads excludes, or that it chooses itself.
 WITHOUT_GRID = ("learning_rate", "l2", "weight_decay", "label_smoothing", "grid", "augmentation", "head_dropout", "stage_learning_rates",
@@ -167,7 +167,9 @@ def choose_validation(num_train: int) -> list[Choice]:
     default = RunConfig().data.validation_fraction
     if num_train * default >= FEW_VALIDATION:
         return []
-    return [Choice("validation_fraction", 0.2, f"a tenth of {num_train:,} images is too few to choose heads by")]
+    if num_train * MORE_VALIDATION < 1:
+        return [Choice("validation_fraction", 0.0, f"{num_train} images are too few to hold any out")]
+    return [Choice("validation_fraction", MORE_VALIDATION, f"a tenth of {num_train:,} images is too few to choose heads by")]
 
 
 def choose_batch_size(num_train: int) -> Choice:
@@ -205,12 +207,16 @@ def is_grid_possible(given: Mapping[str, Any]) -> bool:
     return given.get("strategy", "head") == "head" and not is_excluded
 
 
-def choose_plainly(given: Mapping[str, Any]) -> list[Choice]:
-    """Return the training where the user's settings exclude a grid of heads."""
+def choose_plainly(given: Mapping[str, Any], reason: str) -> list[Choice]:
+    """Return a training without a choice by validation.
+
+    Args:
+        reason: why there is none.
+    """
     strategy = given.get("strategy", "head")
     rate = 1e-3 if strategy == "head" else 1e-4
     return [
-        Choice("strategy", "head", "the settings that are given exclude a grid of heads, which would choose the learning rate"),
+        Choice("strategy", "head", reason),
         Choice("learning_rate", rate, "usual for AdamW on a new head" if strategy == "head" else "keeps what a pre-trained network knows"),
         ADAMW,
         COSINE,

@@ -19,10 +19,15 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """The settings of a run, and the choices that they consist of."""
+    """The settings of a run, and the choices that they consist of.
+
+    Attributes:
+        head: settings of a run of the head alone, to be compared on validation; None if the run itself is one, or is not pre-trained.
+    """
 
     config: RunConfig
     choices: tuple[Choice, ...]
+    head: RunConfig | None = None
 
 
 def make_plan(dataset: str, given: Mapping[str, Any], clock: Clock, log: Log = print) -> Plan:
@@ -44,7 +49,7 @@ def make_plan(dataset: str, given: Mapping[str, Any], clock: Clock, log: Log = p
 
     with preserve_global_state():
         maker.choose()
-    return Plan(maker.config, tuple(maker.choices))
+    return Plan(maker.config, tuple(maker.choices), maker.head)
 
 
 def _open(config: RunConfig, given: Mapping[str, Any]) -> tuple[DatasetSource, list[Choice]]:
@@ -63,6 +68,7 @@ class _Planner:
 
     def __init__(self, dataset: str, given: Mapping[str, Any], clock: Clock, log: Log, source: DatasetSource, choices: list[Choice]):
         self._dataset, self._given, self._clock, self._log, self._source, self.choices = dataset, given, clock, log, source, choices
+        self.head: RunConfig | None = None
 
     @property
     def config(self) -> RunConfig:
@@ -126,11 +132,14 @@ class _Planner:
         per_image = (time.perf_counter() - started) / self._num_images
         for line in describe_features(found, self._source.class_names):
             self._log(line)
-        if not plan.is_grid_possible(self._given) or found.features is None or self._splits.validation is None:
-            self.choices += plan.choose_plainly(self._given)
-            return
-        head = plan.choose_head(found.features.shape[1], len(self._source.class_names))
-        self.choices += self._deep(per_image) or head
+        if found.features is None or not self._splits.validation:
+            self.choices += plan.choose_plainly(self._given, "a grid of heads needs features in memory and validation images")
+        elif not plan.is_grid_possible(self._given):
+            self.choices += plan.choose_plainly(self._given, "the settings that are given exclude a grid of heads")
+        else:
+            head, deep = plan.choose_head(found.features.shape[1], len(self._source.class_names)), self._deep(per_image)
+            self.head = plan.apply(self.config, head, self._given) if deep else None
+            self.choices += deep or head
 
     def _deep(self, per_image: float) -> list[Choice]:
         """Return the training of the last stages after the head if enough of its epochs fit, measured; else nothing."""
