@@ -126,7 +126,9 @@ def test_biases_and_normalization_parameters_are_decayed_by_choice(decay, decay_
     before = {path: np.full(variable.shape, 0.5, "float32") for path, variable in variables.items()}
     for path, variable in variables.items():
         variable.assign(before[path])
-    optimizer = build_optimizer(TrainConfig(optimizer="sgd", learning_rate=0.1, decay_biases=decay_biases, **{decay: 0.2}))
+    optimizer = build_optimizer(
+        TrainConfig(optimizer="sgd", learning_rate=0.1, decay_biases=decay_biases, **{"weight_decay": 0.0, decay: 0.2})
+    )
     optimizer.build(list(variables.values()))
     optimizer.apply([keras.ops.zeros(variable.shape) for variable in variables.values()], list(variables.values()))
     for path, variable in variables.items():

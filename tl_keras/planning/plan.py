@@ -125,7 +125,7 @@ def quote(text: str) -> str:
     """Return a word of a shell, on one line.
 
     >>> quote("a b"), quote("a" + chr(10) + "b")
-    ("'a b'", "$'a\\\\nb'")
+    ("'a b'", "$'a\\\\012b'")
     """
     if text.isprintable():
         return shlex.quote(text)
