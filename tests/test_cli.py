@@ -144,7 +144,12 @@ EXCEPTIONS = {
     "fit.py": {"tl_keras.planning"},  # the plan is part of the command
     "list_tables.py": {"tl_keras.runs.experiment"},  # experiments are not public
     "experiment.py": {"tl_keras.runs.experiment", "tl_keras.runs.origins", "tl_keras.report"},
-    "predict.py": {"tl_keras.runs", "tl_keras.data.image_inputs", "tl_keras.results"},  # a model file or an export is no run
+    "predict.py": {
+        "tl_keras.exports.predictor",
+        "tl_keras.runs",
+        "tl_keras.data.image_inputs",
+        "tl_keras.results",
+    },  # a model file or an export is no run
     "weights.py": {"tl_keras.backbones", "tl_keras.weights"},
 }
 

@@ -16,9 +16,10 @@ from scipy import stats
 from tl_keras.cli import verbs
 from tl_keras.data.decode import decode_image
 from tl_keras.data.geometry import Geometry
-from tl_keras.errors import ConfigError, MissingError
+from tl_keras.errors import ConfigError, DamagedError, MissingError
 from tl_keras.exports import ExportError, checks, converters, export, export_run, formats, model_card, preprocess, trained
 from tl_keras.exports.formats import FORMATS, QUANTIZATIONS, choose_formats
+from tl_keras.exports.predictor import open_predictor
 from tl_keras.exports.trained import TrainedRun
 from tl_keras.results import run_directory
 from tl_keras.results.split_record import TRAIN, read_split
@@ -82,8 +83,25 @@ def test_an_export_agrees_with_its_run_and_describes_itself(format, quantize, lo
     assert record["bytes"] >= 0.9 * sum(path.stat().st_size for path in directory.rglob("model.*"))
     if format == "litert":
         assert zipfile.ZipFile(directory / known.file).read("labels.txt").decode().split() == list("0123456789")
+    found, expected = open_predictor(directory).predict(loaded.images), loaded.probabilities(loaded.resized(loaded.images))
+    np.testing.assert_allclose(found.probabilities, expected, atol={"none": 0.01, "float16": 0.02, "int8": 0.3}[quantize])
+    assert found.class_names == tuple("0123456789") and found.temperature == loaded.temperature
     card = (directory / "README.md").read_text()
     assert "## Accuracy" in card and f"Quantization: {quantize}" in card and "calibrated" in card
+
+
+@pytest.mark.parametrize("format", ["onnx", "litert", "openvino"])
+def test_a_damaged_export_is_refused_by_name(format, tmp_path, monkeypatch):
+    require(format)
+    (tmp_path / FORMATS[format].file).write_bytes(b"no model")
+    with pytest.raises(DamagedError, match="preprocessing.json does not say how images are resized"):
+        open_predictor(tmp_path)
+    (tmp_path / "preprocessing.json").write_text('{"image_size": 32, "side": 36, "interpolation": "bilinear"}')
+    with pytest.raises(DamagedError, match=f"{FORMATS[format].file} cannot be loaded"):
+        open_predictor(tmp_path)
+    monkeypatch.setattr("tl_keras.exports.predictor.find_spec", lambda name: None)
+    with pytest.raises(MissingError, match="which is not installed. Run pip install"):
+        open_predictor(tmp_path)
 
 
 @pytest.mark.slow

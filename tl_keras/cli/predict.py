@@ -22,7 +22,7 @@ MODEL_FLAGS = {
     "run_dir": ("", "directory of the finished run"),
     "model": (
         "",
-        "in place of `run_dir`: a .keras file of a run or an export, or the directory of an export in the format keras or saved_model",
+        "in place of `run_dir`: a .keras file of a run or an export, a delta file, or the directory of an export",
     ),
     "batch_size": (32, "images per step"),
     "on_corrupt": ("skip", "<skip|error>: leave out files that are no images, and end with exit code 6; or stop at the first"),
@@ -113,9 +113,10 @@ def _open(command: CommandFlags) -> "Predictor":
     elif not Path(model).exists():
         raise MissingError(f"{printable(model)}: there is no such file or directory.")
     quiet_tensorflow()
+    from tl_keras.exports.predictor import open_predictor
     from tl_keras.runs.predict import Predictor
 
-    predictor = Predictor.of_run(run_dir) if run_dir else Predictor.open(model)
+    predictor = Predictor.of_run(run_dir) if run_dir else open_predictor(model)
     for note in predictor.notes:
         print(f"note: {as_flags(note)}", file=sys.stderr)
     return predictor

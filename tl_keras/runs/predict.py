@@ -104,7 +104,7 @@ class Predictor:
         model = load_keras_file(file)
         if is_classifier(model):
             notes = "images are resized bilinearly without a crop, since the file does not say how its run did"
-            return cls._named(Classifier(model, Geometry(model.input_shape[1], 1.0)), model.output_shape[-1], None, [notes])
+            return cls.named(Classifier(model, Geometry(model.input_shape[1], 1.0)), model.output_shape[-1], None, [notes])
         if not _is_served(model):
             raise ConfigError(
                 f"{printable(file)} takes {model.input_shape} and returns {model.output_shape}. Expected the `model.keras` of a run, or of "
@@ -112,7 +112,7 @@ class Predictor:
             )
         num_classes = model.output_shape[-1]
         call = compiled(lambda images: model(images, training=False), tf.TensorSpec((None, None, None, 3), tf.uint8))
-        return cls._named(ServedModel(lambda images: call(tf.constant(images)), num_classes), num_classes, _read_labels(file.parent))
+        return cls.named(ServedModel(lambda images: call(tf.constant(images)), num_classes), num_classes, read_labels(file.parent))
 
     @classmethod
     def of_delta(cls, path: str | Path) -> "Predictor":
@@ -142,7 +142,7 @@ class Predictor:
             return cls.of_model_file(root / run_directory.MODEL)
         graph = root if (root / SAVED_MODEL_GRAPH).is_file() else root / SAVED_MODEL
         if (graph / SAVED_MODEL_GRAPH).is_file():
-            return cls._of_saved_model(graph, _read_labels(root) or _read_labels(graph.parent))
+            return cls._of_saved_model(graph, read_labels(root) or read_labels(graph.parent))
         found = next((name for name in FOREIGN_FILES if (root / name).is_file()), None)
         reason = f"holds {found}, which its own runtime predicts with, see preprocess.py there" if found else "is no export"
         raise ConfigError(f"{printable(root)} {reason}. Expected a run, or an export with `format=keras` or `format=saved_model`.")
@@ -162,10 +162,10 @@ class Predictor:
             num_classes = serve(np.zeros((1, 8, 8, 3), np.uint8)).shape[-1]
         except Exception as error:  # the graph of another model fails in its own way
             raise ConfigError(f"{printable(graph)} does not take uint8 RGB images of any size, as an export does ({error}).") from error
-        return cls._named(ServedModel(serve, num_classes), num_classes, labels)
+        return cls.named(ServedModel(serve, num_classes), num_classes, labels)
 
     @classmethod
-    def _named(cls, network: Network, num_classes: int, labels: Mapping[str, Any] | None, notes: Sequence[str] = ()) -> "Predictor":
+    def named(cls, network: Network, num_classes: int, labels: Mapping[str, Any] | None, notes: Sequence[str] = ()) -> "Predictor":
         """Return the predictor with the names and the temperature in `labels`, or with numbers for names."""
         names = [str(name) for name in labels["class_names"]] if labels else [str(number) for number in range(num_classes)]
         if len(names) != num_classes:
@@ -315,7 +315,7 @@ def _is_served(model: keras.Model) -> bool:
     return is_single and model.input_shape == (None, None, None, 3) and model.inputs[0].dtype == "uint8" and len(model.output_shape) == 2
 
 
-def _read_labels(directory: Path) -> Mapping[str, Any] | None:
+def read_labels(directory: Path) -> Mapping[str, Any] | None:
     """Return the `labels.json` of an export, or None if there is none."""
     path = directory / LABELS
     if not path.exists():
