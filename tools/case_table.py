@@ -167,8 +167,9 @@ def _given_image(name: str) -> str:
 
 
 RESNET = (
-    "--dataset=digits --limit_test=100 --backbone=resnet18 --weights=none --image_size=32 --strategy=full --learning_rate=0.01 "
-    "--batch_size=32 --cache=off --precision=float32 --epochs=6 --selection=last --seed=0 --save_model=false"
+    "--dataset=digits --limit_test=100 --backbone=resnet18 --weights=none --image_size=32 --strategy=full --optimizer=sgd "
+    "--learning_rate=0.01 --weight_decay=0 --schedule=constant --batch_size=32 --cache=off --precision=float32 --epochs=6 "
+    "--selection=last --seed=0 --save_model=false"
 )
 MEMORIZE = (
     "--backbone=alexnet_narrow --weights=glyphs --image_size=64 --strategy=full --optimizer=adam --learning_rate=5e-4 --batch_size=16 "
