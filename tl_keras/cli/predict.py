@@ -13,7 +13,7 @@ from tl_keras.results.predicted import Predictions
 from tl_keras.results.run_directory import load_result
 from tl_keras.utils.files import write_text
 from tl_keras.utils.tensorflow_import import quiet_tensorflow
-from tl_keras.utils.text import join_names, printable, to_one_line
+from tl_keras.utils.text import align_columns, join_names, printable, to_one_line
 
 if TYPE_CHECKING:
     from tl_keras.runs.predict import Predictor
@@ -145,8 +145,7 @@ def _table(predictions: Predictions, top: int, threshold: float) -> str:
     for record in predictions.to_records(top, threshold=threshold):
         classes = ", ".join(f"{to_one_line(name)} {probability:.3f}" for name, probability in record["top"].items())
         lines.append((to_one_line(record["file"]), to_one_line(record["label"]), f"{record['confidence']:.3f}", classes))
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    return "".join("  ".join(map(str.ljust, line, widths)).rstrip() + "\n" for line in lines)
+    return "".join(f"{line}\n" for line in align_columns(lines))
 
 
 def _json(predictions: Predictions, top: int, threshold: float) -> str:

@@ -17,6 +17,7 @@ from tl_keras.errors import ConfigError, MissingError, unknown
 from tl_keras.runs.fallbacks import EMBEDDED_NOTICE, EMBEDDED_SETTINGS
 from tl_keras.runs.resolve import SOURCE_SETTINGS
 from tl_keras.utils.tensorflow_import import quiet_tensorflow
+from tl_keras.utils.text import align_columns
 
 DATA_FLAGS = tuple(name for name in SOURCE_SETTINGS if name not in ("test_fraction",))  # of another data set than that of a run
 ON_MISSING = ("error", "embedded")
@@ -217,10 +218,7 @@ def _list_settings(names: Sequence[str], command: CommandFlags) -> None:
 
 def _print_columns(lines: Sequence[Sequence[str]]) -> None:
     """Print cells aligned on a terminal, and elsewhere separated by tabs."""
-    is_terminal = sys.stdout.isatty()
-    widths = [max(map(len, column)) if is_terminal else 0 for column in zip(*lines, strict=True)]
-    for line in lines:
-        print(("  " if is_terminal else "\t").join(map(str.ljust, line, widths)).rstrip())
+    print("\n".join(align_columns(lines) if sys.stdout.isatty() else ("\t".join(line).rstrip() for line in lines)))
 
 
 def weights(arguments: Sequence[str]) -> None:

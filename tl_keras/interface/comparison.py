@@ -10,19 +10,19 @@ import numpy as np
 
 from tl_keras.errors import ConfigError, unknown
 from tl_keras.interface.run import Run
-from tl_keras.report.statistics import combine_p_values, holm, mcnemar, sign_flip_test, summarize
+from tl_keras.report.paired_tests import Outcomes, compare_outcomes, read_outcomes
+from tl_keras.report.statistics import combine_p_values, holm, sign_flip_test, summarize
 from tl_keras.results.predicted import import_pandas
-from tl_keras.results.predictions import read_predictions
 from tl_keras.results.split_record import TEST, read_split
+from tl_keras.utils.text import align_columns
 
 MCNEMAR, SIGN_FLIP = "McNemar", "sign-flip permutation over groups"
 
 
-class _Outcome(NamedTuple):
-    """The test split of one run: labels int (n,), correctness bool (n,), groups int (n,) or None, fingerprint of the data."""
+class _Tested(NamedTuple):
+    """The test split of one run: the outcomes, the groups of its images, int (n,) or None, and the fingerprint of the data."""
 
-    labels: np.ndarray
-    correct: np.ndarray
+    outcomes: Outcomes
     groups: np.ndarray | None
     fingerprint: str
 
@@ -55,10 +55,8 @@ class Comparison:
 
     def __str__(self) -> str:
         rows = [("", "mean (%)", "sd", "difference", "p", "p (Holm)"), *(self._cells(label) for label in self.table)]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         seeds = ", ".join(map(str, self.seeds))
-        return "\n".join([*lines, f"reference {self.reference}; {self.test}; n = {self.num_examples}; seeds {seeds}"])
+        return "\n".join([*align_columns(rows), f"reference {self.reference}; {self.test}; n = {self.num_examples}; seeds {seeds}"])
 
     def _cells(self, label: str) -> tuple[str, ...]:
         values = self.table[label]
@@ -106,7 +104,7 @@ def compare(runs: Mapping[str, Sequence[Run]], *, reference: str) -> Comparison:
     for label, own in outcomes.items():
         _require_comparable(label, own, reference, outcomes[reference])
     others = [label for label in runs if label != reference]
-    p_values = [combine_p_values([_p_value(own, outcomes[reference][seed]) for seed, own in outcomes[label].items()]) for label in others]
+    p_values = [_p_value(outcomes[label], outcomes[reference]) for label in others]
     tests = dict(zip(others, zip(p_values, holm(p_values), strict=True), strict=True))
     first = next(iter(outcomes[reference].values()))
     return Comparison(
@@ -114,42 +112,46 @@ def compare(runs: Mapping[str, Sequence[Run]], *, reference: str) -> Comparison:
         reference=reference,
         seeds=tuple(outcomes[reference]),
         test=MCNEMAR if first.groups is None else SIGN_FLIP,
-        num_examples=len(first.labels),
+        num_examples=len(first.outcomes.labels),
     )
 
 
-def _outcomes(label: str, runs: Sequence[Run]) -> dict[int, _Outcome]:
+def _outcomes(label: str, runs: Sequence[Run]) -> dict[int, _Tested]:
     """Return seed -> outcome of the runs of a label."""
-    found = {run.config.seed: _outcome(run) for run in runs}
+    found = {run.config.seed: _tested(run) for run in runs}
     if not runs or len(found) < len(runs):
         raise ConfigError(f"{label}: expected runs of different seeds, received {[run.config.seed for run in runs]}.")
     return dict(sorted(found.items()))
 
 
-def _outcome(run: Run) -> _Outcome:
+def _tested(run: Run) -> _Tested:
     result, record = run.result, read_split(run.path)
-    logits, labels = read_predictions(run.path)
     groups = None if record is None or record.groups is None else record.groups[record.splits == TEST]
-    return _Outcome(labels, logits.argmax(axis=1) == labels, groups, result["data"]["fingerprint"])
+    return _Tested(read_outcomes(run.path), groups, result["data"]["fingerprint"])
 
 
-def _require_comparable(label: str, own: Mapping[int, _Outcome], reference: str, others: Mapping[int, _Outcome]) -> None:
+def _require_comparable(label: str, own: Mapping[int, _Tested], reference: str, others: Mapping[int, _Tested]) -> None:
     if own.keys() != others.keys():
         raise ConfigError(f"{label} has the seeds {list(own)}, {reference} has {list(others)}. Compare runs of the same seeds.")
     for seed, outcome in own.items():
         other = others[seed]
-        if outcome.fingerprint != other.fingerprint or not np.array_equal(outcome.labels, other.labels):
+        if outcome.fingerprint != other.fingerprint or not np.array_equal(outcome.outcomes.labels, other.outcomes.labels):
             raise ConfigError(f"{label} and {reference} were tested on other images, or in another order, with seed {seed}.")
 
 
-def _p_value(own: _Outcome, other: _Outcome) -> float:
+def _p_value(own: Mapping[int, _Tested], others: Mapping[int, _Tested]) -> float:
+    """Return the p-value over all seeds."""
+    return combine_p_values([_p_value_of_seed(seed, tested, others[seed]) for seed, tested in own.items()])
+
+
+def _p_value_of_seed(seed: int, own: _Tested, other: _Tested) -> float:
     if own.groups is not None:
-        return sign_flip_test(own.correct.astype(int) - other.correct, own.groups)
-    return mcnemar(int((own.correct & ~other.correct).sum()), int((other.correct & ~own.correct).sum()))
+        return sign_flip_test(own.outcomes.correct.astype(int) - other.outcomes.correct, own.groups)
+    return compare_outcomes(seed, own.outcomes, other.outcomes).p
 
 
-def _line(own: Mapping[int, _Outcome], others: Mapping[int, _Outcome], p: float, p_holm: float) -> dict[str, float]:
-    accuracies = [100 * float(outcome.correct.mean()) for outcome in own.values()]
-    difference = fmean(accuracies) - fmean(100 * float(outcome.correct.mean()) for outcome in others.values())
+def _line(own: Mapping[int, _Tested], others: Mapping[int, _Tested], p: float, p_holm: float) -> dict[str, float]:
+    accuracies = [100 * float(tested.outcomes.correct.mean()) for tested in own.values()]
+    difference = fmean(accuracies) - fmean(100 * float(tested.outcomes.correct.mean()) for tested in others.values())
     summary = summarize(accuracies)
     return {"mean": summary.mean, "sd": summary.std, "difference": difference, "p": p, "p_holm": p_holm}

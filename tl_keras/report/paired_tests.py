@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -71,14 +72,14 @@ def compare(results: ExperimentResults) -> Comparisons:
         DamagedError: The predictions of a run are absent or damaged.
     """
     reference = results.best_row
-    reference_outcomes = _read_outcomes(reference)
+    reference_outcomes = _outcomes_by_seed(reference)
     tested, not_compared = [], []
     for row in results.rows:
-        outcomes = reference_outcomes if row is reference else _read_outcomes(row)
+        outcomes = reference_outcomes if row is reference else _outcomes_by_seed(row)
         if reason := _why_incomparable(row, reference, outcomes, reference_outcomes):
             not_compared.append((row.label, reason))
         elif row is not reference:
-            tested.append((row, tuple(_test_seed(seed, outcomes[seed], reference_outcomes[seed]) for seed in outcomes)))
+            tested.append((row, tuple(compare_outcomes(seed, outcomes[seed], reference_outcomes[seed]) for seed in outcomes)))
     p_values = [combine_p_values([test.p for test in tests]) for _, tests in tested]
     comparisons = [
         Comparison(row, tests, row.accuracy().mean - reference.accuracy().mean, p, p_corrected)
@@ -87,21 +88,25 @@ def compare(results: ExperimentResults) -> Comparisons:
     return Comparisons(reference, tuple(comparisons), tuple(not_compared))
 
 
-class _Outcomes(NamedTuple):
+class Outcomes(NamedTuple):
     """Test outcomes of one run: the true labels, int (n,), and if the prediction of each image is correct, bool (n,)."""
 
     labels: np.ndarray
     correct: np.ndarray
 
 
-def _read_outcomes(row: TableRow) -> dict[int, _Outcomes]:
-    """Return the outcomes of each seed."""
-    predictions = {run.seed: read_predictions(run.path) for run in row.runs}
-    return {seed: _Outcomes(labels, logits.argmax(axis=1) == labels) for seed, (logits, labels) in predictions.items()}
+def read_outcomes(run_dir: Path) -> Outcomes:
+    """Return the test outcomes of the run in `run_dir`."""
+    logits, labels = read_predictions(run_dir)
+    return Outcomes(labels, logits.argmax(axis=1) == labels)
+
+
+def _outcomes_by_seed(row: TableRow) -> dict[int, Outcomes]:
+    return {run.seed: read_outcomes(run.path) for run in row.runs}
 
 
 def _why_incomparable(
-    row: TableRow, reference: TableRow, outcomes: Mapping[int, _Outcomes], reference_outcomes: Mapping[int, _Outcomes]
+    row: TableRow, reference: TableRow, outcomes: Mapping[int, Outcomes], reference_outcomes: Mapping[int, Outcomes]
 ) -> str:
     """Return the reason why the row cannot be compared with the reference image by image, or an empty string."""
     if row.fallbacks != reference.fallbacks:
@@ -113,7 +118,8 @@ def _why_incomparable(
     return "" if has_same_labels and len(fingerprints) == 1 else "other test images, or another order"
 
 
-def _test_seed(seed: int, row: _Outcomes, reference: _Outcomes) -> SeedTest:
+def compare_outcomes(seed: int, row: Outcomes, reference: Outcomes) -> SeedTest:
+    """Return McNemar's test of two runs on the same images."""
     only_row_correct = int((row.correct & ~reference.correct).sum())
     only_reference_correct = int((reference.correct & ~row.correct).sum())
     return SeedTest(seed, only_row_correct, only_reference_correct, mcnemar(only_row_correct, only_reference_correct))

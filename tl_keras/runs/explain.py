@@ -13,6 +13,7 @@ from tl_keras.runs.resolve import ResolvedRun, check_strategy, load_source, reso
 from tl_keras.runs.setup import add_adapters, build_model, build_runtime
 from tl_keras.strategies import Phase
 from tl_keras.utils.tensorflow_import import import_tensorflow
+from tl_keras.utils.text import align_columns
 
 if TYPE_CHECKING:
     from tl_keras.backbones.macs import StageCost
@@ -124,8 +125,7 @@ def _phase_lines(estimate: RunEstimate, number: int, phase: Phase) -> str:
     heading = f"phase {number} of {len(estimate.resolved.phases)}: {phase.name}, {epochs}, trains {parameters}"
     rows: list[tuple[str, ...]] = [("stage", "trained", "learning rate", "parameters", "MACs")]
     rows += [_stage_cells(estimate, phase, stage, count) for stage, count in trained.items()]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ["  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    lines = [f"  {line}" for line in align_columns(rows)]
     return "\n".join(["", heading, *lines, f"  cache    {_cache_note(estimate, phase)}"])
 
 

@@ -1,7 +1,7 @@
 """Text from outside, such as names of files and classes, in messages and tables."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 FORMULA_STARTS = ("=", "+", "-", "@")  # a spreadsheet reads a cell that begins with one of these as a formula
 
@@ -39,3 +39,13 @@ def join_names(names: Iterable[str], limit: int = 5, separator: str = ", ") -> s
     names = list(names)
     hidden = len(names) - limit
     return separator.join(names[:limit]) + (f" and {hidden} more" if hidden > 0 else "")
+
+
+def align_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Return each row as a line, with its cells padded to the width of their column.
+
+    >>> align_columns([("stage", "trained"), ("head", "all")])
+    ['stage  trained', 'head   all']
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
