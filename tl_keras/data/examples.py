@@ -162,6 +162,12 @@ class DatasetSource:
     superclasses: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     has_groups: bool = False
 
+    @property
+    def splits(self) -> dict[str, Examples]:
+        """The splits that the data set has, by name: train, validation if there is one, and test."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        return {name: examples for name, examples in parts.items() if examples is not None}
+
     def with_extra_classes(self, count: int) -> "DatasetSource":
         """Return the data set with `count` more classes after its own, without images.
 

@@ -1,6 +1,6 @@
 """Labelled images with class names and splits: a folder, a table, or a data set of TFDS. No TensorFlow until images are batched."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
 OnCorrupt = Literal["error", "skip"]
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +168,8 @@ class ImageData:
     def counts(self) -> Mapping[str, Mapping[str, int]]:
         """Number of images of each class in each split: split -> class -> images."""
         return {
-            name: {self.class_names[label]: number for label, number in examples.class_counts.items()} for name, examples in self._splits()
+            name: {self.class_names[label]: number for label, number in examples.class_counts.items()}
+            for name, examples in self.source.splits.items()
         }
 
     def split(self, *, validation_fraction: float = 0.1, test_fraction: float = 0.2, seed: int = 0) -> "ImageData":
@@ -205,7 +205,7 @@ class ImageData:
         Raises:
             ConfigError: The data set has no such split, or settings exclude each other.
         """
-        splits = dict(self._splits())
+        splits = self.source.splits
         if split not in splits:
             raise unknown("split", split, splits)
         if augmentation != "none" and shuffle_seed is None:
@@ -213,11 +213,6 @@ class ImageData:
         from tl_keras.interface import batches
 
         return batches.make_batches(splits[split], image_size, batch_size, augmentation, shuffle_seed, len(self.class_names))
-
-    def _splits(self) -> Iterator[tuple[str, data.Examples]]:
-        for name in SPLITS:
-            if (examples := getattr(self.source, name)) is not None:
-                yield name, examples
 
     def __repr__(self) -> str:
         return f"ImageData({self.config.dataset!r}{', fixed splits' if self.record else ''})"

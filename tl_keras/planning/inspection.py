@@ -3,7 +3,7 @@
 Nothing is removed or changed. Every finding is a line of text.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -27,7 +27,7 @@ def describe_data(source: DatasetSource) -> list[str]:
     """Return the classes, counts, sizes and notes of a data set."""
     counts = _counts(source)
     total, names = sum(counts.values()), [to_one_line(name) for name in source.class_names]
-    splits = ", ".join(f"{len(part):,} {name}" for name, part in _splits(source))
+    splits = ", ".join(f"{len(part):,} {name}" for name, part in source.splits.items())
     rarest, largest = min(counts, key=lambda label: counts[label]), max(counts, key=lambda label: counts[label])
     return [
         f"{total:,} images in {len(names):,} classes ({splits}): {join_names(names, MAX_CLASSES)}",
@@ -64,13 +64,9 @@ def shorter_side(examples: Examples) -> int:
     return int(np.median(_sizes(examples).min(axis=1)))
 
 
-def _splits(source: DatasetSource) -> Iterator[tuple[str, Examples]]:
-    yield from ((name, part) for name in SPLITS if (part := getattr(source, name)) is not None)
-
-
 def _counts(source: DatasetSource) -> dict[int, int]:
     """Return label -> number of images in all splits."""
-    labels = np.concatenate([part.labels for _, part in _splits(source)])
+    labels = np.concatenate([part.labels for part in source.splits.values()])
     return dict(enumerate(np.bincount(labels, minlength=len(source.class_names)).tolist()))
 
 

@@ -157,7 +157,6 @@ def _find(record: SplitRecord, source: DatasetSource) -> np.ndarray:
 def _labels(source: DatasetSource) -> np.ndarray:
     """Return the label of each image of the data set, int64 (n,); -1 for an image in no split."""
     labels = np.full(len(source.train.images), -1, np.int64)
-    for examples in (source.train, source.validation, source.test):
-        if examples is not None:
-            labels[examples.indices] = examples.labels
+    for examples in source.splits.values():
+        labels[examples.indices] = examples.labels
     return labels

@@ -181,7 +181,7 @@ def build_runtime(resolved: ResolvedRun) -> "Runtime":
 
 def _common_size(source: data.DatasetSource) -> tuple[int, int] | None:
     """Return the (height, width) of all images of `source`, or None if they differ."""
-    sizes = {split.size for split in (source.train, source.validation, source.test) if split is not None}
+    sizes = {examples.size for examples in source.splits.values()}
     return sizes.pop() if len(sizes) == 1 else None
 
 
