@@ -243,7 +243,7 @@ def test_a_damaged_saved_model_is_reported(exports, tmp_path, part):
         start(copy, NAMES)
 
 
-# What is refused
+# Refused weights
 
 
 def test_another_backbone_is_refused_before_data_are_read(source, exports):

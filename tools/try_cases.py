@@ -29,7 +29,7 @@ TIMEOUT = 900  # seconds of one entry, on a busy machine
 SHOWN_LINES = 20  # of the output of a wrong entry
 TAKE_OUTPUT = ("keras_files", "torch_checkpoints")  # scripts that are told where to write; the others write beside themselves
 QUIET = {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "MPLBACKEND": "agg"}
-# What the entries call beside ordinary shell commands. `FAST` are settings that make a run a matter of seconds.
+# Commands of the entries, beside ordinary ones of the shell. `FAST` are settings that make a run a matter of seconds.
 PRELUDE = """
 FAST="--backbone=alexnet_narrow --weights=glyphs --image_size=64 --strategy=head --epochs=1 --batch_size=8 --cache=off --precision=float32"
 DIGITS="--dataset=digits --limit_train=60 --limit_test=30 $FAST"

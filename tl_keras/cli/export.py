@@ -8,7 +8,6 @@ from typing import Any
 import tl_keras
 from tl_keras.cli.flags import CommandFlags
 from tl_keras.errors import ConfigError
-from tl_keras.utils.tensorflow_import import be_quiet
 
 DATA_FLAGS = ("dataset", "data_dir", "label", "on_corrupt", "links", "rehash")
 
@@ -37,7 +36,6 @@ def export(arguments: Sequence[str]) -> None:
         return
     if missing := [name for name in ("run_dir", "output") if not command.value(name)]:
         raise ConfigError(f"`{missing[0]}` is required. See --help.")
-    be_quiet()
     run, output = tl_keras.load_run(command.value("run_dir")), Path(command.value("output"))
     settings = {name: given[name] for name in DATA_FLAGS if name in given}
     options = {name: command.value(name) for name in ("format", "quantize", "calibrated", "force")}

@@ -1,5 +1,6 @@
 """A run: its directory, read; and what is done with a finished one. TensorFlow is imported when the model is needed."""
 
+import html
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -244,8 +245,6 @@ class Run:
         return f"<Run {name}: {'finished' if self.is_finished else 'not finished'}>"
 
     def _repr_html_(self) -> str:
-        import html
-
         return f"<p>{html.escape(repr(self)[1:-1])}</p>" + (self.evaluation._repr_html_() if self.is_finished else "")
 
     def __reduce__(self) -> tuple[Any, ...]:
