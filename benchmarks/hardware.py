@@ -3,6 +3,7 @@
 import importlib
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from benchmarks import ours
@@ -36,13 +37,19 @@ def peaks() -> Peaks:
     return rates
 
 
-def peak_fractions(measured: Measured, peaks: Peaks) -> dict[str, float]:
+def compare_with_peaks(measured: Measured, peaks: Peaks) -> Measured:
+    """Return `measured` with the precision of ours, and with the fraction of the peak that each side reaches."""
+    measured = replace(measured, precision=ours.precision(measured.benchmark.work))
+    return replace(measured, peak_fraction=_peak_fractions(measured, peaks))
+
+
+def _peak_fractions(measured: Measured, peaks: Peaks) -> dict[str, float]:
     """Return side -> its multiply-adds per second over those of a matrix product in the same library and precision."""
     benchmark = measured.benchmark
     if not benchmark.benchmark_type.passes:
         return {}
     forward, step = ours.multiply_adds(benchmark.work.backbone, benchmark.work.image_size)
     each = {"forward": forward, "step": step}[benchmark.benchmark_type.passes]
-    dtypes = {side: "float32" for side in measured.sides} | {OURS: ours.precision(benchmark.work).removeprefix("mixed_")}
+    dtypes = {side: "float32" for side in measured.sides} | {OURS: measured.precision.removeprefix("mixed_")}
     rates = {side: peaks["torch" if side == TORCH else "tensorflow"].get(dtype) for side, dtype in dtypes.items()}
     return {side: measured.value(side).median * each / rate for side, rate in rates.items() if rate and side in measured.sides}

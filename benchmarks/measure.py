@@ -53,18 +53,24 @@ class Measured:
     Attributes:
         sides: name -> what was measured.
         skipped: name of a side -> why it was not run.
+        precision: of ours, which decides the targets.
         peak_fraction: name of a side -> fraction of the matrix-product peak that its median round reaches.
     """
 
     benchmark: Benchmark
     sides: Mapping[str, Side]
     skipped: Mapping[str, str]
+    precision: str = ""
     peak_fraction: Mapping[str, float] = field(default_factory=dict)
 
     def ratio(self, other: str) -> Spread:
         """Return the time of `other` divided by ours, over the rounds."""
         pairs = zip(self.sides[other].seconds, self.sides[OURS].seconds, strict=True)
         return Spread.of([theirs / ours for theirs, ours in pairs])
+
+    def target(self, other: str) -> float | None:
+        """Return how many times faster than `other` ours is to be in its precision, if that is said."""
+        return self.benchmark.targets.get(self.precision, {}).get(other)
 
     def accuracy(self, side: str) -> Spread | None:
         """Return the accuracy on the test images in percent, over the rounds, or None if it was not measured."""

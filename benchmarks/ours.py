@@ -40,6 +40,7 @@ def configure(work: Work) -> RunConfig:
         weights="none",
         image_size=work.image_size,
         strategy=work.strategy,
+        precision=work.precision,
         optimizer="sgd",
         learning_rate=LEARNING_RATE,
         momentum=MOMENTUM,
@@ -60,7 +61,7 @@ def _runtime(work: Work) -> Runtime:
 
 
 def precision(work: Work) -> str:
-    """Return the precision that `auto` resolves to on this device."""
+    """Return the precision of `work` on this device. It is never `auto`."""
     return _runtime(work).precision
 
 

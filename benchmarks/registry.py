@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.work import Work
+from benchmarks.work import AUTO, BFLOAT16, FLOAT32, Work
 from tl_keras.errors import unknown
 
 OURS, KERAS, TORCH = "ours", "plain Keras", "plain torch"
@@ -13,6 +13,7 @@ FULL, QUICK, SMOKE = PROFILES = ("full", "quick", "smoke")
 EPOCHS = 10  # of a whole job
 MODULES = {OURS: "ours", KERAS: "plain_keras", TORCH: "plain_torch"}
 PLAIN_TORCH_HAS = ("alexnet", "resnet18")
+Targets = Mapping[str, Mapping[str, float]]  # precision of ours -> side -> how many times faster than it ours is to be, at least
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Spec:
     """A benchmark before its profile is chosen.
 
     Attributes:
-        targets: side -> how many times faster than it ours is to be, at least.
+        targets: for processors with and without units for bfloat16, which decide the precision of ours.
         seconds: what ours is to take at most; 0: there is no such limit.
         full: its size in the profile `full`, the task's own.
         quick: its size in `quick`, if it has one. All benchmarks of it take five minutes on two cores.
@@ -95,11 +96,12 @@ class Spec:
     name: str
     benchmark_type: str
     backbone: str
-    targets: Mapping[str, float]
+    targets: Targets
     full: Size
     quick: Size | None = None
     strategy: str = "full"
     seconds: float = 0.0
+    precision: str = AUTO
 
 
 @dataclass(frozen=True)
@@ -114,7 +116,7 @@ class Benchmark:
     benchmark_type: BenchmarkType
     work: Work
     jobs: Mapping[str, str]
-    targets: Mapping[str, float]
+    targets: Targets
     seconds: float
     rounds: int
     whole_command: bool
@@ -122,7 +124,8 @@ class Benchmark:
     @property
     def title(self) -> str:
         """Return a description of the work with its sizes."""
-        title = f"{self.work.backbone}: {self.benchmark_type.title.format(**vars(self.work))}"
+        precision = "" if self.work.precision == AUTO else f", {self.work.precision}"
+        title = f"{self.work.backbone}: {self.benchmark_type.title.format(**vars(self.work))}{precision}"
         return f"{title}{self.scaled}"
 
     @property
@@ -139,27 +142,39 @@ class Benchmark:
         return {"steps": self.work.steps * self.work.batch_size, "train": self.work.num_train, "": 0}[self.benchmark_type.counts]
 
 
-SAME_LOOP = 1 / 1.03  # 3 % slower
+def _always(targets: Mapping[str, float]) -> Targets:
+    """Return targets that do not depend on the precision of ours."""
+    return {FLOAT32: targets, BFLOAT16: targets}
+
+
 TWICE_THE_TIME = 1 / 2
-AT_MOST_TWICE = {ONE_HEAD: TWICE_THE_TIME, ONE_RUN: TWICE_THE_TIME}
+AT_MOST_TWICE = _always({ONE_HEAD: TWICE_THE_TIME, ONE_RUN: TWICE_THE_TIME})
+SAME_LOOP = _always({TRAIN_ON_BATCH: 1 / 1.03})  # 3 % slower
+ALEXNET_STEP = {FLOAT32: {TORCH: 1.6, KERAS: 1.2}, BFLOAT16: {TORCH: 4, KERAS: 5}}
+RESNET18_STEP = {FLOAT32: {TORCH: 1.6, KERAS: 1.25}, BFLOAT16: {TORCH: 3, KERAS: 2}}
 
 # Every image of a whole job belongs to an epoch or to the test. A step of a second or more is long enough for a sample.
 SPECS = (
-    Spec("alexnet-head", "whole", "alexnet", {TORCH: 10, KERAS: 10}, Size(2, 5000, 10_000, 2), Size(1, 1000, 500, 1), "head"),
-    Spec("resnet18-head", "whole", "resnet18", {TORCH: 12, KERAS: 8}, Size(1, 5000, 10_000, 1), Size(1, 256, 128, 1), "head"),
+    Spec("alexnet-head", "whole", "alexnet", _always({TORCH: 10, KERAS: 10}), Size(2, 5000, 10_000, 2), Size(1, 1000, 500, 1), "head"),
+    Spec("resnet18-head", "whole", "resnet18", _always({TORCH: 12, KERAS: 8}), Size(1, 5000, 10_000, 1), Size(1, 256, 128, 1), "head"),
     Spec("resnet50-head", "whole", "resnet50", {}, Size(2, 500, 500, 2), strategy="head"),
     Spec("vgg16-head", "whole", "vgg16", {}, Size(2, 200, 200, 2), strategy="head"),
     Spec("vit_b16-head", "whole", "vit_b16", {}, Size(2, 200, 200, 2), strategy="head"),
     Spec("mobilenet-head", "whole", "mobilenet", {}, Size(2, 1000, 1000, 2), strategy="head"),
     Spec("alexnet-last2", "whole", "alexnet", {}, Size(2, 2000, 2000, 2), strategy="last:2"),
     Spec("resnet18-last2", "whole", "resnet18", {}, Size(2, 500, 500, 2), strategy="last:2"),
-    Spec("resnet18-gradual", "whole", "resnet18", {TORCH: 2, KERAS: 2}, Size(1, 500, 500), Size(1, 32, 32), "gradual"),
-    Spec("alexnet-step", "step", "alexnet", {TORCH: 3, KERAS: 2.5}, Size(5, steps=3), Size(3, steps=2)),
-    Spec("resnet18-step", "step", "resnet18", {TORCH: 1.7, KERAS: 1.7}, Size(5, steps=2), Size(3, batch_size=32)),
+    Spec("resnet18-gradual", "whole", "resnet18", _always({TORCH: 2, KERAS: 2}), Size(1, 500, 500), Size(1, 32, 32), "gradual"),
+    Spec("alexnet-step", "step", "alexnet", ALEXNET_STEP, Size(5, steps=3), Size(3, steps=2)),
+    Spec("alexnet-step-float32", "step", "alexnet", ALEXNET_STEP, Size(5, steps=3), Size(3, steps=2), precision=FLOAT32),
+    Spec("resnet18-step", "step", "resnet18", RESNET18_STEP, Size(5, steps=2), Size(3, batch_size=32)),
+    Spec("resnet18-step-float32", "step", "resnet18", RESNET18_STEP, Size(5, steps=2), Size(3, batch_size=32), precision=FLOAT32),
     Spec("resnet50-step", "step", "resnet50", {}, Size(5, batch_size=32)),
+    Spec("resnet50-step-float32", "step", "resnet50", {}, Size(5, batch_size=32), precision=FLOAT32),
     Spec("vgg16-step", "step", "vgg16", {}, Size(5, batch_size=16)),
     Spec("vit_b16-step", "step", "vit_b16", {}, Size(5, batch_size=16)),
+    Spec("vit_b16-step-float32", "step", "vit_b16", {}, Size(5, batch_size=16), precision=FLOAT32),
     Spec("mobilenet-step", "step", "mobilenet", {}, Size(5, steps=2)),
+    Spec("mobilenet-step-bfloat16", "step", "mobilenet", {}, Size(5, steps=2), precision=BFLOAT16),
     Spec("alexnet-predict", "predict", "alexnet", {}, Size(5, steps=5), Size(3, steps=2)),
     Spec("resnet18-predict", "predict", "resnet18", {}, Size(5, steps=3), Size(3)),
     Spec("resnet50-predict", "predict", "resnet50", {}, Size(5)),
@@ -168,8 +183,8 @@ SPECS = (
     Spec("mobilenet-predict", "predict", "mobilenet", {}, Size(5, steps=3)),
     Spec("input", "feed", "alexnet", {}, Size(5, 10_000), Size(3, 2000)),
     Spec("alexnet-startup", "startup", "alexnet", {}, Size(5), Size(1), seconds=8.0),
-    Spec("alexnet-loop", "loop", "alexnet", {TRAIN_ON_BATCH: SAME_LOOP}, Size(5, steps=5), Size(3, batch_size=32, steps=3)),
-    Spec("resnet18-loop", "loop", "resnet18", {TRAIN_ON_BATCH: SAME_LOOP}, Size(5, steps=3)),
+    Spec("alexnet-loop", "loop", "alexnet", SAME_LOOP, Size(5, steps=5), Size(3, batch_size=32, steps=3)),
+    Spec("resnet18-loop", "loop", "resnet18", SAME_LOOP, Size(5, steps=3)),
     Spec("alexnet-heads", "heads", "alexnet", AT_MOST_TWICE, Size(5, 5000, 500), Size(1, 500, 64), "head"),
     Spec("resnet18-heads", "heads", "resnet18", AT_MOST_TWICE, Size(5, 5000, 500), strategy="head"),
     Spec("alexnet-budget", "budget", "alexnet", {}, Size(1, 5000, 10_000), strategy="last:3"),
@@ -203,7 +218,7 @@ def _make_benchmark(spec: Spec, profile: str) -> Benchmark:
     return Benchmark(
         name=spec.name,
         benchmark_type=benchmark_type,
-        work=Work(strategy=spec.strategy, epochs=epochs, **size, **model),
+        work=Work(strategy=spec.strategy, precision=spec.precision, epochs=epochs, **size, **model),
         jobs={side: job for side, job in benchmark_type.jobs.items() if side != TORCH or spec.backbone in PLAIN_TORCH_HAS},
         targets=spec.targets,
         seconds=spec.seconds,

@@ -53,7 +53,7 @@ def _value(measured: Measured, side: str) -> str:
 
 
 def _target(measured: Measured, side: str) -> str:
-    benchmark, least = measured.benchmark, measured.benchmark.targets.get(side)
+    benchmark, least = measured.benchmark, measured.target(side)
     ratio = [f"{least:.3g} {_reached(measured.ratio(side).median >= least)}"] if least else []
     limit = [f"in {benchmark.seconds:.3g} s {_reached(measured.value(OURS).median <= benchmark.seconds)}"] if benchmark.seconds else []
     return ", ".join(ratio + limit) or EMPTY_CELL
@@ -85,6 +85,7 @@ def _both(cell: Callable[[Measured, str], str]) -> Callable[[Measured, str], str
 COLUMNS: Mapping[str, Callable[[Measured, str], str]] = {
     "row": lambda measured, side: measured.benchmark.name,
     "work": lambda measured, side: measured.benchmark.title,
+    "precision": lambda measured, side: measured.precision.removeprefix("mixed_"),
     "ours": lambda measured, side: _value(measured, OURS),
     "against": lambda measured, side: side,
     "theirs": _value,
@@ -98,7 +99,7 @@ COLUMNS: Mapping[str, Callable[[Measured, str], str]] = {
 MEANING = (
     "Medians [least, largest] of rounds in which the sides take turns in one process; a ratio is that of the same round. "
     "Memory: the most that the process grew while a side was prepared or at work, pages of files left out, sampled every 10 ms; "
-    "ours / theirs. "
+    "ours / theirs. Precision: of ours; plain scripts have float32. Targets depend on it. "
     "Of peak: multiply-adds a second, as a fraction of the library's product of matrices in the same precision; a training step counts "
     "as three forward passes, less one of the first stage. Accuracy: on the test images, of whole jobs with no epoch scaled, whose "
     "networks begin with other random weights on each side."
@@ -166,8 +167,9 @@ def _record(measured: Measured) -> dict[str, Any]:
         "work": asdict(benchmark.work),
         "images_per_sample": benchmark.num_images,
         "includes_imports": benchmark.whole_command,
+        "precision": measured.precision,
         "sides": {side: asdict(found) | {"peak_share": measured.peak_fraction.get(side)} for side, found in measured.sides.items()},
-        "ratios": {side: asdict(measured.ratio(side)) | {"target": benchmark.targets.get(side)} for side in others},
+        "ratios": {side: asdict(measured.ratio(side)) | {"target": measured.target(side)} for side in others},
         "skipped": dict(measured.skipped),
     }
 

@@ -13,6 +13,7 @@ from tl_keras.config import TrainConfig
 from tl_keras.strategies import Phase
 
 CLASSES = 10
+AUTO, FLOAT32, BFLOAT16 = "auto", "float32", "mixed_bfloat16"
 LEARNING_RATE, MOMENTUM = 1e-3, 0.9
 
 
@@ -24,6 +25,7 @@ class Work:
         backbone: a key of BACKBONES, with new weights: speed does not depend on them.
         image_size: input size of the model in pixels; the images are uint8 of 32 pixels.
         strategy: in the grammar of the setting `strategy`.
+        precision: of ours, as in the setting `precision`; plain sides have float32.
         epochs: over all phases of the strategy.
         num_train, num_test: number of images.
         steps: number of batches per sample, if the benchmark counts steps.
@@ -34,6 +36,7 @@ class Work:
     backbone: str
     image_size: int = 224
     strategy: str = "full"
+    precision: str = AUTO
     epochs: int = 1
     batch_size: int = 64
     num_train: int = 0
