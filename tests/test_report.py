@@ -472,6 +472,43 @@ def test_a_missing_run_is_an_error_with_its_name(tmp_path):
         report.load_experiment(tmp_path / report.EXPERIMENT_FILE)
 
 
+def begin_experiment(directory, finished, **options):
+    """Return the experiment of two rows with two seeds each, of which only the runs named `finished` have a result."""
+    rows = [make_row("a", None, "head", published=RATIOS), make_row("b", None, HOSTILE)]
+    make_experiment(directory, rows, seeds=(0, 1), num_test=FEW, reference="head", **options)
+    for result in directory.glob("*/result.json"):
+        if result.parent.name not in finished:
+            result.unlink()
+    return report.load_experiment(directory / report.EXPERIMENT_FILE, allow_pending=True)
+
+
+def test_an_experiment_that_runs_has_a_page_of_the_finished_runs(tmp_path, no_plots):
+    results = begin_experiment(tmp_path, ["run0-seed0"])
+    assert [run.name for run in results.runs] == ["run0-seed0"] and list(results.pending.values()) == [1, 2]
+    report.write_report(results, tmp_path, refresh_seconds=30)
+    page_text = (tmp_path / "report.md").read_text()
+    assert "1 of 4 runs finished; to come: head (1), =1+1" in page_text and "| head | " in page_text
+    assert '<meta http-equiv="refresh" content="30">' in (tmp_path / "report.html").read_text()
+    assert len((tmp_path / "results.csv").read_text().splitlines()) == 2
+
+
+def test_an_experiment_that_has_just_begun_has_a_page(tmp_path, capsys):
+    results = begin_experiment(tmp_path / "a", [], embedded=True)
+    assert not results.rows
+    assert [path.name for path in report.write_report(results, tmp_path / "a")] == ["report.md", "report.html"]
+    text = (tmp_path / "a" / "report.md").read_text()
+    assert "0 of 4 runs finished" in text and "python -m experiments.part_a" in text and "EMBEDDED" in text
+    report.write_reports(tmp_path)
+    assert "0 of 4 runs finished" in (tmp_path / "report.md").read_text()
+
+
+def test_a_finished_experiment_has_no_pending_runs_and_its_page_stays(tmp_path, no_plots):
+    results = begin_experiment(tmp_path, [f"run{row}-seed{seed}" for row in (0, 1) for seed in (0, 1)])
+    assert not results.pending and results == report.load_experiment(tmp_path / report.EXPERIMENT_FILE)
+    report.write_report(results, tmp_path)
+    assert "runs finished" not in (tmp_path / "report.md").read_text() and "refresh" not in (tmp_path / "report.html").read_text()
+
+
 def test_other_directories_beside_the_runs_are_ignored(tmp_path):
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "result.json").write_text("{")

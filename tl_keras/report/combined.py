@@ -9,7 +9,7 @@ from tl_keras.report.experiment_results import ACCURACY, ExperimentResults
 from tl_keras.report.load import load_experiment
 from tl_keras.report.page import PAGE, experiment_blocks, write_pages, write_report
 from tl_keras.report.tables import COLUMNS, print_table
-from tl_keras.report.text import EMPTY_CELL, row_label
+from tl_keras.report.text import EMPTY_CELL, pending_note, row_label
 from tl_keras.results.experiment_file import EXPERIMENT_FILE
 from tl_keras.utils.text import to_one_line
 
@@ -48,7 +48,7 @@ def write_reports(runs_dir: Path) -> list[Path]:
         DamagedError: The report of an experiment could not be written.
     """
     if (runs_dir / EXPERIMENT_FILE).exists():
-        return _write_one(load_experiment(runs_dir / EXPERIMENT_FILE), runs_dir)
+        return _write_one(load_experiment(runs_dir / EXPERIMENT_FILE, allow_pending=True), runs_dir)
     directories = sorted(path.parent for path in runs_dir.glob(f"*/{EXPERIMENT_FILE}"))
     if not directories:
         expected = f"expected {EXPERIMENT_FILE} in it or one directory below"
@@ -65,7 +65,8 @@ def write_reports(runs_dir: Path) -> list[Path]:
 
 
 def _write_one(results: ExperimentResults, directory: Path) -> list[Path]:
-    print_table(results)
+    if results.rows:
+        print_table(results)
     return write_report(results, directory)
 
 
@@ -73,7 +74,7 @@ def _try_write(directory: Path) -> _Experiment:
     """Write the report of one experiment; an error becomes its section of the combined report."""
     name = Path(directory.name)
     try:
-        results = load_experiment(directory / EXPERIMENT_FILE)
+        results = load_experiment(directory / EXPERIMENT_FILE, allow_pending=True)
         files = _write_one(results, directory)
         blocks = experiment_blocks(results, name, {path.name for path in files}, level=2)
     except UserError as error:
@@ -88,10 +89,12 @@ def _overview_cells(experiment: _Experiment) -> list[str]:
     name, results = experiment.directory.name, experiment.results
     if results is None:
         return [name, *[EMPTY_CELL] * (len(HEADINGS) - 2), "no report; see below"]
+    if not results.rows:
+        return [name, results.profile, *[EMPTY_CELL] * (len(HEADINGS) - 3), pending_note(results)]
     best = results.best_row
     accuracy = COLUMNS["test accuracy (%)"](results, best)
     num_fallbacks = sum(bool(row.fallbacks) for row in results.rows)
-    remarks = [results.caveat, f"rows with fallbacks: {num_fallbacks}" if num_fallbacks else ""]
+    remarks = [pending_note(results), results.caveat, f"rows with fallbacks: {num_fallbacks}" if num_fallbacks else ""]
     remark = "; ".join(filter(None, remarks)) or EMPTY_CELL
     return [name, results.profile, str(len(results.rows)), row_label(results, best), accuracy, *_best_published(results), remark]
 

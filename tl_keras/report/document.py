@@ -69,11 +69,17 @@ def to_markdown(blocks: Sequence[Block], root: Path) -> str:
     return "\n".join(MARKDOWN[type(block)](block, root) for block in blocks)
 
 
-def to_html(blocks: Sequence[Block], root: Path) -> str:
-    """Return the page as HTML with embedded images. `root` is the directory of the page; its title is the first heading."""
+def to_html(blocks: Sequence[Block], root: Path, *, refresh_seconds: int = 0) -> str:
+    """Return the page as HTML with embedded images. Its title is the first heading.
+
+    Args:
+        root: directory of the page.
+        refresh_seconds: seconds after which a browser loads the page again; 0: never.
+    """
     title = next(block.text for block in blocks if isinstance(block, Heading))
     body = "\n".join(HTML[type(block)](block, root) for block in blocks)
-    return HTML_PAGE.format(title=_escape(title), body=body)
+    refresh = f'<meta http-equiv="refresh" content="{refresh_seconds:d}">\n' if refresh_seconds else ""
+    return HTML_PAGE.format(title=_escape(title), refresh=refresh, body=body)
 
 
 def _markdown_table(table: Table, root: Path) -> str:
@@ -133,7 +139,7 @@ HTML_PAGE = """<!DOCTYPE html>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; img-src data:; style-src 'unsafe-inline'">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title>
+{refresh}<title>{title}</title>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }}
 h1, h2, h3 {{ line-height: 1.25; margin: 2.2rem 0 0.7rem; }}

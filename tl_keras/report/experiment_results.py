@@ -1,7 +1,7 @@
 """Content of a report: the rows of an experiment, with their published values and the results of their runs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -127,6 +127,7 @@ class ExperimentResults:
         changed_settings: settings that differ from the source report's, e.g. `epochs 6`.
         profile: size of the experiment; `PAPER` is that of the source report.
         reference: label or line of the reference row; `ExperimentRecord` explains it.
+        pending: label of a row -> number of its runs that are not finished. Rows without a finished run are not in `rows`.
     """
 
     name: str
@@ -138,6 +139,7 @@ class ExperimentResults:
     changed_settings: tuple[str, ...] = ()
     profile: str = PAPER
     reference: str = ""
+    pending: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def runs(self) -> list[Run]:

@@ -10,7 +10,7 @@ from tl_keras.report.experiment_results import PARAMETERS, ExperimentResults, Ru
 from tl_keras.report.sections import best_row_blocks, calibration_blocks, comparison_blocks, reference_blocks
 from tl_keras.report.settings_tables import settings_blocks
 from tl_keras.report.tables import COLUMNS, FURTHER_COLUMNS, make_table, results_csv, table_caption
-from tl_keras.report.text import EMPTY_CELL, device_name, format_duration, join_unique, row_label
+from tl_keras.report.text import EMPTY_CELL, device_name, format_duration, join_unique, pending_note, row_label
 from tl_keras.results.metrics import NUM_BINS
 from tl_keras.utils.files import write_text
 from tl_keras.utils.text import join_names, to_one_line
@@ -19,8 +19,13 @@ PAGE, WEB_PAGE, RUNS_TABLE = "report.md", "report.html", "results.csv"
 MAX_CLASS_NAMES = 120
 
 
-def write_report(results: ExperimentResults, directory: Path) -> list[Path]:
+def write_report(results: ExperimentResults, directory: Path, *, refresh_seconds: int = 0) -> list[Path]:
     """Write the plots, `results.csv`, `report.md` and `report.html` to `directory`. The same results give identical files.
+
+    An experiment without a finished run gets pages that name the runs to come, and nothing else.
+
+    Args:
+        refresh_seconds: seconds after which a browser loads `report.html` again, for an experiment that runs; 0: never.
 
     Returns:
         The files, the pages first.
@@ -29,16 +34,18 @@ def write_report(results: ExperimentResults, directory: Path) -> list[Path]:
         DamagedError: The predictions of a run are absent or damaged.
         UserError: A file cannot be written.
     """
+    if not results.rows:
+        return write_pages(_introduction(results, 1), directory, refresh_seconds=refresh_seconds)
     plot_files = plots.write_plots(results, directory)
     write_text(directory / RUNS_TABLE, results_csv(results))
     blocks = [*experiment_blocks(results, Path(), {path.name for path in plot_files}), *_details(results)]
-    return [*write_pages(blocks, directory), directory / RUNS_TABLE, *plot_files]
+    return [*write_pages(blocks, directory, refresh_seconds=refresh_seconds), directory / RUNS_TABLE, *plot_files]
 
 
-def write_pages(blocks: list[Block], directory: Path) -> list[Path]:
+def write_pages(blocks: list[Block], directory: Path, *, refresh_seconds: int = 0) -> list[Path]:
     """Write `report.md` and `report.html` to `directory` and return their paths."""
     write_text(directory / PAGE, to_markdown(blocks, directory))
-    write_text(directory / WEB_PAGE, to_html(blocks, directory))
+    write_text(directory / WEB_PAGE, to_html(blocks, directory, refresh_seconds=refresh_seconds))
     return [directory / PAGE, directory / WEB_PAGE]
 
 
@@ -50,11 +57,10 @@ def experiment_blocks(results: ExperimentResults, plot_dir: Path, plot_files: se
         plot_files: names of the plots that exist.
         level: level of the heading.
     """
+    if not results.rows:
+        return _introduction(results, level)
     return [
-        Heading(level, results.title),
-        *([Caveat(results.caveat)] if results.caveat else []),
-        Paragraph(results.question),
-        Code(results.command),
+        *_introduction(results, level),
         make_table(results, COLUMNS),
         Paragraph(table_caption(results)),
         make_table(results, FURTHER_COLUMNS),
@@ -64,6 +70,17 @@ def experiment_blocks(results: ExperimentResults, plot_dir: Path, plot_files: se
         *calibration_blocks(results, level + 1),
         *best_row_blocks(results, level + 1),
         *_images(plots.BEST_ROW_PLOTS, plot_dir, plot_files),
+    ]
+
+
+def _introduction(results: ExperimentResults, level: int) -> list[Block]:
+    """Return what is known before the first run is finished."""
+    return [
+        Heading(level, results.title),
+        *([Caveat(results.caveat)] if results.caveat else []),
+        *([Paragraph(f"{note}.")] if (note := pending_note(results)) else []),
+        Paragraph(results.question),
+        Code(results.command),
     ]
 
 

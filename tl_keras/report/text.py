@@ -9,10 +9,11 @@ from typing import Any
 
 from tl_keras.report.experiment_results import ExperimentResults, Run, TableRow
 from tl_keras.results.experiment_file import PAPER
-from tl_keras.utils.text import plain_cell, to_one_line
+from tl_keras.utils.text import join_names, plain_cell, to_one_line
 
 EMPTY_CELL = "–"
 FALLBACK_MARKS = "†‡§¶"  # of rows with fallbacks
+MAX_PENDING = 12  # rows in a note
 
 
 def escape_markdown(text: object) -> str:
@@ -88,6 +89,16 @@ def changed_settings_note(results: ExperimentResults) -> str:
     has_differences = any(results.difference(row) is not None for row in results.rows)
     consequence = "; the difference is not a test of reproduction" if has_differences else ""
     return f"{profile}settings differ from the source report{settings}{consequence}"
+
+
+def pending_note(results: ExperimentResults) -> str:
+    """Return the number of finished runs and those to come, e.g. `1 of 3 runs finished; to come: head (2)`; empty if all are."""
+    if not results.pending:
+        return ""
+    num_finished = len(results.runs)
+    total = num_finished + sum(results.pending.values())
+    waiting = [f"{to_one_line(label)} ({number})" for label, number in results.pending.items()]
+    return f"{num_finished} of {total} runs finished; to come: {join_names(waiting, MAX_PENDING)}"
 
 
 def fallback_marks(results: ExperimentResults) -> dict[tuple[str, ...], str]:
