@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from benchmarks import arrays
 from benchmarks.registry import FULL, MODULES, PROFILES, Benchmark, select_benchmarks
 from tl_keras.cli.flags import CommandFlags
-from tl_keras.cli.verbs import run_command
+from tl_keras.cli.run_command import run_command
 from tl_keras.errors import ConfigError
 from tl_keras.utils import tensorflow_import
 
