@@ -152,6 +152,7 @@ EFFECTS = {
     "precision": ({}, "mixed_bfloat16", runtime_record),
     "xla": ({}, "on", runtime_record),
     "save_model": ({}, True, "history"),
+    "tensorboard": ({"epochs": 1}, True, "history"),
     "cache": ({}, "memory", "history"),
     "cache_budget": ({"cache": "auto", "backbone": "alexnet_narrow", "limit_train": 0, "limit_test": 0, "epochs": 1}, 1, "history"),
 }

@@ -48,7 +48,8 @@ def _check(config: Any) -> None:
         if item.type is float:
             _check_that(math.isfinite(value), item.name, value, "a finite number")
         choices = item.metadata["choices"]
-        _check_that(not choices or value in choices, item.name, value, f"one of {', '.join(choices)}")
+        if choices and value not in choices:
+            raise unknown(f"value of `{item.name}`", value, choices, setting=item.name, value=value)
 
 
 def _absolute(dataset: str) -> str:
@@ -281,6 +282,12 @@ class RuntimeConfig:
     precision: str = _setting("auto", "arithmetic; auto: the fastest of the device", choices=PRECISIONS)
     xla: str = _setting("auto", "compile the training step with XLA; auto: on GPUs only", choices=("auto", "on", "off"))
     save_model: bool = _setting(True, "save the tested model in the run directory, for export and evaluate")
+    tensorboard: bool = _setting(
+        False,
+        "write loss, accuracy and learning rate of each epoch to the folder tensorboard of the run; TensorBoard shows them: "
+        "pip install tensorboard; tensorboard --logdir=RUN_DIR",
+        is_local=True,
+    )
     distribution: str = _setting("none", "none: one device; mirrored: all local GPUs", choices=("none", "mirrored"))
     cache: str = _setting(
         "auto",

@@ -64,6 +64,7 @@ class Settings(TypedDict, total=False):
     precision: Literal["auto", "float32", "mixed_bfloat16", "mixed_float16"]
     xla: Literal["auto", "on", "off"]
     save_model: bool
+    tensorboard: bool
     distribution: Literal["none", "mirrored"]
     cache: Literal["auto", "off", "memory", "disk"]
     cache_budget: int

@@ -6,6 +6,7 @@ A run directory holds, in the order of writing:
                       `weights_sha256` of a weights file given by its path
     split.npz         which image is in which split, by content; see `split_record`
     history.csv       one row per epoch
+    tensorboard/      the same as logs for TensorBoard, with --tensorboard; see `runs.event_log`
     checkpoint/       state of an interrupted run; removed when the run is finished
     predictions.npz   logits float32 (n, classes) and labels int (n,) of the test split
     test_images.npz   some test images, on which exports are checked; see `predictions.write_test_images`

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import tensorflow as tf
 
     from tl_keras.feature_cache.feature_cache import FeatureCache
+    from tl_keras.runs.event_log import EventLog
     from tl_keras.training.trainer import Progress
 
 MAX_LISTED = 10  # classes in a message
@@ -79,6 +80,8 @@ def run_resolved(
         require_same_split(given, begun, str(directory))
     if finished := run_dir.load_if_finished(resolved.config):
         _require_same_inputs(run_dir, finished, resolved.config, weights_hash)
+        if resolved.config.runtime.tensorboard:
+            _event_log(directory).write(run_directory.read_history(directory))
         return finished
     with run_dir.lock():
         run_dir.write_config(resolved.config, weights_hash)
@@ -182,13 +185,13 @@ class TrainingOutcome:
 def _train(
     setup: RunSetup, cache: "FeatureCache", run_dir: RunDirectory, callbacks: "Sequence[keras.callbacks.Callback]", verbose: int
 ) -> TrainingOutcome:
-    trainer = make_trainer(setup)
+    trainer, write_history = make_trainer(setup), _history_writer(run_dir, setup.resolved.config)
     progress = trainer.fit(
         setup.batches,
         run_dir.checkpoint,
         callbacks,
         split_phase=cache.split_phase,
-        on_epoch=lambda progress: run_dir.write_history(progress.history),
+        on_epoch=lambda progress: write_history(progress.history),
         verbose=verbose,
     )
     return TrainingOutcome(progress, trainer.selected_epoch(), trainer.predict)
@@ -201,13 +204,32 @@ def _train_grid(
     from tl_keras.runs.grid_search import FILE, search
 
     progress, selected_epoch = search(setup, cache, run_dir.path)
-    run_dir.write_history(progress.history)
+    _history_writer(run_dir, setup.resolved.config)(progress.history)
     if verbose:
         grid = progress.phases[0]["grid"]
         best = ", ".join(f"{name} {grid['best_head'][name]:g}" for name in grid["varied"])
         accuracy = 100 * progress.best["accuracy"]
         print(f"grid      {grid['heads']} heads; best on validation: {best}, {accuracy:.2f} %. All: {run_dir.path / FILE}", flush=True)
     return TrainingOutcome(progress, selected_epoch)
+
+
+def _history_writer(run_dir: RunDirectory, config: RunConfig) -> Callable[[Sequence[Mapping[str, Any]]], None]:
+    """Return a function that writes the history of a run, and its logs for TensorBoard if the settings ask for them."""
+    if not config.runtime.tensorboard:
+        return run_dir.write_history
+    log = _event_log(run_dir.path)
+
+    def write(history: Sequence[Mapping[str, Any]]) -> None:
+        run_dir.write_history(history)
+        log.write(history)
+
+    return write
+
+
+def _event_log(directory: Path) -> "EventLog":
+    from tl_keras.runs.event_log import EventLog
+
+    return EventLog(directory)
 
 
 Logits = tuple[np.ndarray, np.ndarray]  # float32 (n, classes), and labels int (n,)
