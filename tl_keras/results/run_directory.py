@@ -15,6 +15,7 @@ A run directory holds, in the order of writing:
     model.keras       the tested model, adapters merged; absent with --save_model=false
     delta.npz         for strategies that freeze pre-trained weights: all others; see `weights.delta`; absent with --save_model=false
     result.json       written last: a directory without it does not hold a finished run
+    inspection.json   findings of `tl-keras fit` on the data; see `inspection_record`
 
 `result.json` has the keys of `RESULT_KEYS`. Runs with validation also have `temperature` (null without it; see `calibration`) and
 `metrics.test.calibrated`: `temperature`, and `ece` and `loss` of the test split after scaling. `model.keras` returns logits before it.
