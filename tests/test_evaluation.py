@@ -13,10 +13,13 @@ from tl_keras.errors import DamagedError
 from tl_keras.results.metrics import SCALAR_METRICS
 from tl_keras.results.predictions import (
     MAX_ERRORS,
+    MAX_STORED,
     MAX_THUMBNAIL,
     MISTAKES,
     PREDICTIONS,
     ConfidentErrors,
+    choose_errors,
+    frequent_confusions,
     read_confident_errors,
     read_predictions,
     write_confident_errors,
@@ -64,9 +67,25 @@ def test_errors_are_sorted_by_confidence(replicas):
 
 
 def test_errors_are_limited_in_number_and_size():
-    found = evaluation.most_confident_errors(LOGITS, LABELS, batches_at(200), max_errors=2)
-    assert found.images.shape == (2, MAX_THUMBNAIL, MAX_THUMBNAIL, 3)
-    np.testing.assert_array_equal(found.images[:, 50, 50, 0], [2, 1])
+    found = evaluation.most_confident_errors(LOGITS, LABELS, batches_at(200))
+    assert found.images.shape == (3, MAX_THUMBNAIL, MAX_THUMBNAIL, 3)
+    np.testing.assert_array_equal(found.images[:, 50, 50, 0], [2, 1, 3])
+
+
+def test_the_most_confident_errors_come_first_and_then_those_of_frequent_confusions():
+    # 20 images of class 0 are taken for class 1 with rising confidence, 25 of class 2 for class 1 with less, and one is correct.
+    labels, predicted = np.array([0] * 20 + [2] * 25 + [1]), np.ones(46, np.int64)
+    confidences = np.array([*np.linspace(0.7, 0.9, 20), *np.linspace(0.4, 0.6, 25), 1.0])
+    assert frequent_confusions(labels, predicted) == [(2, 1, 25), (0, 1, 20)]
+    chosen = choose_errors(labels, predicted, confidences)
+    assert chosen.tolist() == [*range(19, 3, -1), *range(44, 40, -1)]
+
+
+def test_of_many_confusions_a_bounded_number_of_images_is_kept():
+    labels, predicted = np.divmod(np.arange(40 * 40), 40)
+    chosen = choose_errors(np.repeat(labels, 5), np.repeat(predicted, 5), np.random.default_rng(0).random(40 * 40 * 5))
+    assert MAX_ERRORS < len(chosen) <= MAX_STORED and len(set(chosen.tolist())) == len(chosen)
+    assert frequent_confusions(np.arange(3), np.arange(3)) == [] and choose_errors(*[np.arange(3)] * 3).size == 0
 
 
 def test_without_an_error_nothing_is_loaded(tmp_path):
@@ -93,7 +112,7 @@ def test_errors_and_predictions_are_read_back(tmp_path):
 @pytest.mark.parametrize(
     "errors",
     [
-        make_errors(num=MAX_ERRORS + 1),
+        make_errors(num=MAX_STORED + 1),
         make_errors(height=MAX_THUMBNAIL + 1),
         make_errors(num=1, height=10_000, width=10_000),
         make_errors(height=0),
@@ -154,6 +173,6 @@ def test_a_run_writes_the_errors_of_its_own_predictions(tmp_path):
     )
     wrong = np.flatnonzero(logits.argmax(axis=1) != labels)
     found = read_confident_errors(tmp_path / "run", 10)
-    assert len(found.indices) == min(len(wrong), MAX_ERRORS) > 0 and set(found.indices) <= set(wrong)
+    assert MAX_STORED >= len(found.indices) >= min(len(wrong), MAX_ERRORS) > 0 and set(found.indices) <= set(wrong)
     np.testing.assert_array_equal(found.labels, labels[found.indices])
     assert found.images.shape[1:] == (64, 64, 3) and found.images.max() > 200

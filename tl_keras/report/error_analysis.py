@@ -15,7 +15,7 @@ from tl_keras.report.experiment_results import ExperimentResults, TableRow
 from tl_keras.report.style import GREY, PALETTE, finish_figure, plot_style, save_figure, short_label, shorten
 from tl_keras.results.calibration import scaled_calibration
 from tl_keras.results.metrics import NUM_BINS, confusion_matrix
-from tl_keras.results.predictions import ConfidentErrors, read_confident_errors, read_predictions
+from tl_keras.results.predictions import MAX_ERRORS, ConfidentErrors, read_confident_errors, read_predictions
 
 MAX_NAMED_CLASSES = 40  # in a confusion matrix
 MAX_CLASSES_OF_SMALL_MATRIX = 12
@@ -155,13 +155,14 @@ def plot_confident_errors(results: ExperimentResults, path: Path) -> Path:
     """Plot the misclassified test images with the highest confidence, of the first run of the best row."""
     row, run = results.best_row, results.best_row.runs[0]
     errors = read_confident_errors(run.path, len(run.class_names))
-    num_lines = -(-len(errors.labels) // GRID_COLUMNS)
+    num_shown = min(len(errors.labels), MAX_ERRORS)
+    num_lines = -(-num_shown // GRID_COLUMNS)
     with plot_style():
         figure = Figure(figsize=(7.6, 1.3 + 2.2 * num_lines), layout="constrained")
         panels = figure.subplots(num_lines, GRID_COLUMNS, squeeze=False)
         for index, axes in enumerate(panels.flat):
             axes.axis("off")
-            if index < len(errors.labels):
+            if index < num_shown:
                 _plot_error(axes, errors, index, run.class_names)
         title = Line2D([], [], linestyle="none", label=f"Best row: {short_label(results, row)}, seed {run.seed}")
         note = "Images as the model saw them, with the true class, → the predicted class, and # the index in the test split"

@@ -10,7 +10,9 @@ from tl_keras.errors import DamagedError
 from tl_keras.utils.files import READ_ERRORS, read_npz, write_npz
 
 PREDICTIONS, MISTAKES, TEST_IMAGES = "predictions.npz", "mistakes.npz", "test_images.npz"
-MAX_ERRORS = 16  # images
+MAX_ERRORS = 16  # the most confident errors, of all classes
+MAX_CELLS, IMAGES_PER_CELL = 6, 4  # the most frequent confusions of two classes, and errors of each
+MAX_STORED = MAX_ERRORS + MAX_CELLS * IMAGES_PER_CELL  # images
 MAX_THUMBNAIL = 96  # pixels
 MAX_TEST_IMAGES = 64
 MAX_TEST_IMAGE_SIDE = 256  # pixels; larger images are scaled down
@@ -18,7 +20,7 @@ MAX_TEST_IMAGE_SIDE = 256  # pixels; larger images are scaled down
 
 @dataclass(frozen=True, eq=False)
 class ConfidentErrors:
-    """The most confidently wrong predictions on the test split, in order of falling confidence.
+    """Wrong predictions on the test split with their images, in the order of `choose_errors`.
 
     Attributes:
         images: uint8 (k, height, width, 3), as the model saw them, at most `MAX_THUMBNAIL` pixels high and wide.
@@ -33,6 +35,35 @@ class ConfidentErrors:
     predicted: np.ndarray
     confidences: np.ndarray
     indices: np.ndarray
+
+
+def choose_errors(labels: np.ndarray, predicted: np.ndarray, confidences: np.ndarray) -> np.ndarray:
+    """Return the indices of the errors whose images a run keeps, int (k,), at most `MAX_STORED`.
+
+    The first are the `MAX_ERRORS` most confident ones in order of falling confidence. Those of the most frequent confusions follow, so
+    that the `IMAGES_PER_CELL` most confident errors of each are kept.
+
+    Args:
+        labels, predicted: int (n,), the true and the predicted class.
+        confidences: float (n,), the probability of the predicted class.
+    """
+    wrong = np.flatnonzero(labels != predicted)
+    wrong = wrong[np.argsort(-confidences[wrong], kind="stable")]
+    chosen = wrong[:MAX_ERRORS].tolist()
+    for true, other, _ in frequent_confusions(labels, predicted)[:MAX_CELLS]:
+        cell = wrong[(labels[wrong] == true) & (predicted[wrong] == other)]
+        chosen += [index for index in cell[:IMAGES_PER_CELL].tolist() if index not in chosen]
+    return np.array(chosen, np.int64)
+
+
+def frequent_confusions(labels: np.ndarray, predicted: np.ndarray) -> list[tuple[int, int, int]]:
+    """Return the cells of the confusion matrix off its diagonal that are not 0: true class, predicted class, and number of images.
+
+    The most frequent cells come first; of equals that of the lower true class.
+    """
+    wrong = labels != predicted
+    cells, counts = np.unique(np.stack([labels[wrong], predicted[wrong]], axis=1), axis=0, return_counts=True)
+    return [(*cells[index].tolist(), int(counts[index])) for index in np.argsort(-counts, kind="stable")]
 
 
 def write_predictions(run_dir: Path, logits: np.ndarray, labels: np.ndarray) -> None:
@@ -59,7 +90,7 @@ def write_confident_errors(run_dir: Path, errors: ConfidentErrors) -> None:
 
 
 def read_confident_errors(run_dir: Path, num_classes: int) -> ConfidentErrors:
-    """Return the most confident errors of the run in `run_dir`, whose data set has `num_classes` classes.
+    """Return the errors that are kept of the run in `run_dir`, whose data set has `num_classes` classes.
 
     Raises:
         DamagedError: The file is absent or corrupt, or holds more or larger images than a run writes.
@@ -68,7 +99,7 @@ def read_confident_errors(run_dir: Path, num_classes: int) -> ConfidentErrors:
     specs = {"images": ("u", 4), "labels": ("i", 1), "predicted": ("i", 1), "confidences": ("f", 1), "indices": ("i", 1)}
     errors = ConfidentErrors(**_read_arrays(path, specs))
     num_images, *size, channels = errors.images.shape
-    if num_images > MAX_ERRORS or not 0 < min(size) <= max(size) <= MAX_THUMBNAIL or channels != 3 or errors.images.dtype != np.uint8:
+    if num_images > MAX_STORED or not 0 < min(size) <= max(size) <= MAX_THUMBNAIL or channels != 3 or errors.images.dtype != np.uint8:
         raise _damaged(path, f"images {errors.images.dtype} {errors.images.shape}")
     labels = np.concatenate([errors.labels, errors.predicted])
     if any(len(values) != num_images for values in vars(errors).values()) or not _are_classes(labels, num_classes):

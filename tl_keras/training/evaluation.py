@@ -16,7 +16,7 @@ from tl_keras.results.metrics import (
     log_softmax,
     wilson_interval,
 )
-from tl_keras.results.predictions import MAX_ERRORS, MAX_THUMBNAIL, ConfidentErrors
+from tl_keras.results.predictions import MAX_THUMBNAIL, ConfidentErrors, choose_errors
 from tl_keras.training.runtime import Runtime
 
 
@@ -80,10 +80,8 @@ def compute_metrics(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray |
     }
 
 
-def most_confident_errors(
-    logits: np.ndarray, labels: np.ndarray, batches_at: Callable[[np.ndarray], tf.data.Dataset], max_errors: int = MAX_ERRORS
-) -> ConfidentErrors:
-    """Return the `max_errors` wrong predictions of highest confidence, in descending order, or all if there are fewer.
+def most_confident_errors(logits: np.ndarray, labels: np.ndarray, batches_at: Callable[[np.ndarray], tf.data.Dataset]) -> ConfidentErrors:
+    """Return the wrong predictions of highest confidence and those of the most frequent confusions; see `choose_errors`.
 
     Args:
         logits, labels: of all test examples, float (n, classes) and int (n,).
@@ -91,8 +89,7 @@ def most_confident_errors(
     """
     predicted = logits.argmax(axis=1)
     confidences = np.exp(log_softmax(logits).max(axis=1))
-    wrong = np.flatnonzero(predicted != labels)
-    indices = wrong[np.argsort(-confidences[wrong], kind="stable")[:max_errors]]
+    indices = choose_errors(labels, predicted, confidences)
     images = _thumbnails(batches_at(indices)) if len(indices) else np.zeros((0, 1, 1, 3), np.uint8)
     return ConfidentErrors(images, labels[indices], predicted[indices], confidences[indices].astype(np.float32), indices)
 
