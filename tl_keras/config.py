@@ -49,7 +49,7 @@ def _check(config: Any) -> None:
             _check_that(math.isfinite(value), item.name, value, "a finite number")
         choices = item.metadata["choices"]
         if choices and value not in choices:
-            raise unknown(f"value of `{item.name}`", value, choices, setting=item.name, value=value)
+            raise unknown("value", value, choices, setting=item.name, value=value)
 
 
 def _absolute(dataset: str) -> str:
@@ -284,8 +284,7 @@ class RuntimeConfig:
     save_model: bool = _setting(True, "save the tested model in the run directory, for export and evaluate")
     tensorboard: bool = _setting(
         False,
-        "write loss, accuracy and learning rate of each epoch to the folder tensorboard of the run; TensorBoard shows them: "
-        "pip install tensorboard; tensorboard --logdir=RUN_DIR",
+        "write loss, accuracy and learning rate of each epoch to the folder tensorboard of the run, which the package tensorboard shows",
         is_local=True,
     )
     distribution: str = _setting("none", "none: one device; mirrored: all local GPUs", choices=("none", "mirrored"))

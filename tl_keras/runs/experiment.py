@@ -196,10 +196,13 @@ class ExperimentOptions:
     log: Callable[[str], None] = print
 
 
-def run_experiment(experiment: Experiment, options: ExperimentOptions) -> Path:
-    """Run every row with every seed, write `experiment.json`, and return its directory.
+def run_experiment(experiment: Experiment, options: ExperimentOptions, on_run: Callable[[Path], None] = lambda directory: None) -> Path:
+    """Write `experiment.json`, run every row with every seed, and return the directory.
 
     Finished runs are skipped and interrupted runs are resumed.
+
+    Args:
+        on_run: called with the directory before each run that is not finished.
 
     Raises:
         UserError: Before the first run for every error that can be found by then.
@@ -209,13 +212,16 @@ def run_experiment(experiment: Experiment, options: ExperimentOptions) -> Path:
     rows, embedded = available_rows(experiment, options)
     directory = options.runs_dir / _directory_name(experiment, options.profile, embedded)
     jobs = [(row, _seeded(row, seed)) for row in rows for seed in options.seeds]
+    write_experiment_file(directory / EXPERIMENT_FILE, _record(experiment, options, rows, embedded))
     for number, (row, config) in enumerate(jobs, start=1):
         run_dir = directory / _run_dir_name(row, config)
-        done = " (finished before)" if RunDirectory(run_dir).load_if_finished(config) else ""
+        is_finished = RunDirectory(run_dir).load_if_finished(config) is not None
+        if not is_finished:
+            on_run(directory)
+        done = " (finished before)" if is_finished else ""
         options.log(f"[{number}/{len(jobs)}] {row.label}, seed {config.seed}: {run_dir}{done}")
         run(config, run_dir, name=row.label, callbacks=experiment.callbacks(config, run_dir), verbose=options.verbose)
         gc.collect()  # A model is a cycle of references and would still be in memory while the next one is built.
-    write_experiment_file(directory / EXPERIMENT_FILE, _record(experiment, options, rows, embedded))
     return directory
 
 
