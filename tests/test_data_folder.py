@@ -198,6 +198,8 @@ def test_all_unreadable_files_are_listed(tmp_path):
     skipped = load(tmp_path, on_corrupt="skip")
     assert len(skipped.train) + len(skipped.test) == 10
     assert "2 unreadable" in skipped.notes[0] and "notes.jpg" in skipped.notes[0]
+    assert [path for path, _ in skipped.unreadable] == ["cat/empty.jpg", "dog/notes.jpg"]
+    assert all(reason and str(tmp_path) not in reason for _, reason in skipped.unreadable)
 
 
 def test_a_long_list_is_shortened(tmp_path):

@@ -149,6 +149,7 @@ class DatasetSource:
         notes: remarks on the data for readers of the results.
         superclasses: name -> labels of its classes, e.g. `cat` and `dog` among breeds.
         has_groups: True if images are grouped by a column or by a pattern of their paths, e.g. by patient, and not only as copies.
+        unreadable: paths of the files that were left out, and why; `notes` name the first ones.
     """
 
     name: str
@@ -161,6 +162,7 @@ class DatasetSource:
     notes: tuple[str, ...] = ()
     superclasses: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     has_groups: bool = False
+    unreadable: tuple[tuple[str, str], ...] = ()
 
     @property
     def splits(self) -> dict[str, Examples]:

@@ -49,6 +49,7 @@ def load(config: DataConfig, url: str = "", *, for_scoring: bool = False) -> Dat
     """
     root = find(config.dataset)
     layout = read_layout(root, allow_links=config.links == "anywhere", min_classes=1 if for_scoring else 2)
-    kept, notes = read_files(layout, config, root)
+    kept, unreadable, notes = read_files(layout, config, root)
     parts = [part for file, check in kept for part in (os.fsencode(relative_path(file, layout)), check.digest)]
-    return make_source(config, layout, kept, fingerprint=fingerprint("folder", parts), notes=notes, for_scoring=for_scoring)
+    identity = fingerprint("folder", parts)
+    return make_source(config, layout, kept, unreadable=unreadable, fingerprint=identity, notes=notes, for_scoring=for_scoring)

@@ -18,6 +18,7 @@ from tl_keras.utils.text import join_names, printable
 MAX_LISTED = 10
 
 CheckedFiles = Sequence[tuple[ImageFile, FileCheck]]
+Unreadable = tuple[tuple[str, str], ...]  # path in the data set, and the reason
 
 
 def stamps(path: str | Path) -> tuple[int, ...]:
@@ -29,8 +30,8 @@ def stamps(path: str | Path) -> tuple[int, ...]:
     return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
-def read_files(layout: Layout, config: DataConfig, cached_for: Path) -> tuple[CheckedFiles, tuple[str, ...]]:
-    """Read and decode every file of `layout`. Return those that can be used, with their checks, and notes on the others.
+def read_files(layout: Layout, config: DataConfig, cached_for: Path) -> tuple[CheckedFiles, Unreadable, tuple[str, ...]]:
+    """Read and decode every file of `layout`. Return those that can be used, with their checks, the others, and notes on both.
 
     Args:
         cached_for: path that the kept results belong to.
@@ -42,8 +43,15 @@ def read_files(layout: Layout, config: DataConfig, cached_for: Path) -> tuple[Ch
     errors = [check.error for check in checks if check.error]
     if errors and config.on_corrupt == "error":
         raise DamagedError(f"{_list_errors(errors)}\nReplace or remove them, or go on without them: `on_corrupt=skip`.")
-    kept = [(file, check) for file, check in zip(layout.files, checks, strict=True) if not check.error]
-    return kept, (*layout.notes, *_notes(kept, errors))
+    checked = list(zip(layout.files, checks, strict=True))
+    kept = [(file, check) for file, check in checked if not check.error]
+    unreadable = tuple(_reason(file, check, layout) for file, check in checked if check.error)
+    return kept, unreadable, (*layout.notes, *_notes(kept, errors))
+
+
+def _reason(file: ImageFile, check: FileCheck, layout: Layout) -> tuple[str, str]:
+    """Return the path of an unreadable file in the data set, and the reason, which the error names behind the whole path."""
+    return printable(relative_path(file, layout)), check.error.removeprefix(f"{printable(file.path)}: ")
 
 
 def relative_path(file: ImageFile, layout: Layout) -> str:
@@ -52,7 +60,14 @@ def relative_path(file: ImageFile, layout: Layout) -> str:
 
 
 def make_source(
-    config: DataConfig, layout: Layout, kept: CheckedFiles, *, fingerprint: str, notes: tuple[str, ...], for_scoring: bool
+    config: DataConfig,
+    layout: Layout,
+    kept: CheckedFiles,
+    *,
+    unreadable: Unreadable,
+    fingerprint: str,
+    notes: tuple[str, ...],
+    for_scoring: bool,
 ) -> DatasetSource:
     """Return the data set of the files that can be used.
 
@@ -77,6 +92,7 @@ def make_source(
         fingerprint=fingerprint,
         notes=(*notes, *_divided(kept, groups), *split_notes),
         has_groups=any(groups),
+        unreadable=unreadable,
     )
 
 

@@ -59,8 +59,9 @@ def load(config: DataConfig, url: str = "", *, for_scoring: bool = False) -> Dat
             value=config.dataset,
         )
     layout = _without_missing(Layout(_root(config, table), table.class_names, table.files, table.notes), config)
-    kept, notes = read_files(layout, config, layout.root / config.dataset)
-    return make_source(config, layout, kept, fingerprint=_fingerprint(layout, kept), notes=notes, for_scoring=for_scoring)
+    kept, unreadable, notes = read_files(layout, config, layout.root / config.dataset)
+    identity = _fingerprint(layout, kept)
+    return make_source(config, layout, kept, unreadable=unreadable, fingerprint=identity, notes=notes, for_scoring=for_scoring)
 
 
 def _read(config: DataConfig) -> Table:
