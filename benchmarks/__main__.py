@@ -14,7 +14,7 @@ from benchmarks import arrays
 from benchmarks.registry import FULL, MODULES, PROFILES, Benchmark, select_benchmarks
 from tl_keras.cli.flags import CommandFlags
 from tl_keras.cli.run_command import run_command
-from tl_keras.errors import ConfigError
+from tl_keras.errors import unknown
 from tl_keras.utils import tensorflow_import
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(arguments: Sequence[str]) -> None:
-    command = CommandFlags(__doc__, extra=FLAGS)
+    command = CommandFlags(__doc__, extra=FLAGS, examples=("python -m benchmarks --profile=quick",))
     if command.parse(arguments) is None:
         return
     profile = command.value("profile")
     if profile not in PROFILES:
-        raise ConfigError(f"expected one of {', '.join(PROFILES)}.", setting="profile", value=profile)
+        raise unknown("value", profile, PROFILES, setting="profile", value=profile)
     benchmarks = select_benchmarks(profile, [name.strip() for name in command.value("rows").split(",") if name.strip()])
     tensorflow_import.quiet_tensorflow()
     from benchmarks import table

@@ -80,7 +80,7 @@ def test_list_names_every_file(capsys):
         (["inspect"], 2, ["FILE is needed"]),
         (["inspect", "absent.pth"], 3, ["absent.pth"]),
         (["inspect", str(ROOT / "setup.cfg")], 2, [".safetensors"]),
-        (["list", "--all"], 2, ["Unknown command line flag"]),
+        (["list", "--all"], 2, ["Unknown flag --all", "Known: none"]),
         (["convert", "absent.pth", "--backbone=resnet18", "--output=x.weights.h5"], 3, ["absent.pth"]),
         (["convert", __file__, "--backbone=resnet18", "--output=x.h5"], 2, ["--output=x.h5", ".weights.h5"]),
         (["convert", __file__, "--backbone=resnet81", "--output=x.weights.h5"], 2, ["resnet81"]),

@@ -70,9 +70,45 @@ class SkippedError(UserError):
     exit_code = 6
 
 
-def unknown(what: str, name: str, known: Iterable[str]) -> ConfigError:
-    """Return a ConfigError for a name that is not in a table, with the nearest and all known names."""
+MAX_KNOWN = 80  # names in a message; of a longer table the nearest are named alone
+
+
+def unknown(what: str, name: str, known: Iterable[str], *, setting: str = "", value: object = None) -> ConfigError:
+    """Return a ConfigError for a name that is not in a table, with the nearest and the known names.
+
+    Args:
+        what: description of the names, e.g. `backbone`.
+        known: all names of the table.
+        setting, value: as those of ConfigError.
+
+    Example:
+        >>> print(tl_keras.errors.unknown("optimizer", "Adam-W", ["sgd", "adam", "adamw"]))
+        Unknown optimizer 'Adam-W'. Did you mean 'adamw'? Known: adam, adamw, sgd.
+    """
     names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    hint = f" Did you mean {near[0]!r}?" if near else ""
-    return ConfigError(f"Unknown {what} {name!r}.{hint} Known: {', '.join(names)}.")
+    few = len(names) <= MAX_KNOWN
+    listed = f"Known: {', '.join(names)}." if few else f"{len(names):,} are known, e.g. {', '.join(nearest(name, names) or names[:3])}."
+    return ConfigError(f"Unknown {what} {name!r}.{did_you_mean(name, names)} {listed}", setting=setting, value=value)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return a question for the end of a message, with the name of `known` that is nearest to `name`; empty if none resembles it.
+
+    Example:
+        >>> tl_keras.errors.did_you_mean("epohcs", ["epochs", "seed"])
+        " Did you mean 'epochs'?"
+    """
+    near = nearest(name, known)
+    return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def nearest(name: str, known: Iterable[str]) -> list[str]:
+    """Return up to three names of `known` that resemble `name`, the nearest first. Case, spaces and hyphens do not matter."""
+    plain: dict[str, str] = {}
+    for candidate in known:
+        plain.setdefault(_plain(candidate), candidate)
+    return [plain[match] for match in difflib.get_close_matches(_plain(name), plain, n=3)]
+
+
+def _plain(name: str) -> str:
+    return name.casefold().replace("-", "_").replace(" ", "_")

@@ -7,9 +7,8 @@ from typing import Any
 
 import tl_keras
 from tl_keras.cli.flags import CommandFlags
+from tl_keras.cli.given_data import DATA_FLAGS, given_data
 from tl_keras.errors import ConfigError
-
-DATA_FLAGS = ("dataset", "data_dir", "label", "on_corrupt", "links", "rehash")
 
 
 def export(arguments: Sequence[str]) -> None:
@@ -18,6 +17,10 @@ def export(arguments: Sequence[str]) -> None:
         f"tl-keras export --run_dir=DIR --format=keras --output=DIR\n\n{export.__doc__}\n"
         "It is compared on test images that the run has kept. With flags of data, on those images instead; int8 needs the data of the run.",
         settings=DATA_FLAGS,
+        examples=(
+            "tl-keras export --run_dir=runs/photos --output=photos-model",
+            "tl-keras export --run_dir=runs/photos --format=litert --quantize=int8 --output=photos-phone",
+        ),
         extra={
             "run_dir": ("", "directory of the finished run"),
             "format": (
@@ -37,9 +40,8 @@ def export(arguments: Sequence[str]) -> None:
     if missing := [name for name in ("run_dir", "output") if not command.value(name)]:
         raise ConfigError(f"`{missing[0]}` is required. See --help.")
     run, output = tl_keras.load_run(command.value("run_dir")), Path(command.value("output"))
-    settings = {name: given[name] for name in DATA_FLAGS if name in given}
     options = {name: command.value(name) for name in ("format", "quantize", "calibrated", "force")}
-    run.export(output, **options, data=tl_keras.ImageData(run.config.with_data(**settings).data) if settings else None)
+    run.export(output, **options, data=given_data(run, given))
     for path in sorted(output.glob("labels.json")) or sorted(output.glob("*/labels.json")):
         print(_describe(json.loads(path.read_text(encoding="utf-8")), path.parent))
 

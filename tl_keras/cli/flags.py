@@ -1,20 +1,47 @@
 """Settings as absl flags. The fields of the configuration define them, so each setting has one home. Only this module imports absl."""
 
+import dataclasses
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
 
-from tl_keras.config import SETTINGS
-from tl_keras.errors import ConfigError, unknown
+from tl_keras.config import GROUPS, SETTINGS
+from tl_keras.errors import ConfigError, nearest, unknown
 
 FLAG_TYPES: Mapping[type, Callable[..., Any]] = {
     str: flags.DEFINE_string,
     int: flags.DEFINE_integer,
     float: flags.DEFINE_float,
     bool: flags.DEFINE_boolean,
+}
+
+FEW_FLAGS = 15  # a message lists so many
+MOST_USED = "most used"
+# Heading of the help -> the settings below it. Those that are most used are listed once.
+HEADINGS: Mapping[str, Sequence[str]] = {
+    MOST_USED: (
+        "dataset",
+        "backbone",
+        "weights",
+        "strategy",
+        "epochs",
+        "learning_rate",
+        "batch_size",
+        "image_size",
+        "augmentation",
+        "limit_train",
+        "seed",
+    ),
+    "data (which images, and their augmentation)": [item.name for item in dataclasses.fields(GROUPS["data"])],
+    "model (its backbone, initial weights and input)": [item.name for item in dataclasses.fields(GROUPS["model"])],
+    "training (what is trained, with which optimizer, for how long)": [item.name for item in dataclasses.fields(GROUPS["train"])],
+    "runtime (arithmetic, devices and caches)": [item.name for item in dataclasses.fields(GROUPS["runtime"])],
 }
 
 
@@ -55,6 +82,7 @@ class CommandFlags:
         origins: setting -> origin of its default, which `--help` prints behind it.
         extra: name -> (default, help) of flags that are not settings; the command may require one with an empty default.
         takes_operands: True if the command takes arguments that are not flags, before, between and after them.
+        examples: command lines that `--help` prints before the flags.
 
     Attributes:
         operands: these arguments, after `parse`. What follows `--` is one, whatever it begins with.
@@ -69,22 +97,22 @@ class CommandFlags:
         origins: Mapping[str, str] | None = None,
         extra: Mapping[str, tuple[Any, str]] | None = None,
         takes_operands: bool = False,
+        examples: Sequence[str] = (),
     ):
-        self._usage, self._settings, self._origins = usage, settings, origins or {}
+        self._usage, self._settings, self._origins, self._examples = usage, settings, origins or {}, examples
         self._takes_operands, self.operands = takes_operands, list[str]()
         self._values = flags.FlagValues()
         self._values.set_gnu_getopt(takes_operands)
         for name in settings:
             self._define(name, (defaults or {}).get(name, SETTINGS[name].default))
+        self._order = list(extra or ())
         for name, (default, help) in (extra or {}).items():
             FLAG_TYPES[type(default)](name, default, help, flag_values=self._values)
 
     def _define(self, name: str, default: Any) -> None:
         setting = SETTINGS[name]
-        if choices := setting.metadata["choices"]:
-            flags.DEFINE_enum(name, default, choices, setting.metadata["help"], flag_values=self._values)
-        else:
-            FLAG_TYPES[type(setting.default)](name, default, setting.metadata["help"], flag_values=self._values)
+        choices = f"<{'|'.join(setting.metadata['choices'])}>: " if setting.metadata["choices"] else ""
+        FLAG_TYPES[type(setting.default)](name, default, choices + setting.metadata["help"], flag_values=self._values)
 
     def parse(self, arguments: Sequence[str]) -> dict[str, Any] | None:
         """Return the flags given in `arguments`, without defaults. Print the help and return None if they ask for it.
@@ -97,6 +125,8 @@ class CommandFlags:
             return None
         try:
             self.operands = self._values(["command", *arguments])[1:]
+        except flags.UnrecognizedFlagError as error:
+            raise self._unknown_flag(error.flagname) from None
         except flags.Error as error:
             raise ConfigError(f"{error} See --help.") from None
         if self.operands and not self._takes_operands:
@@ -108,17 +138,40 @@ class CommandFlags:
         value = self._values[name].value
         return os.path.expanduser(value) if isinstance(value, str) and value.startswith("~") else value
 
+    def _unknown_flag(self, name: str) -> ConfigError:
+        near = [f"--{flag}" for flag in nearest(name, self._values)]
+        hint = f" Did you mean {' or '.join(near)}?" if near else ""
+        known_flags = [f"--{flag}" for flag in self._values]
+        known = f" Known: {', '.join(known_flags) or 'none'}." if len(known_flags) <= FEW_FLAGS else ""
+        return ConfigError(f"Unknown flag --{name}.{hint}{known} See --help.")
+
     def help(self) -> str:
-        """Return the usage, and every flag with its default and its help text."""
-        lines = [self._usage.strip(), "", "flags:"]
-        for name in sorted(self._values, key=self._rank):
-            flag = self._values[name]
-            default = "" if flag.default in ("", None) else f" [{flag.default}{self._origin(name)}]"
-            lines.append(f"  --{name}{default}: {as_flags(flag.help)}")
+        """Return the usage, the examples, and every flag with its default and its help text, under headings."""
+        examples = ["", "examples:", *(f"  {example}" for example in self._examples)] if self._examples else []
+        lines = [self._usage.strip(), *examples]
+        for heading, names in self._headings():
+            lines += ["", f"{heading}:", *(self._describe(name) for name in names)]
         return "\n".join(lines)
+
+    def _headings(self) -> Iterator[tuple[str, list[str]]]:
+        """Yield headings and the names of their flags: those of the command first, then its settings, the most used first."""
+        if own := [name for name in self._values if name not in self._settings]:
+            yield "flags", sorted(own, key=self._order.index)
+        listed: set[str] = set()
+        for heading, names in HEADINGS.items():
+            found = [name for name in names if name in self._settings and name not in listed]
+            if found and (heading != MOST_USED or len(self._settings) > len(names)):
+                listed.update(found)
+                yield heading, found
+
+    def _describe(self, name: str) -> str:
+        """Return a flag with its default and its help, in one line, or wrapped on a terminal."""
+        flag = self._values[name]
+        default = "" if flag.default in ("", None) else f" [{flag.default}{self._origin(name)}]"
+        line = f"  --{name}{default}: {as_flags(flag.help)}"
+        if not sys.stdout.isatty():
+            return line
+        return textwrap.fill(line, shutil.get_terminal_size().columns, subsequent_indent="      ", break_on_hyphens=False)
 
     def _origin(self, name: str) -> str:
         return f", {self._origins[name]}" if name in self._origins else ""
-
-    def _rank(self, name: str) -> int:
-        return [*self._settings, name].index(name)

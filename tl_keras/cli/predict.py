@@ -36,6 +36,11 @@ def predict(arguments: Sequence[str]) -> None:
         "tl-keras predict --run_dir=DIR PATH ... --flags\n\n"
         "Predict the classes of images, with confidences. PATH is an image, or a directory, which is searched with all below it.\n"
         "Files that are no images are left out and reported; the exit code is then 6.",
+        examples=(
+            "tl-keras predict --run_dir=runs/photos new_photo.jpg more_photos",
+            "tl-keras predict --run_dir=runs/photos new_photos --threshold=0.8 --output=found.csv",
+            "tl-keras predict --model=photos-model new_photo.jpg --json",
+        ),
         extra={
             **MODEL_FLAGS,
             "top": (5, "number of the likeliest classes to show"),
@@ -72,6 +77,7 @@ def embed(arguments: Sequence[str]) -> None:
         "tl-keras embed --run_dir=DIR PATH ... --output=features.npz\n\n"
         "Write the features of images before the head, for search and clustering. PATH is an image, or a directory, which is searched\n"
         "with all below it. The file holds `features`, float32 (n, channels), `files`, and `labels` where folders are classes.",
+        examples=("tl-keras embed --run_dir=runs/photos photos --output=features.npz",),
         extra={**MODEL_FLAGS, "output": ("", "file to write; it ends in .npz")},
         takes_operands=True,
     )

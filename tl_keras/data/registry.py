@@ -10,7 +10,7 @@ from types import MappingProxyType
 from tl_keras.config import DataConfig, unused_settings
 from tl_keras.data import folder, table
 from tl_keras.data.examples import DatasetSource
-from tl_keras.errors import ConfigError, unknown
+from tl_keras.errors import ConfigError, did_you_mean, unknown
 
 TABLE_NAME = re.compile(r"table:[0-9a-f]{16}")
 TFDS_NAME = re.compile(r"[a-z][a-z0-9_]*(/[A-Za-z0-9_.-]+)?")
@@ -76,7 +76,11 @@ def find_dataset(config: DataConfig) -> DatasetInfo:
     dataset = _find_entry(config.dataset)
     if dataset.labels and config.label not in dataset.labels:
         advice = " The column of the labels is `label_column`." if dataset.loader == "table" else ""
-        raise ConfigError(f"{dataset.name} has {', '.join(dataset.labels)}.{advice}", setting="label", value=config.label)
+        raise ConfigError(
+            f"{dataset.name} has {', '.join(dataset.labels)}.{did_you_mean(config.label, dataset.labels)}{advice}",
+            setting="label",
+            value=config.label,
+        )
     for name, default in unused_settings(config.dataset).items():
         if (value := getattr(config, name)) != default:
             raise ConfigError(f"{dataset.name} {_reason(name, dataset.loader)}", setting=name, value=value)

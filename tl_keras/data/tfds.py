@@ -13,7 +13,7 @@ from tl_keras.config import DataConfig
 from tl_keras.data.examples import DatasetSource, ImageStore, make_examples
 from tl_keras.data.registry import DATASETS
 from tl_keras.data.splits import assign_splits
-from tl_keras.errors import ConfigError, DamagedError, MissingError, unknown
+from tl_keras.errors import ConfigError, DamagedError, MissingError, did_you_mean, unknown
 from tl_keras.utils import connectivity
 from tl_keras.utils.hashing import fingerprint
 from tl_keras.utils.text import join_names
@@ -151,7 +151,8 @@ def _find_task(features: "tfds.features.FeaturesDict", config: DataConfig) -> _T
             value=config.dataset,
         )
     if config.label not in labels:
-        raise ConfigError(f"{config.dataset} has {join_names(sorted(labels), MAX_LISTED)}.", setting="label", value=config.label)
+        known = join_names(sorted(labels), MAX_LISTED)
+        raise ConfigError(f"{config.dataset} has {known}.{did_you_mean(config.label, labels)}", setting="label", value=config.label)
     superclass_key = SUPERCLASS_LABELS.get(config.dataset, "")
     superclass_names = tuple(labels[superclass_key].names) if superclass_key in labels else ()
     return _Task(

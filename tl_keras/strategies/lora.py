@@ -16,7 +16,7 @@ import numpy as np
 from keras import layers
 
 from tl_keras.backbones import HEAD, stable_path
-from tl_keras.errors import ConfigError, DamagedError
+from tl_keras.errors import ConfigError, DamagedError, did_you_mean
 from tl_keras.strategies import Lora
 from tl_keras.strategies.freezing import name_matches, short_name
 from tl_keras.strategies.lora_layer import LoRALayer, clone_layer, is_adaptable
@@ -43,9 +43,10 @@ def match_layers(stages: Mapping[str, Sequence[layers.Layer]], targets: Sequence
         }
         if not names:
             parts = sorted({short_name(name) for name in adaptable})
+            hint = did_you_mean(target, ["all", *TARGET_GROUPS, *adaptable.values(), *parts])
             raise ConfigError(
                 f"`strategy=lora:targets={'+'.join(targets)}`: {target!r} matches no layer that can be adapted. Available: all; the "
-                f"stages {', '.join(dict.fromkeys(adaptable.values()))}; layers whose names end in {', '.join(parts)}."
+                f"stages {', '.join(dict.fromkeys(adaptable.values()))}; layers whose names end in {', '.join(parts)}.{hint}"
             )
         matches |= names
     return [name for name in adaptable if name in matches]

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from tl_keras.backbones import HEAD, Backbone
 from tl_keras.backbones.registry import ATTENTION, BATCH_NORM, BIAS
 from tl_keras.config import TrainConfig
-from tl_keras.errors import ConfigError, unknown
+from tl_keras.errors import ConfigError, did_you_mean, unknown
 from tl_keras.strategies import arguments as parsers
 from tl_keras.utils.arguments import options
 
@@ -400,7 +400,8 @@ def _with_learning_rates(phases: Sequence[Phase], stages: Sequence[str], config:
     trained = [stage for stage in (*stages, HEAD) if any(stage in phase.trainable for phase in phases)]
     if unexpected := [stage for stage in entries if stage not in (*trained, WILDCARD)]:
         raise ConfigError(
-            f"`strategy={config.strategy}` does not train {', '.join(unexpected)}. It trains {', '.join(trained)}.",
+            f"`strategy={config.strategy}` does not train {', '.join(unexpected)}. It trains {', '.join(trained)}."
+            f"{did_you_mean(unexpected[0], trained)}",
             setting="stage_learning_rates",
             value=text,
         )

@@ -4,6 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+from tl_keras.errors import nearest
+
 
 def pairs(argument: str) -> dict[str, str]:
     """Return name -> text of `name=value,name=value`."""
@@ -19,7 +21,9 @@ def options(**parsers: Callable[[str], Any]) -> Callable[[str], dict[str, Any]]:
     def parse(argument: str) -> dict[str, Any]:
         texts = pairs(argument)
         if unexpected := sorted(set(texts) - set(parsers)):
-            raise ValueError(f"the arguments {', '.join(parsers)}, not {', '.join(unexpected)}")
+            near = nearest(unexpected[0], parsers)
+            hint = f"; the nearest is {near[0]}" if near else ""
+            raise ValueError(f"the arguments {', '.join(parsers)}, not {', '.join(unexpected)}{hint}")
         return {name: parsers[name](value) for name, value in texts.items()}
 
     return parse
