@@ -9,15 +9,17 @@ from itertools import takewhile
 from pathlib import Path
 
 import pytest
+from plain_config import PLAIN
 
 from experiments.all import experiments
+from tl_keras import report
 from tl_keras.backbones import get_backbone, resnet_equivalent_stages
-from tl_keras.cli import experiment
+from tl_keras.cli import experiment, running_page
 from tl_keras.config import SETTINGS
 from tl_keras.errors import ConfigError, MissingError
 from tl_keras.report import load_experiment
-from tl_keras.runs.experiment import PROFILES, SMOKE, ExperimentOptions, available_rows
-from tl_keras.runs.origins import CHOSEN, SAID, SHOWN
+from tl_keras.runs.experiment import PROFILES, SMOKE, Experiment, ExperimentOptions, Profile, RunSpec, available_rows
+from tl_keras.runs.origins import CHOSEN, SAID, SHOWN, Settings
 from tl_keras.runs.resolve import resolve
 
 ROOT = Path(__file__).parents[1]
@@ -443,3 +445,95 @@ def test_an_experiment_with_fallbacks_prints_and_writes_a_marked_report(offline,
     assert results.profile == SMOKE and [results.difference(row) for row in results.rows] == [None]
     page = (directory / "report.md").read_text()
     assert "digits for oxford" in page and "random weights" in page
+
+
+REFRESH = '<meta http-equiv="refresh" content="30">'
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    """Pages without plots, which take a tenth of the time."""
+    monkeypatch.setattr("tl_keras.report.plots.write_plots", lambda results, directory: [])
+
+
+class Watched:
+    """An experiment of two runs of a second, and its pages as they are when a run begins.
+
+    Args:
+        interrupted: label of the run that Ctrl-C ends.
+    """
+
+    SETTINGS = {name: value for name, value in PLAIN.to_dict().items() if value != SETTINGS[name].default} | {
+        "dataset": "digits", "backbone": "tiny", "weights": "none", "epochs": 1, "limit_train": 64, "limit_test": 32,
+        "precision": "float32", "save_model": False,
+    }  # fmt: skip
+
+    def __init__(self, runs_dir, interrupted=""):
+        self.runs_dir, self._interrupted, self.pages = runs_dir, interrupted, []
+        self.experiment = Experiment(
+            "watched",
+            "Watched",
+            "?",
+            Settings(self.SETTINGS, dict.fromkeys(self.SETTINGS, CHOSEN)),
+            self._rows,
+            Profile(),
+            callbacks=self._see,
+        )
+
+    @staticmethod
+    def _rows(base):
+        return [RunSpec(label, label, base.replace(seed=seed)) for seed, label in enumerate(("first", "second"))]
+
+    def _see(self, config, run_dir):
+        self.pages.append(self.page())
+        if config.seed and self._interrupted:
+            raise KeyboardInterrupt
+        return ()
+
+    def page(self):
+        path = self.runs_dir / "watched" / "report.html"
+        return path.read_text() if path.exists() else ""
+
+    def run(self, *flags):
+        return experiment.experiment_main(self.experiment, None, [f"--runs_dir={self.runs_dir}", *flags])
+
+
+def test_the_page_of_a_running_experiment_has_the_finished_runs(tmp_path, monkeypatch, no_plots, capsys):
+    monkeypatch.setattr(running_page, "MAX_FRACTION", 1e9)
+    watched = Watched(tmp_path)
+    assert watched.run("--refresh=30") == 0
+    notes = [re.search(r"\d of 2 runs finished; to come: [^<.]*", text)[0] for text in watched.pages]
+    assert notes == ["0 of 2 runs finished; to come: first (1), second (1)", "1 of 2 runs finished; to come: second (1)"]
+    assert all(REFRESH in text for text in watched.pages)
+    assert "to come" not in watched.page() and 'http-equiv="refresh"' not in watched.page()
+    assert "second" in watched.page() and (tmp_path / "watched" / "report.md").exists()
+
+
+def test_an_interrupted_experiment_leaves_the_page_of_its_finished_runs(tmp_path, no_plots, capsys):
+    watched = Watched(tmp_path, interrupted="second")
+    assert watched.run("--refresh=30") == 130
+    assert "1 of 2 runs finished; to come: second (1)" in watched.page() and 'http-equiv="refresh"' not in watched.page()
+    assert [REFRESH in text for text in watched.pages] == [True, True]
+    assert watched.pages[0] == watched.pages[1]  # runs of a second do not pay for a page each
+    results = load_experiment(tmp_path / "watched" / "experiment.json", allow_pending=True)
+    assert [row.label for row in results.rows] == ["first"]
+
+
+def test_a_page_that_cannot_be_written_stops_no_run(tmp_path, monkeypatch, no_plots, capsys):
+    write_report = report.write_report
+
+    def fail(results, directory, **options):
+        if results.pending:
+            raise ValueError("no page")
+        return write_report(results, directory, **options)
+
+    monkeypatch.setattr(report, "write_report", fail)
+    watched = Watched(tmp_path)
+    assert watched.run() == 0
+    assert watched.pages == ["", ""] and "second" in watched.page()
+    assert "the page of the runs so far cannot be written: no page" in capsys.readouterr().err
+
+
+def test_a_page_is_not_loaded_again_in_negative_time(tmp_path, capsys):
+    assert Watched(tmp_path).run("--refresh=-1") == ConfigError.exit_code
+    assert "--refresh=-1" in capsys.readouterr().err

@@ -9,6 +9,7 @@ from typing import Any
 
 from tl_keras.cli.flags import CommandFlags, as_flags
 from tl_keras.cli.run_command import run_command
+from tl_keras.cli.running_page import RunningPage
 from tl_keras.cli.verbs import ON_MISSING, ON_MISSING_FLAG, parse_choice, report, verbosity
 from tl_keras.config import SETTINGS
 from tl_keras.errors import ConfigError, UserError
@@ -23,6 +24,7 @@ EXPERIMENT_FLAGS = {
     "runs_dir": ("runs", "directory of all results"),
     "on_missing": ON_MISSING_FLAG,
     "explain": (False, "describe what each row would train and cost, and run nothing"),
+    "refresh": (0, "seconds after which a browser loads the page of a running experiment again, e.g. 30; 0: never"),
 }
 
 
@@ -38,13 +40,19 @@ def _run_experiment(experiment: Experiment, usage: str, arguments: Sequence[str]
     if given is None:
         return
     options = _options(command, given, f"experiments.{experiment.name}", arguments)
+    refresh = _refresh(command)
     resolve_rows(experiment, options)  # Wrong settings are reported before TensorFlow is imported.
     quiet_tensorflow()
     if command.value("explain"):
         for description in explain_experiment(experiment, options):
             print(as_flags(description), flush=True)
         return
-    _write_report(experiment, run_experiment(experiment, options))
+    page = RunningPage(refresh)
+    try:
+        _write_report(experiment, run_experiment(experiment, options, on_run=page.update))
+    except BaseException:
+        page.stop()
+        raise
 
 
 def _write_report(experiment: Experiment, directory: Path) -> None:
@@ -91,7 +99,9 @@ def _command_flags(usage: str, experiment: Experiment | None = None) -> CommandF
         extra = {"fractions": (fractions, "fractions of the train split, separated by commas; one row each"), **extra}
     settings = [name for name in SETTINGS if name != "seed"]
     defaults = experiment.settings if experiment else Settings({}, {})
-    return CommandFlags(usage, settings=settings, defaults=defaults, origins=defaults.origins, extra=extra)
+    module = f"experiments.{experiment.name if experiment else 'all'}"
+    examples = (f"python -m {module} --profile=smoke --on_missing=embedded", f"python -m {module} --explain")
+    return CommandFlags(usage, settings=settings, defaults=defaults, origins=defaults.origins, extra=extra, examples=examples)
 
 
 def _options(command: CommandFlags, given: Mapping[str, Any], module: str, arguments: Sequence[str]) -> ExperimentOptions:
@@ -114,6 +124,12 @@ def _options(command: CommandFlags, given: Mapping[str, Any], module: str, argum
         verbose=verbosity(),
         log=lambda message: print(as_flags(message), flush=True),
     )
+
+
+def _refresh(command: CommandFlags) -> int:
+    if (seconds := int(command.value("refresh"))) < 0:
+        raise ConfigError("expected a number of seconds, or 0.", setting="refresh", value=seconds)
+    return seconds
 
 
 def _numbers(command: CommandFlags, name: str, number: Callable[[str], Any]) -> list[Any]:
