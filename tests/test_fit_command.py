@@ -9,8 +9,10 @@ import pytest
 from PIL import Image
 
 import tl_keras
+from tl_keras.cli import fit as fit_module
 from tl_keras.cli import verbs
 from tl_keras.data import load_source
+from tl_keras.results.inspection_record import read_inspection
 
 FAST = ("--backbone=tiny", "--weights=none", "--image_size=8", "--epochs=2", "--precision=float32")
 
@@ -74,6 +76,10 @@ def test_a_folder_becomes_a_tested_and_exported_classifier(digits, tmp_path, cap
     assert "120 images in 3 classes" in plan and "--strategy=full" in plan and "tl-keras train" in plan
     page = (run_dir / "report" / "report.html").read_text()
     assert "tl-keras train" in page and f"{run.evaluation.num_examples:,}" in page
+    inspection = read_inspection(run_dir)
+    assert [path for path, reason in inspection.corrupt if reason.startswith("expected an image")] == ["one/broken.png"]
+    assert any("120 images in 3 classes" in note for note in inspection.notes)
+    assert "near duplicates and labels are not judged: that needs a pre-trained network" in inspection.notes
     predictions = tl_keras.load_run(run_dir).predict(digits / "one" / "one_0.png")
     assert predictions.class_names == ("one", "two", "zero")
     result = (run_dir / "result.json").read_bytes()
@@ -95,6 +101,9 @@ def test_the_better_of_two_trainings_on_validation_is_used(digits, tmp_path, cap
     scores = [(run.result["metrics"]["validation"]["accuracy"], -run.result["metrics"]["validation"]["loss"]) for run in (stages, head)]
     best = head if scores[1] > scores[0] else stages
     assert f"{best.path} is used" in text and (best.path / "report" / "report.html").exists()
+    for run in (stages, head):
+        found = {suspect.file: (suspect.label, suspect.suggested) for suspect in read_inspection(run.path).suspected_labels}
+        assert found["two/zero_7.png"] == ("two", "zero")
     (run_dir / "head" / "result.json").unlink()  # interrupted: the plan goes on with both
     assert fit(digits, *flags, f"--run_dir={run_dir}") == 0
     assert f"{best.path} is used" in capsys.readouterr().out and head.is_finished
@@ -133,17 +142,79 @@ HOSTILE = [
     "`rm`$HOME",
     "--epochs=9",
     "=1+1",
+    "long" * 63,
 ]
 
 
-@pytest.mark.slow
-def test_hostile_names_have_a_result(tmp_path, capsys, low_resolution):
-    root = write_classes(tmp_path / "phot'os\n<b>", HOSTILE)
+@pytest.fixture
+def no_plots(monkeypatch):
+    """Pages without plots, which take a tenth of the time."""
+    monkeypatch.setattr("tl_keras.report.plots.write_plots", lambda results, directory: [])
+
+
+def test_hostile_names_have_a_result(tmp_path, capsys, no_plots):
+    root = write_classes(tmp_path / "phot'os\n<b>", HOSTILE, num_images=4)
+    for number, name in enumerate(("-rf", "a\nb", "<img src=x onerror=alert(1)>", "Ü" * 120, "'\"&;|`")):
+        os.rename(root / "a b" / f"{number % 4}.png" if number < 4 else root / "it's" / "0.png", root / "a b" / f"{name}.png")
+    (root / "it's" / "<b>broken\n.png").write_text("no image")
     assert fit(root, *FAST, "--save_model=false", f"--run_dir={tmp_path / 'r n'}") == 0
     text = capsys.readouterr().out
-    assert "line break" in text and 'say "x"' in text and f"'{tmp_path}/r n'" in text
+    assert "line break" in text and "Käse" in text and f"'{tmp_path}/r n'" in text
     page = (tmp_path / "r n" / "report" / "report.html").read_text()
-    assert "<script>alert" not in page and html.escape("<script>alert") in page
+    assert "<script>alert" not in page and html.escape("<script>alert") in page and "<b>broken" not in page
+    assert html.escape('say "x"') in page and "line break" in page and "long" * 63 in page
+    assert read_inspection(tmp_path / "r n").corrupt[0][0] == "it's/<b>broken .png"
+
+
+def test_folders_of_links_are_read_on_request(tmp_path, capsys):
+    write_classes(tmp_path / "elsewhere", ["a", "b"], num_images=4)
+    for name in ("a", "b"):
+        (tmp_path / "links" / name).mkdir(parents=True)
+        for number in range(4):
+            (tmp_path / "links" / name / f"{number}.png").symlink_to(tmp_path / "elsewhere" / name / f"{number}.png")
+    assert fit(tmp_path / "links", *FAST, "--dry_run") == 2
+    assert "a link to outside" in (error := capsys.readouterr().err) and "--links=anywhere" in error
+    assert fit(tmp_path / "links", *FAST, "--links=anywhere", "--dry_run") == 0
+    assert "8 images in 2 classes" in capsys.readouterr().out
+
+
+def test_a_folder_around_the_classes_is_passed_through_and_one_inside_a_class_is_named(tmp_path, capsys):
+    write_classes(tmp_path / "outer" / "inner", ["a", "b"], num_images=4)
+    assert fit(tmp_path / "outer", *FAST, "--dry_run") == 0
+    assert "the images are those of inner/" in capsys.readouterr().out
+    write_classes(tmp_path / "outer" / "inner" / "a", ["nested"])
+    assert fit(tmp_path / "outer", *FAST, "--dry_run") == 2
+    assert re.search(r"inner/a/nested: expected an image, found a folder", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("my.photos", "my.photos"),
+        ("table.csv", "table"),
+        ("a b's", "a-b-s"),
+        ("/", "images"),
+        (".hidden", "hidden"),
+        ("日本", "日本"),
+        ("photos/..", "cwd"),
+    ],
+)
+def test_a_run_has_the_name_of_its_folder_or_table(path, name, tmp_path, monkeypatch):
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    (tmp_path / "cwd" / "table.csv").touch()
+    assert fit_module._name(fit_module._dataset([path])) == name
+
+
+def test_a_finished_run_of_other_images_is_not_shown(tmp_path, capsys, no_plots):
+    root = write_classes(tmp_path / "images", ["a", "b"])
+    command = (root, *FAST, "--save_model=false", f"--run_dir={tmp_path / 'run'}")
+    assert fit(*command) == 0
+    os.rename(root / "a" / "0.png", root / "b" / "6.png")
+    capsys.readouterr()
+    assert fit(*command) == 2
+    captured = capsys.readouterr()
+    assert "has changed since it began" in captured.err and "finished before" not in captured.out
 
 
 @pytest.mark.slow

@@ -1,18 +1,25 @@
 """The parts of a plan: near duplicates, errors of labels, and the choices, each as a function of arrays and numbers."""
 
+import dataclasses
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tl_keras.backbones import get_backbone
 from tl_keras.config import RunConfig
+from tl_keras.data import DatasetSource, ImageStore, make_examples
 from tl_keras.errors import ConfigError
-from tl_keras.planning import label_errors, near_duplicates, plan
+from tl_keras.planning import inspection, label_errors, near_duplicates, plan
+from tl_keras.planning.features import ImageFeatures
+from tl_keras.planning.findings import MAX_RECORDED, make_record
+from tl_keras.planning.inspection import WITHOUT_FEATURES, FeatureFindings, describe_features, examine_features
 from tl_keras.planning.label_errors import find_label_errors, held_out_logits, suspects
 from tl_keras.planning.near_duplicates import find_near_duplicates
 from tl_keras.planning.plan import Choice, Times
+from tl_keras.results.inspection_record import read_inspection, write_inspection
 
 NUM_IMAGES, NUM_CHANNELS = 240, 300
 
@@ -252,3 +259,72 @@ def test_a_backbone_is_chosen_by_the_weights_that_are_there(tmp_path, monkeypatc
     found = {}
     backbone, weights = plan.choose_backbone("somewhere")
     assert (backbone.value, weights.value) == (plan.RANDOM_BACKBONE, "none") and "pip install" in weights.reason
+
+
+def a_source(root, num_images=240, name="image"):
+    """Return a data set of tiny files, of which each has one copy, two classes, and 120 files that cannot be read."""
+    colours = np.arange(num_images) // 2
+    (root / "images").mkdir()
+    paths = [root / "images" / f"{number}-{name}.png" for number in range(num_images)]
+    for path, colour in zip(paths, colours.tolist(), strict=True):
+        Image.new("RGB", (300, 9), (colour, 0, 0)).save(path)
+    images = ImageStore(paths, paths=[path.name for path in paths], digests=[bytes([colour] * 8) for colour in colours.tolist()])
+    examples = make_examples(images, np.arange(num_images) % 2)
+    unreadable = tuple((f"{number}.png", f"no image\n{name}") for number in range(120))
+    part = examples.subset(np.arange(1))
+    return DatasetSource("folder:x", ("cat", "<b>dog"), examples, None, part, fingerprint="", unreadable=unreadable), examples
+
+
+@pytest.mark.parametrize("name", ["image", "\N{ROCKET}" * 50], ids=["short", "long"])
+def test_the_record_of_findings_is_limited_whatever_the_names(name, tmp_path):
+    source, examples = a_source(tmp_path, name=name)
+    found = ImageFeatures(examples, np.repeat([0, 2], 120), None)
+    suspects = [label_errors.Suspect(position, 1, 0.98765, 0.01) for position in range(0, 240, 2)]
+    pairs = [near_duplicates.Pair(position, 239, 0.9) for position in range(110)]
+    record = make_record(source, FeatureFindings(pairs, suspects), found, ["two classes"])
+    write_inspection(tmp_path, record)
+    read = read_inspection(tmp_path)
+    assert [len(part) for part in (read.suspected_labels, read.near_duplicates, read.corrupt, read.copies)] == [MAX_RECORDED] * 4
+    assert read.notes == (
+        "two classes", "20 more suspected labels are not listed", "10 more near duplicates are not listed",
+        "20 more unreadable files are not listed", "20 more groups of copies are not listed",
+    )  # fmt: skip
+    suspect = read.suspected_labels[1]
+    assert (suspect.file, suspect.label, suspect.suggested, suspect.confidence) == (f"2-{name}.png", "cat", "<b>dog", 0.9877)
+    assert suspect.thumbnail.shape[1] < 300 and read.corrupt[0] == ("0.png", f"no image {name}")
+    assert all(len(copies) == 2 for copies in read.copies) and read.near_duplicates[0] == (f"0-{name}.png", f"239-{name}.png", 0.9)
+
+
+def test_a_record_without_features_says_so(tmp_path):
+    source, _ = a_source(tmp_path, num_images=12)
+    record = make_record(source, WITHOUT_FEATURES, None, [])
+    assert record.suspected_labels == record.near_duplicates == () and "needs a pre-trained network" in record.notes[0]
+
+
+def test_of_many_copies_the_first_are_listed(tmp_path):
+    source, _ = a_source(tmp_path, num_images=2)
+    images = ImageStore([tmp_path] * 9, paths=["long" * 100, *"bcdefghi"], digests=[b"8 bytes."] * 9)
+    source = dataclasses.replace(source, train=make_examples(images, [0] * 9))
+    (copies,) = make_record(source, WITHOUT_FEATURES, None, []).copies
+    assert copies == ("..." + "long" * 50, "b", "c", "d", "e", "and 4 more")
+
+
+@pytest.mark.parametrize(
+    ("limits", "notes"),
+    [
+        ({}, []),
+        ({"MAX_COMPARED": 10}, ["near duplicates are not looked for"]),
+        ({"MAX_SCORES": 10}, ["labels are not judged"]),
+    ],
+)
+def test_large_data_sets_are_not_compared_or_judged(limits, notes, tmp_path, monkeypatch):
+    for limit, value in limits.items():
+        monkeypatch.setattr(inspection, limit, value)
+    _, examples = a_source(tmp_path, num_images=60)
+    features, _ = clusters(60, num_classes=2)
+    found = ImageFeatures(examples, np.repeat([0, 2], 30), features)
+    findings = examine_features(found, 2)
+    assert [note.partition(":")[0] for note in findings.notes] == notes
+    assert (findings.pairs is None, findings.suspects is None) == ("MAX_COMPARED" in limits, "MAX_SCORES" in limits)
+    lines = describe_features(findings, found, ["cat", "dog"])
+    assert len(lines) == 2 and lines[-1] == findings.notes[0] if notes else lines[0].startswith("no near duplicates")

@@ -3,16 +3,20 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import tl_keras
 from tl_keras.cli.flags import CommandFlags, as_flags
 from tl_keras.config import SETTINGS, RunConfig
 from tl_keras.errors import ConfigError
 from tl_keras.planning import plan
+from tl_keras.results.inspection_record import Inspection, write_inspection
 from tl_keras.utils.files import read_json, write_json, write_text
 from tl_keras.utils.tensorflow_import import quiet_tensorflow
 from tl_keras.utils.text import join_names, printable
+
+if TYPE_CHECKING:
+    from tl_keras.planning.planner import Plan
 
 PLAN, HEAD_SETTINGS, HEAD, EXPORT = "plan.txt", "head.json", "head", "export"
 PLANNED = [name for name in SETTINGS if name != "dataset"]
@@ -26,6 +30,7 @@ def fit(arguments: Sequence[str]) -> None:
         "images for each class, or a CSV file. Every choice is printed with its reason and its flag; flags of `train` win over the plan.\n"
         "The same command with the same --run_dir resumes an interrupted run by its plan.",
         settings=PLANNED,
+        examples=("tl-keras fit photos --dry_run", "tl-keras fit photos --budget=20min --run_dir=runs/photos"),
         extra={
             "budget": (
                 "5min",
@@ -44,14 +49,16 @@ def fit(arguments: Sequence[str]) -> None:
     run_dir = Path(command.value("run_dir") or Path("runs") / "fit" / _name(dataset))
     given = {name: value for name, value in given.items() if name in PLANNED}
     printed: list[str] = []
-    configs = _recorded(run_dir, dataset, given) or _plan(run_dir, dataset, given, clock, printed.append)
+    made = None if (configs := _recorded(run_dir, dataset, given)) else _plan(dataset, given, clock, printed.append)
+    if made:
+        configs = {run_dir: made.config, **({run_dir / HEAD: made.head} if made.head else {})}
     lines = [plan.train_command(config, directory) for directory, config in configs.items()]
     choice = ", of which the better one on validation is used" if len(lines) > 1 else ""
     print("\n".join(["", f"the same by `train`{choice}:", *lines, ""]), flush=True)
     if command.value("dry_run"):
         return
-    if printed:
-        _keep_plan(run_dir, configs, [*printed, *lines, ""])
+    if made:
+        _keep_plan(run_dir, configs, [*printed, *lines, ""], made.inspection)
     best = _train(configs)
     page = _report(best, plan.train_command(configs[best], best))
     print(f"\nreported after {clock.seconds():.0f} s of {clock.budget:.0f} s\nreport   {printable(page)}", flush=True)
@@ -67,8 +74,10 @@ def _dataset(operands: Sequence[str]) -> str:
 
 
 def _name(dataset: str) -> str:
-    """Return the name of a folder or a file with letters, digits and `._-` alone."""
-    return re.sub(r"[^\w.-]+", "-", Path(RunConfig().replace(dataset=dataset).data.dataset.partition(":")[2]).stem).strip("-") or "images"
+    """Return the name of a folder, or of a file without its suffix, with letters, digits and `._-` alone."""
+    kind, _, path = RunConfig().replace(dataset=dataset).data.dataset.partition(":")
+    name = Path(path).stem if kind == "csv" else Path(path).name
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "images"
 
 
 def _recorded(run_dir: Path, dataset: str, given: Mapping[str, Any]) -> dict[Path, RunConfig]:
@@ -82,8 +91,8 @@ def _recorded(run_dir: Path, dataset: str, given: Mapping[str, Any]) -> dict[Pat
     return {directory: config.replace(dataset=dataset, **given) for directory, config in configs.items()}
 
 
-def _plan(run_dir: Path, dataset: str, given: Mapping[str, Any], clock: plan.Clock, keep: Callable[[str], None]) -> dict[Path, RunConfig]:
-    """Print the findings and the plan, call `keep` with each line, and return run directory -> settings."""
+def _plan(dataset: str, given: Mapping[str, Any], clock: plan.Clock, keep: Callable[[str], None]) -> "Plan":
+    """Make a plan, print the findings and the choices, and call `keep` with each line."""
     quiet_tensorflow()
     from tl_keras.planning.planner import make_plan
 
@@ -97,12 +106,14 @@ def _plan(run_dir: Path, dataset: str, given: Mapping[str, Any], clock: plan.Clo
     show("plan")
     for line in plan.describe(made.choices, given):
         show(f"  {line}")
-    return {run_dir: made.config, **({run_dir / HEAD: made.head} if made.head else {})}
+    return made
 
 
-def _keep_plan(run_dir: Path, configs: Mapping[Path, RunConfig], lines: Sequence[str]) -> None:
-    """Write what was printed, and the settings that a resumed command needs besides those of the run."""
+def _keep_plan(run_dir: Path, configs: Mapping[Path, RunConfig], lines: Sequence[str], inspection: Inspection) -> None:
+    """Write what was printed, the findings for the report of each run, and the settings that a resumed command needs besides."""
     write_text(run_dir / PLAN, "\n".join(lines))
+    for directory in configs:
+        write_inspection(directory, inspection)
     if head := configs.get(run_dir / HEAD):
         write_json(run_dir / HEAD_SETTINGS, head.to_dict())
 

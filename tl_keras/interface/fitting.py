@@ -13,7 +13,7 @@ from tl_keras.interface.image_data import ImageData, as_image_data, data_setting
 from tl_keras.interface.run import Run
 from tl_keras.interface.settings import Settings
 from tl_keras.interface.tensorflow import require_tensorflow
-from tl_keras.results.run_directory import TABLE_PREFIX, RunDirectory
+from tl_keras.results.run_directory import TABLE_PREFIX
 from tl_keras.runs.resolve import SOURCE_SETTINGS, ResolvedRun, check_available, locate_weights, resolve
 
 if TYPE_CHECKING:
@@ -67,15 +67,16 @@ def fit(
         raise ConfigError("a grid of heads calls no `callbacks`. Leave one of them out.", setting="grid", value=resolved.config.train.grid)
     require_tensorflow()
     check_available(resolved)
-    from tl_keras.runs.run import run_resolved
+    from tl_keras.runs.run import load_finished, run_resolved
 
     directory = Path(run_dir).expanduser()
     if images.config.dataset.startswith(TABLE_PREFIX):
         write_table(directory, Table.read(images.config.data_dir, images.config.dataset))
     verbosity = _verbosity(verbose)
-    if RunDirectory(directory).load_if_finished(resolved.config) and verbosity:
+    if not load_finished(resolved, directory, images.record):
+        run_resolved(resolved, directory, callbacks=callbacks, verbose=verbosity, given=images.record)
+    elif verbosity:
         print(f"{directory} holds this run, finished before.", flush=True)
-    run_resolved(resolved, directory, callbacks=callbacks, verbose=verbosity, given=images.record)
     return Run(directory)
 
 

@@ -1,9 +1,10 @@
 """Looks at a data set before training: classes, counts, sizes, suspicious names, near duplicates and likely errors of labels.
 
-Nothing is removed or changed. Every finding is a line of text.
+Nothing is removed or changed. Every finding is a line of text; findings.py makes the record of a run of them.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,8 +24,26 @@ MAX_SCORES = 20_000_000  # images times classes; beyond it labels are not judged
 SPLITS = ("train", "validation", "test")
 
 
+@dataclass(frozen=True)
+class FeatureFindings:
+    """Findings in the features of a data set.
+
+    Attributes:
+        pairs: images in different splits that look alike; None if they are not looked for.
+        suspects: images whose labels seem wrong; None if labels are not judged.
+        notes: reasons for the latter.
+    """
+
+    pairs: Sequence[Pair] | None = None
+    suspects: Sequence[Suspect] | None = None
+    notes: tuple[str, ...] = ()
+
+
+WITHOUT_FEATURES = FeatureFindings(notes=("near duplicates and labels are not judged: that needs a pre-trained network",))
+
+
 def describe_data(source: DatasetSource) -> list[str]:
-    """Return the classes, counts, sizes and notes of a data set."""
+    """Return the classes, counts, sizes and suspicious names of a data set."""
     counts = _counts(source)
     total, names = sum(counts.values()), [to_one_line(name) for name in source.class_names]
     splits = ", ".join(f"{len(part):,} {name}" for name, part in source.splits.items())
@@ -35,28 +54,36 @@ def describe_data(source: DatasetSource) -> list[str]:
         *_few_images(counts, names),
         f"sizes: {_describe_sizes(source.train)}",
         *_split_names(names),
-        *source.notes,
     ]
 
 
-def describe_features(found: ImageFeatures, class_names: Sequence[str]) -> list[str]:
-    """Return the near duplicates across splits and the likely errors of labels, by name."""
+def examine_features(found: ImageFeatures, num_classes: int) -> FeatureFindings:
+    """Return the near duplicates across splits and the likely errors of labels."""
     if found.features is None:
-        return ["near duplicates and labels are not judged: the features exceed `cache_budget`"]
-    lines = _near_duplicates(found, found.features)
-    if len(found.features) * len(class_names) > MAX_SCORES:
-        return [*lines, "labels are not judged: too many images and classes"]
-    return [
-        *lines,
-        *_describe_suspects(find_label_errors(found.features, found.examples.labels, found.examples.groups), found, class_names),
-    ]
-
-
-def _near_duplicates(found: ImageFeatures, features: np.ndarray) -> list[str]:
-    if len(features) > MAX_COMPARED:
-        return ["near duplicates are not looked for: too many images"]
+        return FeatureFindings(notes=("near duplicates and labels are not judged: the features exceed `cache_budget`",))
+    are_compared, are_judged = len(found.features) <= MAX_COMPARED, len(found.features) * num_classes <= MAX_SCORES
     digests = found.examples.images.digests[found.examples.indices]
-    return _describe_pairs(find_near_duplicates(features, found.splits, digests), found)
+    return FeatureFindings(
+        find_near_duplicates(found.features, found.splits, digests) if are_compared else None,
+        find_label_errors(found.features, found.examples.labels, found.examples.groups) if are_judged else None,
+        (
+            *(() if are_compared else ("near duplicates are not looked for: too many images",)),
+            *(() if are_judged else ("labels are not judged: too many images and classes",)),
+        ),
+    )
+
+
+def describe_features(findings: FeatureFindings, found: ImageFeatures, class_names: Sequence[str]) -> list[str]:
+    """Return the findings as lines, the first ones by name.
+
+    Args:
+        found: the images that `findings` are about.
+    """
+    return [
+        *([] if findings.pairs is None else _describe_pairs(findings.pairs, found)),
+        *([] if findings.suspects is None else _describe_suspects(findings.suspects, found, class_names)),
+        *findings.notes,
+    ]
 
 
 def shorter_side(examples: Examples) -> int:
@@ -99,8 +126,8 @@ def _describe_pairs(pairs: Sequence[Pair], found: ImageFeatures) -> list[str]:
     if not pairs:
         return ["no near duplicates in different splits"]
     listed = [
-        f"  {_name(found, pair.first)} ({SPLITS[found.splits[pair.first]]}) and "
-        f"{_name(found, pair.second)} ({SPLITS[found.splits[pair.second]]}), cosine {pair.cosine:.3f}"
+        f"  {file_name(found, pair.first)} ({SPLITS[found.splits[pair.first]]}) and "
+        f"{file_name(found, pair.second)} ({SPLITS[found.splits[pair.second]]}), cosine {pair.cosine:.3f}"
         for pair in pairs[:MAX_LISTED]
     ]
     title = f"{len(pairs):,} pairs of images in different splits look alike, so scores may be too high:"
@@ -111,7 +138,7 @@ def _describe_suspects(suspects: Sequence[Suspect], found: ImageFeatures, class_
     if not suspects:
         return ["no label that the features contradict"]
     listed = [
-        f"  {_name(found, suspect.position)}: {to_one_line(class_names[suspect.suggested])} has probability {suspect.probability:.2f}, "
+        f"  {file_name(found, suspect.position)}: {to_one_line(class_names[suspect.suggested])} has probability {suspect.probability:.2f}, "
         f"{to_one_line(class_names[found.examples.labels[suspect.position]])} {suspect.own_probability:.2f}"
         for suspect in suspects[:MAX_LISTED]
     ]
@@ -119,7 +146,8 @@ def _describe_suspects(suspects: Sequence[Suspect], found: ImageFeatures, class_
     return [title, *listed, *_more(len(suspects))]
 
 
-def _name(found: ImageFeatures, position: int) -> str:
+def file_name(found: ImageFeatures, position: int) -> str:
+    """Return the path of an image in the data set, on one line."""
     return to_one_line(found.examples.images.paths[int(found.examples.indices[position])])
 
 

@@ -10,8 +10,11 @@ from tl_keras.config import RunConfig
 from tl_keras.data import DatasetSource, make_splits
 from tl_keras.errors import ConfigError, DamagedError
 from tl_keras.planning import plan
-from tl_keras.planning.inspection import describe_data, describe_features, shorter_side
+from tl_keras.planning.features import ImageFeatures
+from tl_keras.planning.findings import make_record
+from tl_keras.planning.inspection import WITHOUT_FEATURES, FeatureFindings, describe_data, describe_features, examine_features, shorter_side
 from tl_keras.planning.plan import Choice, Clock
+from tl_keras.results.inspection_record import Inspection
 from tl_keras.runs.resolve import load_source, locate_weights, resolve
 
 Log = Callable[[str], None]
@@ -23,11 +26,13 @@ class Plan:
 
     Attributes:
         head: settings of a run of the head alone, to be compared on validation; None if the run itself is one, or is not pre-trained.
+        inspection: the findings on the images, for the report.
     """
 
     config: RunConfig
     choices: tuple[Choice, ...]
-    head: RunConfig | None = None
+    head: RunConfig | None
+    inspection: Inspection
 
 
 def make_plan(dataset: str, given: Mapping[str, Any], clock: Clock, log: Log = print) -> Plan:
@@ -42,14 +47,16 @@ def make_plan(dataset: str, given: Mapping[str, Any], clock: Clock, log: Log = p
         UserError: The images cannot be trained on, or a setting is impossible.
     """
     source, choices = _open(RunConfig().replace(dataset=dataset, **given), given)
-    for line in describe_data(source):
+    described = describe_data(source)
+    for line in (*described, *source.notes):
         log(line)
     maker = _Planner(dataset, given, clock, log, source, choices)
     from tl_keras.training.runtime import preserve_global_state
 
     with preserve_global_state():
         maker.choose()
-    return Plan(maker.config, tuple(maker.choices), maker.head)
+    inspection = make_record(source, maker.findings, maker.found, described)
+    return Plan(maker.config, tuple(maker.choices), maker.head, inspection)
 
 
 def _open(config: RunConfig, given: Mapping[str, Any]) -> tuple[DatasetSource, list[Choice]]:
@@ -69,6 +76,8 @@ class _Planner:
     def __init__(self, dataset: str, given: Mapping[str, Any], clock: Clock, log: Log, source: DatasetSource, choices: list[Choice]):
         self._dataset, self._given, self._clock, self._log, self._source, self.choices = dataset, given, clock, log, source, choices
         self.head: RunConfig | None = None
+        self.found: ImageFeatures | None = None
+        self.findings: FeatureFindings = WITHOUT_FEATURES
 
     @property
     def config(self) -> RunConfig:
@@ -130,7 +139,8 @@ class _Planner:
         started = time.perf_counter()
         found = features.compute_features(self._setup)
         per_image = (time.perf_counter() - started) / self._num_images
-        for line in describe_features(found, self._source.class_names):
+        self.found, self.findings = found, examine_features(found, len(self._source.class_names))
+        for line in describe_features(self.findings, found, self._source.class_names):
             self._log(line)
         if found.features is None or not self._splits.validation:
             self.choices += plan.choose_plainly(self._given, "a grid of heads needs features in memory and validation images")
@@ -155,6 +165,7 @@ class _Planner:
         return plan.choose_deep(backbone, epochs) if epochs >= plan.MIN_DEEP_EPOCHS else []
 
     def _choose_from_scratch(self, per_image: float) -> None:
-        self._log("near duplicates and labels are not judged: that needs a pre-trained network")
+        for line in self.findings.notes:
+            self._log(line)
         epochs = plan.num_scratch_epochs(self._clock.times(per_image), len(self._splits.train))
         self.choices += plan.choose_from_scratch(epochs)

@@ -74,27 +74,40 @@ def run_resolved(
     Raises:
         ConfigError: A run has begun in `directory` with other splits than `given`.
     """
-    run_dir = RunDirectory(directory)
-    weights_hash = hash_of_weights(resolved.config)
-    if given and run_dir.has_begun() and (begun := read_split(directory)):
-        require_same_split(given, begun, str(directory))
-    if finished := run_dir.load_if_finished(resolved.config):
-        _require_same_inputs(run_dir, finished, resolved.config, weights_hash)
-        if resolved.config.runtime.tensorboard:
-            _event_log(directory).write(run_directory.read_history(directory))
+    if finished := load_finished(resolved, directory, given):
         return finished
+    run_dir = RunDirectory(directory)
     with run_dir.lock():
-        run_dir.write_config(resolved.config, weights_hash)
+        run_dir.write_config(resolved.config, hash_of_weights(resolved.config))
         from tl_keras.training.runtime import preserve_global_state
 
         with preserve_global_state():
             return _run(resolved, run_dir, name or directory.name, callbacks, verbose, given)
 
 
-def _require_same_inputs(run_dir: RunDirectory, finished: Mapping[str, Any], config: RunConfig, weights_hash: str) -> None:
+def load_finished(resolved: ResolvedRun, directory: Path, given: SplitRecord | None = None) -> dict[str, Any] | None:
+    """Return the result of this run if it is finished in `directory`, else None. Its logs for TensorBoard are written if they are wanted.
+
+    Args:
+        given: as that of `run_resolved`.
+
+    Raises:
+        ConfigError: A run has begun there with other splits than `given`, or is finished with other data or weights.
+    """
+    run_dir = RunDirectory(directory)
+    if given and run_dir.has_begun() and (begun := read_split(directory)):
+        require_same_split(given, begun, str(directory))
+    if finished := run_dir.load_if_finished(resolved.config):
+        _require_same_inputs(run_dir, finished, resolved.config)
+        if resolved.config.runtime.tensorboard:
+            _event_log(directory).write(run_directory.read_history(directory))
+    return finished
+
+
+def _require_same_inputs(run_dir: RunDirectory, finished: Mapping[str, Any], config: RunConfig) -> None:
     """Raise ConfigError if the data or the weights of a finished run are not those that the settings name now."""
     advice = "Train in another `run_dir`, or delete this one to train it again."
-    if finished["model"]["weights_sha256"] != weights_hash:
+    if finished["model"]["weights_sha256"] != hash_of_weights(config):
         raise ConfigError(f"{run_dir.path} holds a finished run with another content of `weights={config.model.weights}`. {advice}")
     source, recorded = load_source(config.data), read_split(run_dir.path)
     if source.fingerprint != finished["data"]["fingerprint"]:
