@@ -10,7 +10,6 @@ from tl_keras.cli.flags import CommandFlags, as_flags
 from tl_keras.config import SETTINGS, RunConfig
 from tl_keras.errors import ConfigError
 from tl_keras.planning import plan
-from tl_keras.results.inspection_record import Inspection, write_inspection
 from tl_keras.utils.files import read_json, write_json, write_text
 from tl_keras.utils.tensorflow_import import quiet_tensorflow
 from tl_keras.utils.text import join_names, printable
@@ -58,7 +57,7 @@ def fit(arguments: Sequence[str]) -> None:
     if command.value("dry_run"):
         return
     if made:
-        _keep_plan(run_dir, configs, [*printed, *lines, ""], made.inspection)
+        _keep_plan(run_dir, made, [*printed, *lines, ""])
     best = _train(configs)
     page = _report(best, plan.train_command(configs[best], best))
     print(f"\nreported after {clock.seconds():.0f} s of {clock.budget:.0f} s\nreport   {printable(page)}", flush=True)
@@ -109,13 +108,12 @@ def _plan(dataset: str, given: Mapping[str, Any], clock: plan.Clock, keep: Calla
     return made
 
 
-def _keep_plan(run_dir: Path, configs: Mapping[Path, RunConfig], lines: Sequence[str], inspection: Inspection) -> None:
+def _keep_plan(run_dir: Path, made: "Plan", lines: Sequence[str]) -> None:
     """Write what was printed, the findings for the report of each run, and the settings that a resumed command needs besides."""
     write_text(run_dir / PLAN, "\n".join(lines))
-    for directory in configs:
-        write_inspection(directory, inspection)
-    if head := configs.get(run_dir / HEAD):
-        write_json(run_dir / HEAD_SETTINGS, head.to_dict())
+    made.write_findings([run_dir, *([run_dir / HEAD] if made.head else [])])
+    if made.head:
+        write_json(run_dir / HEAD_SETTINGS, made.head.to_dict())
 
 
 def _train(configs: Mapping[Path, RunConfig]) -> Path:

@@ -1,8 +1,9 @@
 """Makes the plan of a run: looks at the images, measures times, and lets `plan.py` choose."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tl_keras import backbones
@@ -14,7 +15,7 @@ from tl_keras.planning.features import ImageFeatures
 from tl_keras.planning.findings import make_record
 from tl_keras.planning.inspection import WITHOUT_FEATURES, FeatureFindings, describe_data, describe_features, examine_features, shorter_side
 from tl_keras.planning.plan import Choice, Clock
-from tl_keras.results.inspection_record import Inspection
+from tl_keras.results.inspection_record import Inspection, write_inspection
 from tl_keras.runs.resolve import load_source, locate_weights, resolve
 
 Log = Callable[[str], None]
@@ -33,6 +34,11 @@ class Plan:
     choices: tuple[Choice, ...]
     head: RunConfig | None
     inspection: Inspection
+
+    def write_findings(self, run_dirs: Iterable[Path]) -> None:
+        """Write the findings into directories of runs, where their reports read them."""
+        for run_dir in run_dirs:
+            write_inspection(run_dir, self.inspection)
 
 
 def make_plan(dataset: str, given: Mapping[str, Any], clock: Clock, log: Log = print) -> Plan:
@@ -160,9 +166,9 @@ class _Planner:
         if not (is_possible and plan.is_worth_measuring(self._clock.times(per_image), self._num_images)):
             return []
         trial = plan.apply(self.config, plan.choose_deep(backbone, plan.MIN_DEEP_EPOCHS), self._given)
-        per_step = features.seconds_per_step(trial)
+        per_step, safe_rate = features.measure_last_phase(trial, plan.range_test_seconds(self._clock.times(per_image)))
         epochs = plan.num_deep_epochs(self._clock.times(per_image, per_step), -(-num_train // trial.train.batch_size))
-        return plan.choose_deep(backbone, epochs) if epochs >= plan.MIN_DEEP_EPOCHS else []
+        return plan.choose_deep(backbone, epochs, safe_rate) if epochs >= plan.MIN_DEEP_EPOCHS else []
 
     def _choose_from_scratch(self, per_image: float) -> None:
         for line in self.findings.notes:
