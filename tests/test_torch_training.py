@@ -102,7 +102,9 @@ def train(case: str, expected: dict, directory) -> tuple[RecordingTrainer, dict[
     tensors = training_tensors(1 if config.model.head == "one_logit" else setup.num_classes)
     assign_published(setup.model, "resnet18", tensors, "the formula")
     before = {weight.path: weight.numpy() for weight in setup.model.weights}
-    trainer = RecordingTrainer(setup.model, setup.stages, setup.phases, config.train, setup.runtime, loss=setup.loss)
+    trainer = RecordingTrainer(
+        setup.model, setup.stages, setup.phases, config.train, setup.runtime, loss=setup.loss, unbiased_variance=True
+    )
     trainer.step_losses = []
     num_steps = len(expected["loss_before_each_step"])
     trainer.fit(make_batches(expected.get("num_batches", num_steps), num_steps // config.train.epochs, setup.num_classes), directory)

@@ -40,7 +40,7 @@ def make_batches(images=IMAGES, replicas=1, validation=True, batch=BATCH, target
     return Batches(training, batch_sizes(NUM_TRAIN, batch), tf.data.Dataset.from_tensor_slices(padded).batch(BATCH) if validation else None)
 
 
-def make_trainer(*, phases=None, settings=None, **config) -> Trainer:
+def make_trainer(*, phases=None, settings=None, unbiased_variance=False, **config) -> Trainer:
     """Return a trainer of `tiny_classifier`, which has BatchNorm and dropout in both stages."""
     train = replace(PLAIN.train, **{"batch_size": BATCH, "learning_rate": 0.05, "epochs": 3, **config})
     runtime = make_runtime(RuntimeConfig(**{"precision": "float32", **(settings or {})}), seed=3, batch_size=BATCH, depthwise=False)
@@ -48,7 +48,7 @@ def make_trainer(*, phases=None, settings=None, **config) -> Trainer:
         model, stages = tiny_classifier()
     phases = phases or build_phases(("stem", "body"), train)
     loss = build_loss(train, dict(Counter(LABELS[:NUM_TRAIN].tolist())), 3)
-    return Trainer(model, stages, phases, train, runtime, loss=loss)
+    return Trainer(model, stages, phases, train, runtime, loss=loss, unbiased_variance=unbiased_variance)
 
 
 def plain_trainer(settings=None, **chosen) -> Trainer:

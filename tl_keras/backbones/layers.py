@@ -4,11 +4,10 @@ Results from scratch depend on the initial weights. Ported weights depend on the
 """
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import keras
-from keras import KerasTensor, layers, ops
+from keras import KerasTensor, layers
 
 # kaiming_uniform(a=sqrt(5)), the weights of every new torch.nn.Conv2d and torch.nn.Linear: uniform in +-1/sqrt(fan_in).
 TORCH_KERNEL: dict[str, Any] = {"class_name": "VarianceScaling", "config": {"scale": 1 / 3, "mode": "fan_in", "distribution": "uniform"}}
@@ -41,31 +40,3 @@ def adaptive_average_pool(x: KerasTensor, size: int, name: str) -> KerasTensor:
     if size % side == 0:  # every bin is one pixel; Keras's own layer fails here on the TensorFlow backend
         return layers.UpSampling2D(size // side, name=name)(x)
     return layers.AdaptiveAveragePooling2D((size, size), name=name)(x)
-
-
-def use_unbiased_variance(model: keras.Model) -> None:
-    """Let every BatchNorm of `model` keep its running variance as PyTorch does: n / (n - 1) times that of a batch with n values.
-
-    Keras keeps the variance of the batch itself. The difference matters to what trains on running statistics: it is 0.8 % at 8 images
-    with 4 x 4 values. Only the `call` of each layer changes, so a saved model has stock layers. Copies of the model do not inherit it,
-    such as those with adapters. A second call changes nothing.
-    """
-    for layer in model.layers:
-        if isinstance(layer, layers.BatchNormalization) and "call" not in vars(layer):
-            layer.call = _with_unbiased_variance(layer)
-
-
-def _with_unbiased_variance(layer: layers.BatchNormalization) -> Callable[..., Any]:
-    """Return the `call` of `layer`, followed by a correction of its running variance in training mode."""
-    stock_call = layer.call
-
-    def call(inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        kept = layer.momentum * layer.moving_variance
-        outputs = stock_call(inputs, training=training, mask=mask)
-        if training and layer.trainable:
-            num_values = ops.cast(ops.size(inputs) // inputs.shape[layer.axis], "float32")
-            update = layer.moving_variance - kept  # (1 - momentum) times the variance of the batch
-            layer.moving_variance.assign_add(update / ops.maximum(num_values - 1, 1))
-        return outputs
-
-    return call

@@ -32,7 +32,7 @@ class Backbone:
         normalization: key of NORMALIZATIONS that its weights expect, or `internal` if the backbone itself normalises.
         stems: available stems.
         depthwise: True if it has depthwise convolutions, which CPUs train no faster in bfloat16.
-        unbiased_variance: True if BatchNorm keeps its running variance as PyTorch does, see `layers.use_unbiased_variance`.
+        unbiased_variance: True if BatchNorm keeps its running variance as PyTorch does, see `training.batch_norm`.
         weight_groups: weight groups that it has and that a strategy can train alone: `batchnorm`, `bias`, `attention`.
         options: keyword arguments of the builder.
     """

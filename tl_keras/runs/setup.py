@@ -164,6 +164,7 @@ def make_trainer(setup: RunSetup) -> "Trainer":
         setup.runtime,
         loss=setup.loss,
         forward=setup.with_resize(setup.model),
+        unbiased_variance=setup.resolved.backbone.unbiased_variance,
     )
 
 
@@ -187,15 +188,11 @@ def _common_size(source: data.DatasetSource) -> tuple[int, int] | None:
 
 def _build_model(resolved: ResolvedRun, class_names: Sequence[str], runtime: "Runtime") -> tuple["keras.Model", weights.LoadingInfo | None]:
     """Return the classifier with loaded weights and adapters, and what was loaded."""
-    from tl_keras.backbones import layers
-
     weights_path = locate_weights(resolved.config)
     with runtime.scope():
         model = build_model(resolved, len(class_names))
         loading_info = _load_weights(model, resolved, weights_path, class_names) if weights_path else None
         model = add_adapters(model, resolved)
-    if resolved.backbone.unbiased_variance:
-        layers.use_unbiased_variance(model)
     return model, loading_info
 
 

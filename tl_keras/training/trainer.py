@@ -19,6 +19,7 @@ from tl_keras.config import TrainConfig
 from tl_keras.errors import DamagedError
 from tl_keras.strategies import Phase, freezing
 from tl_keras.training import checkpoint
+from tl_keras.training.batch_norm import fused_batch_norm
 from tl_keras.training.collapse import CollapseDetector
 from tl_keras.training.ema import ExponentialMovingAverage
 from tl_keras.training.epoch_meter import EpochMeter
@@ -106,6 +107,7 @@ class Trainer:
         phases: the phases in order. The optimizer is built on the variables of all of them.
         loss: (targets, logits) -> loss of each example, see `losses.build_loss`.
         forward: (images, training) -> logits, if images are resized on the device first; default: `model`.
+        unbiased_variance: True if BatchNorm keeps its running variance as PyTorch does, see `fused_batch_norm`.
     """
 
     def __init__(
@@ -118,10 +120,11 @@ class Trainer:
         *,
         loss: Loss,
         forward: Forward | None = None,
+        unbiased_variance: bool = False,
     ):
         self.model, self.stages, self.phases, self.config, self.runtime = model, stages, phases, config, runtime
         self.progress = Progress()
-        self._loss, self._forward = loss, forward or model
+        self._loss, self._forward, self._unbiased_variance = loss, forward or model, unbiased_variance
         self.predict = make_predict(self._forward, runtime)
         self._trained = list({v.path: v for phase in phases for v in freezing.trained_variables(stages, phase)}.values())
         with runtime.scope():
@@ -285,7 +288,8 @@ class Trainer:
         multipliers = freezing.lr_multipliers(self.stages, phase)
         self.optimizer.lr_multipliers = [multipliers.get(variable.path, 0.0) for variable in self._trained]
         use_accumulation = self.config.accumulate_steps > 1
-        with freezing.apply_phase(self.stages, phase):
+        all_layers = [layer for layers in self.stages.values() for layer in layers]
+        with freezing.apply_phase(self.stages, phase), fused_batch_norm(all_layers, unbiased_variance=self._unbiased_variance):
             yield make_train_step(
                 model or self._forward, self._scaled, variables, self._loss, self.runtime, use_accumulation=use_accumulation
             )
