@@ -20,6 +20,7 @@ import tensorflow as tf
 
 from tl_keras.config import RuntimeConfig
 from tl_keras.errors import ConfigError
+from tl_keras.training.gradient_registry import free_custom_gradients
 from tl_keras.utils.tensorflow_import import preserve_logger_levels
 
 PACKAGES = ("tl_keras", "tensorflow", "keras", "tensorflow-datasets", "keras-cv", "numpy")
@@ -84,13 +85,14 @@ def preserve_global_state() -> Iterator[None]:
 
     Restored are Keras's dtype policy, the random generators of Python and NumPy, the levels of all loggers, the filters of
     `warnings` and `sys.stderr`. The global seeds of TensorFlow and Keras cannot be read back, so they stay at the seed of the run.
-    Inside, images have their channels last, whatever the user's `keras.json` says.
+    Inside, images have their channels last, whatever the user's `keras.json` says. Graphs that are made in the block can be freed
+    after it, with the models that they read.
     """
     policy, stderr, data_format = keras.config.dtype_policy(), sys.stderr, keras.config.image_data_format()
     python_state, numpy_state = random.getstate(), np.random.get_state(legacy=False)
     try:
         keras.config.set_image_data_format("channels_last")
-        with preserve_logger_levels(), warnings.catch_warnings():
+        with preserve_logger_levels(), warnings.catch_warnings(), free_custom_gradients():
             yield
     finally:
         keras.config.set_dtype_policy(policy)
