@@ -122,7 +122,8 @@ def test_a_wheel_has_every_module_the_embedded_files_and_the_mark_of_type_hints(
     with zipfile.ZipFile(wheel) as file:
         names = set(file.namelist())
     sources = {path.relative_to(ROOT).as_posix() for top in ("tl_keras", "experiments") for path in (ROOT / top).rglob("*.py")}
-    embedded = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tl_keras").glob("*/embedded/*")}
+    package = ROOT / "tl_keras"
+    embedded = {path.relative_to(ROOT).as_posix() for path in (*package.glob("*/embedded/*"), *package.glob("report/page.*[sj]s"))}
     assert embedded and sources | embedded | {"tl_keras/py.typed", "tl_keras/__init__.pyi"} <= names
     assert not any(name.startswith(("tests", "tools", "benchmarks")) for name in names)
 

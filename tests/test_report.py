@@ -4,9 +4,11 @@ import base64
 import csv
 import dataclasses
 import errno
+import hashlib
 import io
 import json
 import math
+import re
 from html.parser import HTMLParser
 from types import SimpleNamespace
 
@@ -18,7 +20,7 @@ from rich.console import Console
 
 from tl_keras import report
 from tl_keras.errors import ConfigError, DamagedError, UserError
-from tl_keras.report import document, experiment_results, page, plots, settings_tables, style, tables, text
+from tl_keras.report import document, experiment_results, page, plots, settings_tables, style, tables, text, web_page
 from tl_keras.results.metrics import SCALAR_METRICS
 
 PLOTS = ["accuracy_against_cost.png", "learning_curves.png", "confusion_matrix.png", "reliability.png", "mistakes.jpg"]
@@ -177,7 +179,7 @@ def test_of_many_classes_only_those_with_the_lowest_f1_are_listed(tmp_path, no_p
     report.write_report(results, tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert (
-        len([line for line in text.splitlines() if line.startswith("| class number ")]) == 40
+        len([line for line in text.partition("## Misclassified")[0].splitlines() if line.startswith("| class number ")]) == 40 + 12
         and "Only the 40 of 60 classes with the lowest F1 are shown." in text
     )
 
@@ -348,11 +350,12 @@ def test_results_csv_has_one_line_per_run(tmp_path, no_plots):
 def test_the_page_has_command_settings_runtime_and_notes(tmp_path, no_plots):
     report.write_report(make_experiment(tmp_path, num_test=FEW, notes=["3 files were unreadable"]), tmp_path)
     text = (tmp_path / "report.md").read_text()
-    for fact in ("    python -m experiments.part_a\n", "| run0-seed0 |", "tensorflow: 2.21.0", "source revision: d4bc3b5"):
+    for fact in ("    python -m experiments.part_a\n", "| run0-seed0 |", "| tensorflow | 2.21.0 |", "| source revision | d4bc3b5 |"):
         assert fact in text
     assert "3 files were unreadable" in text and "| pre-trained, 20 % | fraction | 0.2 | said |" in text
     assert [line[3:].partition(",")[0].partition(":")[0] for line in text.splitlines() if line.startswith("## ")] == [
-        "Paired tests against the best row", "Best row", "How to read this report", "Settings", "Runtime", "Runs", "Notes",
+        "Paired tests against the best row", "Best row", "Misclassified images", "How to read this report", "Data", "Settings",
+        "Provenance", "Runs",
     ]  # fmt: skip
 
 
@@ -384,7 +387,7 @@ def test_untrusted_text_is_escaped(tmp_path, no_plots, capsys):
 class Page(HTMLParser):
     """The tags of a page with their attributes, in order. Each tag must be closed in the right order."""
 
-    VOID = {"meta", "img", "!doctype"}
+    VOID = {"meta", "img", "link", "!doctype"}
 
     def __init__(self, text):
         super().__init__()
@@ -402,27 +405,55 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
 
-def test_the_html_page_is_self_contained_and_has_no_scripts(tmp_path):
+def test_the_html_page_is_self_contained_and_has_one_script(tmp_path):
     experiment = SimpleNamespace(name="part_a", title=HOSTILE, question=HOSTILE)
     row = make_row(HOSTILE, None, label=HOSTILE, fallbacks=(HOSTILE,), settings={HOSTILE: (HOSTILE, "said")})
     report.write_report(make_experiment(tmp_path, [row], experiment=experiment, num_test=FEW, class_names=[HOSTILE, "b"]), tmp_path)
-    page = Page((tmp_path / "report.html").read_text())
-    allowed = {"html", "head", "meta", "title", "style", "body", "h1", "h2", "p", "pre", "ul", "li", "div", "table", "tr", "th", "td"}
-    assert {tag for tag, _ in page.tags} == allowed | {"figure", "img", "figcaption"}
-    assert {name for _, attributes in page.tags for name in attributes} <= {
-        "lang",
-        "charset",
-        "http-equiv",
-        "content",
-        "name",
-        "class",
-        "alt",
-        "src",
+    text = (tmp_path / "report.html").read_text()
+    page = Page(text)
+    tags = [tag for tag, _ in page.tags]
+    head = ["html", "head", "meta", "meta", "meta", "title", "link", "style", "body", "main", "h1", "nav"]
+    texts = {
+        "p",
+        "a",
+        "h2",
+        "h3",
+        "pre",
+        "ul",
+        "li",
+        "div",
+        "table",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "figure",
+        "img",
+        "figcaption",
+        "span",
     }
+    assert tags[: len(head)] == head and set(tags) == {*head, *texts, "script"} and tags.count("script") == tags.count("style") == 1
+    names = {"lang", "charset", "http-equiv", "content", "name", "class", "alt", "src", "width", "height", "id", "scope", "aria-labelledby"}
+    assert {name for _, attributes in page.tags for name in attributes} == {*names, "rel", "href", "aria-label"}
+    links = [attributes["href"] for tag, attributes in page.tags if tag == "a"]
+    anchors = [attributes["id"] for _, attributes in page.tags if "id" in attributes]
+    assert len(set(anchors)) == len(anchors) and {link[1:] for link in links} < set(anchors) and set("".join(links)) < set(SLUG)
     images = [attributes["src"] for tag, attributes in page.tags if tag == "img"]
-    assert [image.partition(";")[0] for image in images] == ["data:image/png"] * 5 + ["data:image/jpeg"]
-    first = base64.b64decode(images[0].partition(",")[2])
-    assert first == (tmp_path / "accuracy_of_rows.png").read_bytes()
+    assert [image.partition(";")[0] for image in images] == ["data:image/png"] * 3 + ["data:image/jpeg"] * (len(images) - 3)
+    assert base64.b64decode(images[0].partition(",")[2]) == (tmp_path / "learning_curves.png").read_bytes()
+
+
+SLUG = "#abcdefghijklmnopqrstuvwxyz0123456789-"
+
+
+@pytest.mark.parametrize("tag", ["style", "script"])
+def test_the_policy_of_the_page_allows_its_style_and_its_script_by_their_hashes(tmp_path, tag):
+    text = web_page.to_html([document.Heading(1, "<script>x</script>")], tmp_path)
+    start, content, _ = re.split(f"<{tag}>|</{tag}>", text)
+    policy = re.search(r'Content-Security-Policy" content="(.*?)"', start)[1]
+    digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+    assert f"{tag}-src 'sha256-{digest}'" in policy and "unsafe" not in policy and policy.startswith("default-src 'none'")
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ def test_a_damaged_experiment_is_named_and_the_others_are_written(two, one_plot,
     assert "combines 1 of 2 experiments" in capsys.readouterr().err
     for name in ("report.md", "report.html"):
         text = (two / name).read_text()
-        assert "no report; see below" in text and "No report: " in text and "Experiment b" in text and "<script>" not in text
+        assert "no report; see below" in text and "No report: " in text and "Experiment b" in text and "broken <script>" not in text
 
 
 def test_the_directory_of_one_experiment_gets_only_its_report(two, one_plot):

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from tl_keras.report.experiment_results import ExperimentResults, TableRow
-from tl_keras.report.style import GREY, PALETTE, finish_figure, plot_style, save_figure, short_label, shorten
+from tl_keras.report.style import GREY, PALETTE, best_row_title, finish_figure, plot_style, save_figure, shorten
 from tl_keras.results.calibration import scaled_calibration
 from tl_keras.results.metrics import NUM_BINS, confusion_matrix
 from tl_keras.results.predictions import MAX_ERRORS, ConfidentErrors, read_confident_errors, read_predictions
@@ -54,7 +54,7 @@ def plot_confusion_matrix(results: ExperimentResults, path: Path) -> Path:
         # The square root makes the few per cent off the diagonal visible.
         image = axes.imshow(percents, cmap="Blues", norm=PowerNorm(0.5, 0, 100), interpolation="nearest")
         figure.colorbar(image, ax=axes, label="Fraction of the true class (%)", ticks=[0, 1, 5, 10, 25, 50, 100], shrink=0.8)
-        axes.set(xlabel="Predicted class", ylabel="True class", title=f"Best row: {short_label(results, row)}")
+        axes.set(xlabel="Predicted class", ylabel="True class", title=best_row_title(results))
         if len(percents) <= MAX_NAMED_CLASSES:
             _label_cells(axes, [row.runs[0].class_names[label] for label in classes], percents)
         notes = [_if_several_seeds(row, "Counts summed over the seeds"), omitted_note(num_omitted)]
@@ -104,7 +104,7 @@ def plot_reliability(results: ExperimentResults, path: Path) -> Path:
         if scaled:
             _plot_scaled(upper, scaled)
         lower.bar(centres, 100 * counts / counts.sum(), width=96 / NUM_BINS, color=GREY)
-        upper.set(ylabel="Accuracy (%)", ylim=(0, 102), title=f"Best row: {short_label(results, row)}")
+        upper.set(ylabel="Accuracy (%)", ylim=(0, 102), title=best_row_title(results))
         lower.set(xlabel="Confidence in the predicted class (%)", ylabel="Images (%)", xlim=(0, 100))
         after = f", {100 * np.mean([bins['ece'] for bins in scaled]):.2f} after temperature scaling" if scaled else ""
         pooled = _if_several_seeds(row, "Bins pooled over the seeds")
@@ -153,7 +153,7 @@ def has_errors(results: ExperimentResults) -> bool:
 
 def plot_confident_errors(results: ExperimentResults, path: Path) -> Path:
     """Plot the misclassified test images with the highest confidence, of the first run of the best row."""
-    row, run = results.best_row, results.best_row.runs[0]
+    run = results.best_row.runs[0]
     errors = read_confident_errors(run.path, len(run.class_names))
     num_shown = min(len(errors.labels), MAX_ERRORS)
     num_lines = -(-num_shown // GRID_COLUMNS)
@@ -164,7 +164,7 @@ def plot_confident_errors(results: ExperimentResults, path: Path) -> Path:
             axes.axis("off")
             if index < num_shown:
                 _plot_error(axes, errors, index, run.class_names)
-        title = Line2D([], [], linestyle="none", label=f"Best row: {short_label(results, row)}, seed {run.seed}")
+        title = Line2D([], [], linestyle="none", label=f"{best_row_title(results)}, seed {run.seed}")
         note = "Images as the model saw them, with the true class, → the predicted class, and # the index in the test split"
         finish_figure(figure, results, note, [title], 1)
         return save_figure(figure, path, photographs=True)

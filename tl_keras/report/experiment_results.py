@@ -7,17 +7,15 @@ from statistics import fmean
 from typing import Any
 
 from tl_keras.report.statistics import summarize
-from tl_keras.results.experiment_file import METRICS, PAPER, ExperimentRow
+from tl_keras.results.experiment_file import METRICS, PAPER, SAID, SHOWN, ExperimentRow
 
 ACCURACY, LOSS, SECONDS, EPOCH_SECONDS, PARAMETERS, ACCURACY_DIFFERENCE, PARAMETER_RATIO, SPEED_RATIO = METRICS
 # Metrics whose difference from the published value has a meaning. Times depend on the hardware, and published numbers of parameters
 # are rounded.
 COMPARED_METRICS = (ACCURACY, LOSS, ACCURACY_DIFFERENCE)
-# Key in the data record of a result -> caveat that every table and plot shows if the value is true.
-CAVEATS = {
-    "embedded": "EMBEDDED data and weights: NOT comparable with the published values",
-    "limited": "LIMITED number of images: NOT comparable with the published values",
-}
+# Key in the data record of a result -> caveat that every table and plot shows if the value is true, and its end.
+CAVEATS = {"embedded": "EMBEDDED data and weights", "limited": "LIMITED number of images"}
+NOT_COMPARABLE, TRIAL = "NOT comparable with the published values", "a trial, NOT a result"
 
 
 @dataclass(frozen=True)
@@ -147,9 +145,17 @@ class ExperimentResults:
 
     @property
     def caveat(self) -> str:
-        """Reason why the results are not comparable with the published ones; empty if they are."""
+        """Reason why the results are not comparable with others; empty if they are."""
         keys = {key for run in self.runs for key in CAVEATS if run.result["data"][key]} | ({"embedded"} if self.embedded else set())
-        return next((text for key, text in CAVEATS.items() if key in keys), "")
+        consequence = NOT_COMPARABLE if self.has_source else TRIAL
+        return next((f"{text}: {consequence}" for key, text in CAVEATS.items() if key in keys), "")
+
+    @property
+    def has_source(self) -> bool:
+        """True if the experiment repeats a source report: a row has a published value or a setting of that report."""
+        return any(
+            row.published or row.published_curve or any(origin in (SAID, SHOWN) for _, origin in row.settings.values()) for row in self.rows
+        )
 
     def is_comparable(self, row: TableRow, metric: str = ACCURACY) -> bool:
         """Return True if the value of `metric` in `row` is comparable with the published one."""

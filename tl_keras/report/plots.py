@@ -31,6 +31,10 @@ def _differ_by_fraction(results: ExperimentResults) -> bool:
     return all(row.train_fraction is not None for row in results.rows)
 
 
+def _has_several_rows(results: ExperimentResults) -> bool:
+    return len(results.rows) > 1
+
+
 ROW_PLOTS = (
     Plot(
         "accuracy_against_fraction.png",
@@ -38,14 +42,24 @@ ROW_PLOTS = (
         plot_accuracy_vs_fraction,
         _differ_by_fraction,
     ),
-    Plot("accuracy_of_rows.png", "Test accuracy of each row", plot_accuracy_by_row, lambda results: not _differ_by_fraction(results)),
-    Plot("accuracy_against_cost.png", "Test accuracy against trained parameters and training time", plot_accuracy_vs_cost),
+    Plot(
+        "accuracy_of_rows.png",
+        "Test accuracy of each row",
+        plot_accuracy_by_row,
+        lambda results: _has_several_rows(results) and not _differ_by_fraction(results),
+    ),
+    Plot(
+        "accuracy_against_cost.png",
+        "Test accuracy against trained parameters and training time",
+        plot_accuracy_vs_cost,
+        _has_several_rows,
+    ),
     Plot("learning_curves.png", "Accuracy and loss against the epoch", plot_learning_curves),
 )
 BEST_ROW_PLOTS = (
-    Plot("confusion_matrix.png", "Confusion matrix of the best row", plot_confusion_matrix),
-    Plot("reliability.png", "Reliability diagram of the best row: accuracy against confidence", plot_reliability),
-    Plot("mistakes.jpg", "Test images of the best row with the most confident errors", plot_confident_errors, has_errors),
+    Plot("confusion_matrix.png", "Confusion matrix", plot_confusion_matrix),
+    Plot("reliability.png", "Reliability diagram: accuracy against confidence", plot_reliability),
+    Plot("mistakes.jpg", "Test images with the most confident errors", plot_confident_errors, has_errors),
 )
 
 

@@ -1,18 +1,13 @@
-"""Sections of a page: the rows against the reference row, paired tests against the best one, calibration, and scores by class."""
+"""Sections that compare rows: against the reference row, paired tests against the best one, and calibration."""
 
-from collections.abc import Sequence
 from statistics import fmean
 
-import numpy as np
-
 from tl_keras.report.document import Block, Bullets, Heading, Paragraph, Table
-from tl_keras.report.error_analysis import occurring_classes, omitted_note, sum_confusion_matrices
 from tl_keras.report.experiment_results import ExperimentResults, TableRow
 from tl_keras.report.paired_tests import SIGNIFICANCE_LEVEL, Comparison, compare
 from tl_keras.report.statistics import EXACT_BELOW
 from tl_keras.report.tables import REFERENCE_COLUMNS, make_table
-from tl_keras.report.text import EMPTY_CELL, row_label
-from tl_keras.results.metrics import ClassScores, class_scores
+from tl_keras.report.text import row_label
 from tl_keras.utils.text import to_one_line
 
 COMPARISON_HEADINGS = (
@@ -43,8 +38,6 @@ CALIBRATION_TEXT = (
     "label. Calibration error and loss are those of the test split, before and after; means over the seeds. With few validation images "
     "the temperature is uncertain. Rows without validation have none."
 )
-MAX_CLASSES = 40
-CLASS_HEADINGS = ("class", "test images", "precision (%)", "recall (%)", "F1 (%)", "most often confused with")
 
 
 def reference_blocks(results: ExperimentResults, level: int) -> list[Block]:
@@ -137,39 +130,3 @@ def _calibration_cells(results: ExperimentResults, row: TableRow) -> list[str]:
         f"{fmean(losses):.4f}",
         f"{fmean(part['loss'] for part in scaled):.4f}",
     ]
-
-
-def best_row_blocks(results: ExperimentResults, level: int) -> list[Block]:
-    """Return precision, recall and F1 of each class of the best row, or of the `MAX_CLASSES` classes with the lowest F1.
-
-    Classes without test images and predictions are left out.
-
-    Raises:
-        DamagedError: The predictions of a run are absent or damaged.
-    """
-    row = results.best_row
-    confusion = sum_confusion_matrices(row)
-    names, scores = row.runs[0].class_names, class_scores(confusion)
-    occurring = occurring_classes(confusion).tolist()
-    lowest = sorted(occurring, key=lambda label: scores.f1[label] or 0.0)[:MAX_CLASSES]
-    shown = lowest if len(occurring) > MAX_CLASSES else occurring
-    notes = [
-        "Scores of the best row by class",
-        f"{EMPTY_CELL}: the class was never predicted, or has no test image",
-        "Counts are summed over the seeds" if len(row.runs) > 1 else "",
-        omitted_note(len(names) - len(occurring)),
-        f"Only the {MAX_CLASSES} of {len(occurring):,} classes with the lowest F1 are shown" if len(occurring) > MAX_CLASSES else "",
-    ]
-    return [
-        Heading(level, f"Best row: {row_label(results, row)}"),
-        Table(CLASS_HEADINGS, [_class_cells(confusion, scores, names, label) for label in shown]),
-        Paragraph(". ".join(filter(None, notes)) + "."),
-    ]
-
-
-def _class_cells(confusion: np.ndarray, scores: ClassScores, names: Sequence[str], index: int) -> list[str]:
-    fractions = [values[index] for values in (scores.precision, scores.recall, scores.f1)]
-    errors = confusion[index] * (np.arange(len(names)) != index)
-    confused_with = f"{to_one_line(names[errors.argmax()])} ({errors.max():,})" if errors.any() else EMPTY_CELL
-    percents = [EMPTY_CELL if fraction is None else f"{100 * fraction:.2f}" for fraction in fractions]
-    return [to_one_line(names[index]), f"{confusion[index].sum():,}", *percents, confused_with]

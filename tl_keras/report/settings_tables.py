@@ -13,8 +13,9 @@ from tl_keras.utils.text import to_one_line
 HEADINGS = ("setting", "value", "origin")
 EXPLANATION = (
     "In brackets: the value in effect, if the setting leaves it to the weights, the backbone, the data set or the device. Settings that "
-    "are not listed have their defaults. The origin of a setting is one of these:"
+    "are not listed have their defaults."
 )
+ORIGINS_TEXT = "The origin of a setting is one of these:"
 Cells = tuple[str, str]  # value and origin
 NO_CELLS = (EMPTY_CELL, EMPTY_CELL)
 EMPTY_TEXT = "(empty)"
@@ -32,19 +33,27 @@ def settings_blocks(results: ExperimentResults, level: int) -> list[Block]:
     """Return a table of the settings that more than half of the rows have, and a table of what the other rows have instead."""
     rows = [_cells(row) for row in results.rows]
     common = _common(rows)
+    meanings = [f"{origin}: {meaning}" for origin, meaning in ORIGINS.items()]
+    origins: list[Block] = [Paragraph(ORIGINS_TEXT), Bullets(meanings)] if results.has_source else []
     blocks: list[Block] = [
         Heading(level, "Settings"),
         Paragraph(EXPLANATION),
-        Bullets([f"{origin}: {meaning}" for origin, meaning in ORIGINS.items()]),
-        Table(HEADINGS, [(to_one_line(name), *cells) for name, cells in common.items()], is_text=True),
+        *origins,
+        _table(HEADINGS, [(to_one_line(name), *cells) for name, cells in common.items()], results),
     ]
     changes = [_changes(row_label(results, row), cells, common) for row, cells in zip(results.rows, rows, strict=True)]
     if any(cells != common for cells in rows):
         blocks += [
             Paragraph(f"Settings of each row, where they differ from the table above. {EMPTY_CELL}: none does."),
-            Table(("row", *HEADINGS), [line for lines in changes for line in lines], is_text=True),
+            _table(("row", *HEADINGS), [line for lines in changes for line in lines], results),
         ]
     return blocks
+
+
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], results: ExperimentResults) -> Table:
+    """Return a table whose last column, the origins, is left out if there is no source report."""
+    end = None if results.has_source else -1
+    return Table(headings[:end], [row[:end] for row in rows], is_text=True, is_sortable=headings is HEADINGS)
 
 
 def _cells(row: TableRow) -> dict[str, Cells]:

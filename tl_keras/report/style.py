@@ -72,6 +72,12 @@ def short_label(results: ExperimentResults, row: TableRow, width: int = MAX_LABE
     return with_fallback_mark(results, shorten(row.label, width), row.fallbacks)
 
 
+def best_row_title(results: ExperimentResults) -> str:
+    """Return the title of a plot of the best row: its shortened label, with a word before it if there are other rows."""
+    label = short_label(results, results.best_row)
+    return f"Best row: {label}" if len(results.rows) > 1 else label
+
+
 def line_label(results: ExperimentResults, rows: Sequence[TableRow]) -> str:
     """Return the shortened name of the line of `rows`, with the mark of fallbacks that they all share."""
     distinct = {row.fallbacks for row in rows}
@@ -120,12 +126,13 @@ def finish_figure(figure: Figure, results: ExperimentResults, note: str, handles
 def save_figure(figure: Figure, path: Path, *, photographs: bool = False) -> Path:
     """Write the figure as a small file: PNG with a palette of 256 colours, or JPEG for `photographs`."""
     canvas = FigureCanvasAgg(figure)
-    figure.set_dpi(PHOTOGRAPH_DPI if photographs else DPI)
+    dpi = PHOTOGRAPH_DPI if photographs else DPI
+    figure.set_dpi(dpi)
     canvas.draw()
     image = Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
     with atomic_write(path) as temporary:
         if photographs:
-            image.save(temporary, "JPEG", quality=80, subsampling=0)
+            image.save(temporary, "JPEG", quality=80, subsampling=0, dpi=(dpi, dpi))
         else:
-            image.quantize(NUM_COLOURS, dither=Image.Dither.NONE).save(temporary, "PNG", optimize=True)
+            image.quantize(NUM_COLOURS, dither=Image.Dither.NONE).save(temporary, "PNG", optimize=True, dpi=(dpi, dpi))
     return path

@@ -24,6 +24,7 @@ from tl_keras.report.experiment_results import (
     PARAMETERS,
     SECONDS,
     SPEED_RATIO,
+    TRIAL,
     ExperimentResults,
     Run,
     TableRow,
@@ -210,7 +211,7 @@ def describe_result(result: Mapping[str, Any], directory: Path) -> str:
         "training time": f"{format_duration(result['seconds']['train'])} on {runtime['device']}, {runtime['precision']}",
         "directory": str(directory),
     }
-    caveats = [caveat for key, caveat in CAVEATS.items() if data[key]]
+    caveats = [f"{caveat}: {TRIAL}" for key, caveat in CAVEATS.items() if data[key]]
     return "\n".join([*caveats, *(f"{name:<14} {text}" for name, text in lines.items())])
 
 

@@ -71,7 +71,7 @@ def run_facts(results: ExperimentResults) -> list[str]:
         f"{join_unique(run.result['model']['image_size'] for run in runs)} px",
         join_unique(run.result["runtime"]["precision"] for run in runs),
         join_unique(device_name(run) for run in runs),
-        *([] if results.embedded or changed_settings_note(results) else [f"{results.profile} profile"]),
+        *([f"{results.profile} profile"] if results.has_source and not (results.embedded or changed_settings_note(results)) else []),
     ]
 
 
@@ -81,14 +81,14 @@ def capitalize(text: str) -> str:
 
 
 def changed_settings_note(results: ExperimentResults) -> str:
-    """Return a note of the settings that differ from the source report's; empty if none do."""
+    """Return a note of the settings that differ from the source report's, or from the full experiment's; empty if none do."""
     if results.embedded or (results.profile == PAPER and not results.changed_settings):
         return ""
     profile = "" if results.profile == PAPER else f"{results.profile} profile: "
     settings = f": {join_unique(results.changed_settings)}" if results.changed_settings else ""
     has_differences = any(results.difference(row) is not None for row in results.rows)
     consequence = "; the difference is not a test of reproduction" if has_differences else ""
-    return f"{profile}settings differ from the source report{settings}{consequence}"
+    return f"{profile}settings differ from the {'source report' if results.has_source else 'full experiment'}{settings}{consequence}"
 
 
 def pending_note(results: ExperimentResults) -> str:
@@ -121,10 +121,8 @@ def with_fallback_mark(results: ExperimentResults, name: str, fallbacks: tuple[s
 
 def fallback_notes(results: ExperimentResults) -> list[str]:
     """Return the meaning of each mark."""
-    return [
-        f"{mark} fallback: {join_unique(fallbacks)}; not compared with the source report"
-        for fallbacks, mark in fallback_marks(results).items()
-    ]
+    consequence = "; not compared with the source report" if results.has_source else ""
+    return [f"{mark} fallback: {join_unique(fallbacks)}{consequence}" for fallbacks, mark in fallback_marks(results).items()]
 
 
 def describe_interval(results: ExperimentResults) -> str:
