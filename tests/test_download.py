@@ -144,10 +144,12 @@ def test_a_file_is_fetched_and_announced_in_one_line(server, entry, tmp_path, ca
 
 
 def test_a_terminal_shows_a_bar(server, entry, tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr("rich.console.Console.is_terminal", True)
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    for name in ("DELAY", "INTERVAL"):
+        monkeypatch.setattr(f"tl_keras.utils.progress.{name}", 0)
     fetch(entry, tmp_path, QUICK)
     shown = capfd.readouterr().err
-    assert "weights.pth" in shown and "256.0/256.0" in shown and "fetching" not in shown
+    assert "weights.pth: 100%" in shown and "256k/256k [" in shown and "fetching" not in shown
 
 
 def test_a_file_instead_of_the_directory_is_a_config_error(entry, tmp_path):

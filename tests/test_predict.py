@@ -494,7 +494,7 @@ def test_wrong_commands_fail_before_anything_is_loaded(finished_run, folder, exp
         (2, "--threshold=2.0", run_dir, folder, "--threshold=2"),
         (2, "--top=0", run_dir, folder, "--top=0"),
         (2, "not both", run_dir, folder, "--json", "--csv"),
-        (2, "Unknown command line flag", run_dir, folder, "--tops=3"),
+        (2, "Unknown flag --tops", run_dir, folder, "--tops=3"),
     ):
         code, output, found = call(capsys, "predict", *arguments)
         assert (code, output) == (expected, "") and message in found and found.startswith("error: ")

@@ -12,6 +12,7 @@ from tl_keras.errors import ConfigError, MissingError, SkippedError
 from tl_keras.results.predicted import Predictions
 from tl_keras.results.run_directory import load_result
 from tl_keras.utils.files import write_text
+from tl_keras.utils.progress import progress_bar
 from tl_keras.utils.tensorflow_import import quiet_tensorflow
 from tl_keras.utils.text import align_columns, join_names, printable, to_one_line
 
@@ -62,9 +63,9 @@ def predict(arguments: Sequence[str]) -> None:
     if command.value("top") < 1:
         raise ConfigError("expected a positive number of classes.", setting="top", value=command.value("top"))
     predictor = _open(command)
-    predictions = predictor.predict(
-        command.operands, **_options(command), calibrated=command.value("calibrated"), tta=command.value("tta"), on_progress=_progress
-    )
+    options = {**_options(command), "calibrated": command.value("calibrated"), "tta": command.value("tta")}
+    with progress_bar("predicting") as update:
+        predictions = predictor.predict(command.operands, **options, on_progress=update)
     _write(FORMS[form](predictions, command.value("top"), threshold), command.value("output"))
     if command.value("saliency"):
         _draw(predictor, command)
@@ -89,7 +90,8 @@ def embed(arguments: Sequence[str]) -> None:
     predictor = _open(command)
     from tl_keras.runs.embed import embed_images
 
-    found = embed_images(predictor, command.operands, **_options(command), on_progress=_progress)
+    with progress_bar("embedding") as update:
+        found = embed_images(predictor, command.operands, **_options(command), on_progress=update)
     found.write(output)
     num_images, num_channels = found.features.shape
     labelled = f", labels of {len(set(found.labels) - {''})} classes" if any(found.labels) else ""
@@ -132,16 +134,12 @@ def _options(command: CommandFlags) -> dict[str, Any]:
     return {name: command.value(name) for name in ("batch_size", "on_corrupt")}
 
 
-def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty() and total > 1:
-        print(f"\r{done} of {total} images", end="\n" if done == total else "", file=sys.stderr, flush=True)
-
-
 def _draw(predictor: "Predictor", command: CommandFlags) -> None:
     from tl_keras.runs.saliency import write_saliency
 
     directory = Path(command.value("saliency"))
-    paths = write_saliency(predictor, command.operands, directory, **_options(command), on_progress=_progress)
+    with progress_bar("drawing") as update:
+        paths = write_saliency(predictor, command.operands, directory, **_options(command), on_progress=update)
     print(f"pictures in {directory}: {len(paths)}", file=sys.stderr)
 
 

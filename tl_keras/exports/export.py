@@ -6,7 +6,7 @@ probabilities on test images are compared with those of the trained model before
 
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import MappingProxyType
@@ -22,8 +22,10 @@ from tl_keras.exports.model_card import model_card
 from tl_keras.exports.serving import fixed_size_model, serving_model
 from tl_keras.exports.trained import TrainedRun
 from tl_keras.utils import files
+from tl_keras.utils.progress import progress_steps
 from tl_keras.weights.trained_model import facts_of_result
 
+STEPS = 3  # of an export: converting, reloading, comparing
 MAX_PIXEL_DIFFERENCE = 1.0  # of 255 levels, between preprocess.py and the input pipeline
 PACKAGES = ("tl_keras", "tensorflow", "keras", "numpy", "pillow", "onnx", "tf2onnx", "onnxruntime", "ai-edge-litert", "openvino", "nncf")
 
@@ -67,21 +69,32 @@ def export_run(
     with tempfile.TemporaryDirectory(prefix=f".{output.name}-", dir=output.parent) as temporary:
         staging = Path(temporary) / "export"
         records = {}
-        for one in formats:
-            directory = staging / one.name if format == ALL else staging
-            records[one.name] = write_export(trained, one, quantize, directory, force=force)
+        with progress_steps(STEPS * len(formats)) as begin:
+            for one in formats:
+                directory = staging / one.name if format == ALL else staging
+                records[one.name] = write_export(trained, one, quantize, directory, force=force, begin=begin)
         _move_contents(staging, output)
     return records
 
 
-def write_export(trained: TrainedRun, format: Format, quantize: str, directory: Path, *, force: bool = False) -> dict[str, Any]:
+def write_export(
+    trained: TrainedRun,
+    format: Format,
+    quantize: str,
+    directory: Path,
+    *,
+    force: bool = False,
+    begin: Callable[[str], None] = lambda step: None,
+) -> dict[str, Any]:
     """Write one export and everything beside it into the new directory `directory`, and return the content of its `labels.json`.
 
-    If the test split of `trained` was read, the accuracy of the export on it is measured.
+    If the test split of `trained` was read, the accuracy of the export on it is measured. `begin` is called with the title of each of
+    the `STEPS`.
 
     Raises:
         ExportError: The export does not match the trained model, or cannot be loaded.
     """
+    begin(f"converting to {format.name}")
     directory.mkdir(parents=True)
     path = directory / format.file
     if not format.takes_any_size:
@@ -91,7 +104,9 @@ def write_export(trained: TrainedRun, format: Format, quantize: str, directory: 
     model = serving_model(trained.classifier, trained.geometry) if format.takes_any_size else fixed_size_model(trained.classifier)
     converters.write(format.name, model, path, quantize, samples, trained.class_names)
     size = sum(file.stat().st_size for file in _files_of(directory, path))
+    begin(f"reloading the {format.name} model in a new process")
     reloaded = _reload(trained, format, path)
+    begin(f"comparing the {format.name} model")
     outputs = _compare(trained, format, reloaded)
     accuracy = None
     if trained.test is not None and reloaded.input_probabilities is not None:

@@ -76,14 +76,14 @@ class FeatureCache:
             return SplitInputs(None, batches, {"split_point": "", "reason": reason})
         split = self._split(choice)
         reader, validation = self._reader(split, choice), self._run.splits.validation
-        self._print(f"cache     {phase.name}: {describe_split(choice)}; ")
         reader.prepare(validation, epoch)
         feature_batches = Batches(
             reader.training(batches),
             batches.sizes,
             reader.evaluation(validation, batches.validation) if validation else None,
         )
-        self._print("{features_computed:,} features computed in {seconds:.1f} s, {features_reused:,} reused\n".format(**reader.record))
+        computed = "{features_computed:,} features computed in {seconds:.1f} s, {features_reused:,} reused".format(**reader.record)
+        self._print(f"cache     {phase.name}: {describe_split(choice)}; {computed}\n")
         return SplitInputs(split.suffix, feature_batches, reader.record)
 
     def evaluation_inputs(self, model: keras.Model) -> EvaluationInputs:

@@ -23,6 +23,7 @@ from tl_keras.feature_cache.split_point import Budget, SplitChoice
 from tl_keras.feature_cache.store import Store
 from tl_keras.training.runtime import Runtime, versions
 from tl_keras.training.trainer import Batches
+from tl_keras.utils.progress import progress_bar
 
 FORMAT = 1  # Bump when the meaning of a feature changes.
 
@@ -145,8 +146,12 @@ class FeatureReader:
             batch_size=self._config.train.batch_size * self._batches_per_call,
             seed=self._config.seed,
         )
-        for (image_batch,) in batches:
-            yield self._apply_prefix(image_batch).numpy()
+        with progress_bar("features of frozen layers") as update:
+            done = 0
+            for (image_batch,) in batches:
+                yield self._apply_prefix(image_batch).numpy()
+                done += len(image_batch)
+                update(done, len(ids))
 
     @property
     def _batches_per_call(self) -> int:

@@ -19,6 +19,7 @@ from tl_keras.results.predicted import Predictions
 from tl_keras.results.predictions import read_predictions
 from tl_keras.results.split_record import SPLIT, read_split
 from tl_keras.runs.resolve import resolve
+from tl_keras.utils.progress import progress_bar
 
 if TYPE_CHECKING:
     import keras
@@ -147,11 +148,16 @@ class Run:
             MissingError: A file or directory does not exist.
             DamagedError: A file is not an image.
         """
-        return self._predictor().predict(images, calibrated=calibrated, batch_size=batch_size, on_corrupt=on_corrupt, tta=tta)
+        options: dict[str, Any] = {"calibrated": calibrated, "batch_size": batch_size, "on_corrupt": on_corrupt, "tta": tta}
+        predictor = self._predictor()
+        with progress_bar("predicting") as update:
+            return predictor.predict(images, **options, on_progress=update)
 
     def embed(self, images: "Images", *, batch_size: int = 32) -> np.ndarray:
         """Return the features of images before the head, float32 (n, channels), for search and clustering."""
-        return self._predictor().embed(images, batch_size=batch_size)
+        predictor = self._predictor()
+        with progress_bar("embedding") as update:
+            return predictor.embed(images, batch_size=batch_size, on_progress=update)
 
     def export(
         self,

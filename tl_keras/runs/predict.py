@@ -210,7 +210,7 @@ class Predictor:
         probabilities, indices = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         return Predictions(tuple(files), self.class_names, probabilities, indices, self.temperature if calibrated else None, skipped)
 
-    def embed(self, images: Images, *, batch_size: int = 32, on_corrupt: str = "error") -> np.ndarray:
+    def embed(self, images: Images, *, batch_size: int = 32, on_corrupt: str = "error", on_progress: Progress = no_progress) -> np.ndarray:
         """Return the features of images before the head, float32 (n, channels), for search and clustering.
 
         Raises:
@@ -218,7 +218,7 @@ class Predictor:
             MissingError, DamagedError: As `predict`.
         """
         classifier = self.classifier("features")
-        batches = self.batches(images, {}, batch_size=batch_size, on_corrupt=on_corrupt)
+        batches = self.batches(images, {}, batch_size=batch_size, on_corrupt=on_corrupt, on_progress=on_progress)
         return np.concatenate(
             [np.zeros((0, classifier.num_features), np.float32), *(classifier.features(batch.inputs) for batch in batches)]
         )

@@ -18,6 +18,7 @@ from tl_keras.results.metrics import (
 )
 from tl_keras.results.predictions import MAX_THUMBNAIL, ConfidentErrors, choose_errors
 from tl_keras.training.runtime import Runtime
+from tl_keras.utils.progress import track
 
 
 def make_predict(model: Callable[..., Any], runtime: Runtime) -> Callable[[Any], Any]:
@@ -43,7 +44,9 @@ def predict_logits(predict: Callable[[Any], Any], runtime: Runtime, batches: tf.
     logits: list[np.ndarray] = []
     labels: list[np.ndarray] = []
     weights: list[np.ndarray] = []
-    for images, batch_labels, batch_weights in runtime.strategy.experimental_distribute_dataset(batches):
+    distributed = runtime.strategy.experimental_distribute_dataset(batches)
+    num_batches = max(0, int(batches.cardinality()))  # negative if it is unknown
+    for images, batch_labels, batch_weights in track(distributed, "predicting", num_batches, "batches"):
         logits += _local_results(runtime, predict(images))
         labels += _local_results(runtime, batch_labels)
         weights += _local_results(runtime, batch_weights)

@@ -23,6 +23,7 @@ from tl_keras.training.losses import build_loss
 from tl_keras.training.optimizers import CLIP_EPSILON, build_optimizer, has_weight_decay
 from tl_keras.training.schedules import Schedule
 from tl_keras.training.time_limit import TimeLimit
+from tl_keras.utils.progress import track
 
 BLOCK_BYTES = 1 << 28  # features read from a file at a time
 EVALUATION_BATCH = 512
@@ -87,7 +88,7 @@ def train_heads(
     train, validate = _Split(*training), _Split(*validation)
     histories = [_HeadHistory() for _ in heads]
     time_limit = time_limit or TimeLimit(0.0)
-    for epoch in range(config.epochs):
+    for epoch in track(range(config.epochs), f"training {len(heads)} heads", config.epochs, "epochs"):
         started = time.perf_counter()
         time_limit.on_epoch_begin(epoch)
         losses, accuracies, learning_rates = batched.train(train, order(epoch), epoch)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from tl_keras.errors import ConfigError, DamagedError, MissingError
-from tl_keras.weights.http_transfer import CONNECTION_ERRORS, ProgressCallback, RetryPolicy, transfer
+from tl_keras.utils.progress import announce, progress_bar
+from tl_keras.weights.http_transfer import CONNECTION_ERRORS, RetryPolicy, transfer
 from tl_keras.weights.weights_file import WeightsFile, mismatch, verify
 
 RETRY_POLICY = RetryPolicy()
@@ -38,8 +39,9 @@ def fetch(entry: WeightsFile, directory: Path, policy: RetryPolicy = RETRY_POLIC
             verify(path, entry)
             return path
         try:
-            with _progress(entry) as progress:
-                transfer(entry, partial, policy, progress)
+            announce(f"fetching {entry.name} from {entry.url}")
+            with progress_bar(entry.name, unit="B") as update:
+                transfer(entry, partial, policy, update)
             os.fsync(partial.fileno())
             _require_published(Path(partial.name), entry)
         except DamagedError:
@@ -118,18 +120,3 @@ def _keep_partial(partial: BinaryIO, entry: WeightsFile) -> str:
         return f" {size:,} bytes are kept in {partial.name}, and the same command resumes from there."
     os.unlink(partial.name)
     return ""
-
-
-@contextmanager
-def _progress(entry: WeightsFile) -> Iterator[ProgressCallback]:
-    """Yield a progress callback that draws a bar on a terminal. Elsewhere one line announces the download."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        print(f"fetching {entry.name} from {entry.url}", file=sys.stderr, flush=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        task = progress.add_task(entry.name, total=entry.size or None)
-        yield lambda done, total: progress.update(task, completed=done, total=total or None)

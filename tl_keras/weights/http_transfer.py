@@ -11,13 +11,13 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, BinaryIO
 from urllib.parse import urlsplit
 
 from tl_keras.errors import DamagedError
+from tl_keras.utils.progress import Update
 from tl_keras.weights.weights_file import WeightsFile
 
 MIN_BYTES_PER_SECOND = 1024
@@ -26,9 +26,6 @@ CHUNK_BYTES = 2**20
 RETRY_STATUSES = (408, 429, 500, 502, 503, 504)
 # Errors of the connection. Any other OSError is local, such as a full disk.
 CONNECTION_ERRORS = (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException)
-
-# Called with the number of bytes received so far and the total (0 if unknown).
-ProgressCallback = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -46,11 +43,12 @@ class RetryPolicy:
     backoff: float = 1.0
 
 
-def transfer(entry: WeightsFile, file: BinaryIO, policy: RetryPolicy, progress: ProgressCallback) -> None:
+def transfer(entry: WeightsFile, file: BinaryIO, policy: RetryPolicy, progress: Update) -> None:
     """Append to `file` until it is complete.
 
     Args:
         file: open in mode "ab". Its content is taken as the beginning of the download if the hash of `entry` is published.
+        progress: called with the number of bytes received so far and the total (0 if unknown).
 
     Raises:
         DamagedError: The server offers another file.
@@ -124,7 +122,7 @@ def _validator(response: http.client.HTTPResponse) -> str:
     return "" if tag.startswith("W/") else tag
 
 
-def _append(response: http.client.HTTPResponse, file: BinaryIO, entry: WeightsFile, timeout: float, progress: ProgressCallback) -> None:
+def _append(response: http.client.HTTPResponse, file: BinaryIO, entry: WeightsFile, timeout: float, progress: Update) -> None:
     start, total = _range(response, file.tell())
     _require_expected(response, entry, total)
     file.truncate(start)
