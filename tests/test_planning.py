@@ -13,7 +13,7 @@ from tl_keras.config import RunConfig
 from tl_keras.data import DatasetSource, ImageStore, make_examples
 from tl_keras.errors import ConfigError
 from tl_keras.planning import inspection, label_errors, near_duplicates, plan
-from tl_keras.planning.features import ImageFeatures, measure_last_phase
+from tl_keras.planning.features import ImageFeatures
 from tl_keras.planning.findings import MAX_RECORDED, make_record
 from tl_keras.planning.inspection import WITHOUT_FEATURES, FeatureFindings, describe_features, examine_features
 from tl_keras.planning.label_errors import find_label_errors, held_out_logits, suspects
@@ -237,33 +237,6 @@ def test_the_last_stages_are_trained_if_enough_epochs_fit():
     phases = resolve(config).phases
     assert [phase.epochs for phase in phases] == [5, 5, 7]
     assert [set(phase.trainable) for phase in phases] == [{"head"}, {"top", "head"}, {"block7", "top", "head"}]
-
-
-@pytest.mark.parametrize(
-    ("safe_rate", "rate", "words"),
-    [
-        (None, 1e-3, "too short for a range test"),
-        (1e-2, 1e-3, "a range test agrees with 1.0e-02"),
-        (6e-4, 1e-3, "a range test agrees with 6.0e-04"),
-        (1.234e-5, 1.2e-5, "a tenth of that of the smallest loss in a range test; usual is 0.001"),
-    ],
-)
-def test_a_range_test_only_lowers_the_learning_rate(safe_rate, rate, words):
-    choices = plan.choose_deep(LITE, 7, safe_rate)
-    (choice,) = (choice for choice in choices if choice.setting == "learning_rate")
-    assert choice.value == rate and words in choice.reason
-
-
-def test_a_range_test_may_take_a_tenth_of_the_time():
-    assert plan.range_test_seconds(Times(300, 75, 0.01)) == pytest.approx(22.5)
-
-
-@pytest.mark.parametrize("fits", [True, False])
-def test_the_last_phase_is_measured_and_tested_where_it_fits(fits, tiny_config):
-    config = tiny_config.replace(strategy="last:1", validation_fraction=0.1, fraction=0.5, accumulate_steps=2)
-    per_step, safe_rate = measure_last_phase(config, 100.0 if fits else 0.0)
-    assert 0 < per_step < 10
-    assert 1e-8 < safe_rate <= 1 if fits else safe_rate is None
 
 
 def test_a_network_is_trained_from_scratch_as_long_as_it_fits():

@@ -3,7 +3,6 @@
 import itertools
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -11,10 +10,6 @@ from tl_keras.config import RunConfig
 from tl_keras.data.examples import Examples
 from tl_keras.runs.resolve import resolve
 from tl_keras.runs.setup import RunSetup, build_setup, make_trainer
-
-if TYPE_CHECKING:
-    from tl_keras.training.train_step import TrainStep
-    from tl_keras.training.trainer import Batches, Trainer
 
 TIMED_BATCHES = 4
 TIMED_BATCH_SIZE = 32
@@ -60,33 +55,23 @@ def seconds_per_image(setup: RunSetup) -> float:
     return run(examples) / len(examples)
 
 
-def measure_last_phase(config: RunConfig, test_seconds: float) -> tuple[float, float | None]:
-    """Return the seconds of a training step of the last phase, on a few batches after compilation, and a safe learning rate.
+def seconds_per_step(config: RunConfig) -> float:
+    """Return the seconds of a training step of the last phase, on a few batches after compilation.
 
-    The learning rate is a tenth of that of the smallest loss in a range test, see `runs.lr_find`; None if the test would take longer than
-    `test_seconds`. Features before the trained stages are computed if they are cached, and a run in this process finds them. Nothing else
-    is kept.
+    Features before its trained stages are computed if they are cached, and a run in this process finds them. Nothing else is kept.
     """
     from tl_keras.feature_cache.feature_cache import FeatureCache
-    from tl_keras.runs.lr_find import NUM_STEPS, range_test_of_phase
 
-    setup = build_setup(resolve(config.replace(accumulate_steps=1, ema=0.0)))
+    setup = build_setup(resolve(config))
     trainer, phase = make_trainer(setup), setup.phases[-1]
     inputs = FeatureCache(config, setup).split_phase(phase, 0, setup.batches)
     with trainer.phase_step(phase, inputs.model) as step:
-        trainer.optimizer.learning_rate = 0.0  # the range test begins with the initial weights
-        per_step = _seconds_per_step(trainer, step, inputs.batches)
-        is_short = NUM_STEPS * per_step <= test_seconds
-        return per_step, range_test_of_phase(trainer, step, inputs.batches).minimum() if is_short else None
-
-
-def _seconds_per_step(trainer: "Trainer", step: "TrainStep", batches: "Batches") -> float:
-    all_batches = trainer.batches(batches, 0)
-    trainer.take_step(step, next(all_batches))[0].numpy()
-    started, timed = time.perf_counter(), list(itertools.islice(all_batches, TIMED_BATCHES))
-    for batch in timed:
-        trainer.take_step(step, batch)[0].numpy()
-    return (time.perf_counter() - started) / max(1, len(timed))
+        batches = trainer.batches(inputs.batches, 0)
+        trainer.take_step(step, next(batches))[0].numpy()
+        started, rest = time.perf_counter(), list(itertools.islice(batches, TIMED_BATCHES))
+        for batch in rest:
+            trainer.take_step(step, batch)[0].numpy()
+    return (time.perf_counter() - started) / max(1, len(rest))
 
 
 def compute_features(setup: RunSetup) -> ImageFeatures:

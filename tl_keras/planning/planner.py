@@ -166,9 +166,9 @@ class _Planner:
         if not (is_possible and plan.is_worth_measuring(self._clock.times(per_image), self._num_images)):
             return []
         trial = plan.apply(self.config, plan.choose_deep(backbone, plan.MIN_DEEP_EPOCHS), self._given)
-        per_step, safe_rate = features.measure_last_phase(trial, plan.range_test_seconds(self._clock.times(per_image)))
+        per_step = features.seconds_per_step(trial)
         epochs = plan.num_deep_epochs(self._clock.times(per_image, per_step), -(-num_train // trial.train.batch_size))
-        return plan.choose_deep(backbone, epochs, safe_rate) if epochs >= plan.MIN_DEEP_EPOCHS else []
+        return plan.choose_deep(backbone, epochs) if epochs >= plan.MIN_DEEP_EPOCHS else []
 
     def _choose_from_scratch(self, per_image: float) -> None:
         for line in self.findings.notes:

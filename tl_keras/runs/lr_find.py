@@ -18,7 +18,6 @@ from tl_keras.results.split_record import SplitRecord
 from tl_keras.runs.resolve import ResolvedRun, resolve
 from tl_keras.runs.setup import build_setup, make_trainer
 from tl_keras.training.runtime import preserve_global_state
-from tl_keras.training.train_step import TrainStep
 from tl_keras.training.trainer import Batches, Trainer
 from tl_keras.utils.files import csv_text, write_text
 
@@ -99,19 +98,14 @@ def run_lr_find(resolved: ResolvedRun, given: SplitRecord | None = None) -> LRCu
         setup = build_setup(resolved, given=given)
         trainer = make_trainer(setup)
         with trainer.phase_step(setup.phases[0]) as step:
-            return range_test_of_phase(trainer, step, setup.batches)
-
-
-def range_test_of_phase(trainer: Trainer, step: TrainStep, batches: Batches) -> LRCurve:
-    """Run the range test with a step of `trainer.phase_step`, inside its block."""
-    return range_test(_step_at(trainer, step), _endless(trainer, batches))
+            return range_test(_step_at(trainer, step), _endless(trainer, setup.batches))
 
 
 def _endless(trainer: Trainer, batches: Batches) -> Iterator[Any]:
     return itertools.chain.from_iterable(trainer.batches(batches, epoch) for epoch in itertools.count())
 
 
-def _step_at(trainer: Trainer, step: TrainStep) -> Callable[[float, Any], float]:
+def _step_at(trainer: Trainer, step: Callable[..., Any]) -> Callable[[float, Any], float]:
     def step_at(learning_rate: float, batch: Any) -> float:
         trainer.optimizer.learning_rate = learning_rate
         return float(trainer.take_step(step, batch)[0]) / batch.num_examples
