@@ -453,7 +453,7 @@ REFRESH = '<meta http-equiv="refresh" content="30">'
 @pytest.fixture
 def no_plots(monkeypatch):
     """Pages without plots, which take a tenth of the time."""
-    monkeypatch.setattr("tl_keras.report.plots.write_plots", lambda results, directory: [])
+    monkeypatch.setattr("tl_keras.report.plots.write_plots", lambda *arguments, **options: [])
 
 
 class Watched:
