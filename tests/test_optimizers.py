@@ -149,3 +149,24 @@ def test_clipping_equals_the_transcribed_formula(clip_norm):
     for variable, gradient in zip(variables, gradients, strict=True):
         np.testing.assert_allclose(variable.numpy(), -0.1 * factor * gradient, rtol=2e-6)
     assert norm > 1.0
+
+
+KERNELS = [(name, settings) for name, cases in CASES.items() for settings in cases]
+
+
+@pytest.mark.parametrize(("name", "settings"), KERNELS, ids=str)
+def test_the_kernel_equals_the_composed_update(name, settings):
+    """Weights and slots agree over gradients of very different sizes, which `compute_update` moves as composed operations."""
+    config = TrainConfig(optimizer=name, **{"weight_decay": 0.0, **settings})
+    variables = [keras.Variable(START) for _ in range(2)]
+    kernel, composed = (build_optimizer(config) for _ in range(2))
+    for optimizer, variable in zip((kernel, composed), variables, strict=True):
+        optimizer.build([variable])
+    composed.apply_kernel = lambda index, variable, gradient, lr: variable.assign_sub(lr * composed.compute_update(index, gradient))
+    for exponent in (-6, 0, -3, 1, -1, -2):
+        for optimizer, variable in zip((kernel, composed), variables, strict=True):
+            optimizer.apply([keras.ops.convert_to_tensor(10.0**exponent * GRADIENTS[exponent])], [variable])
+    one, other = (variable.numpy() - START for variable in variables)
+    np.testing.assert_allclose(one, other, rtol=1e-4)
+    for slot, expected in zip(kernel.slots, composed.slots, strict=True):
+        np.testing.assert_allclose(slot, expected, rtol=2e-5)

@@ -90,8 +90,8 @@ GRADUAL = (
         pytest.param(1, {"optimizer": "sgd"}, marks=pytest.mark.slow),
         (2, {"optimizer": "adamw", "ema": 0.9}),
         pytest.param(3, {"optimizer": "sgd", "learning_rate": 1.0, "selection": "best"}, marks=pytest.mark.slow),
-        (3, {"optimizer": "sgd", "accumulate_steps": 2, "schedule": "one_cycle"}),
-        (4, {"optimizer": "adamw", "clip_norm": 0.1, "ema": 0.9, "accumulate_steps": 2}),
+        (3, {"optimizer": "sgd", "nesterov": True, "l2": 0.01, "accumulate_steps": 2, "schedule": "one_cycle"}),
+        (4, {"optimizer": "adam", "clip_norm": 0.1, "ema": 0.9, "accumulate_steps": 2}),
     ],
     ids=str,
 )

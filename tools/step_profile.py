@@ -1,0 +1,181 @@
+"""Prints where the time of a full training step goes, by kind of operation.
+
+    python -m tools.step_profile --backbone=resnet18 --precision=mixed_bfloat16 --batch_size=32
+
+The step is that of the trainer, on random images, random weights and one device. TensorFlow's profiler times every operation, which
+`operation_kind` assigns to a kind. Operations may run beside each other, so their times can add up to more than the step.
+"""
+
+import argparse
+import re
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from tl_keras.utils.tensorflow_import import quiet_tensorflow
+
+quiet_tensorflow()
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+import tensorflow as tf  # noqa: E402
+from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace  # noqa: E402
+
+from tl_keras import backbones  # noqa: E402
+from tl_keras.config import RunConfig  # noqa: E402
+from tl_keras.runs.resolve import resolve  # noqa: E402
+from tl_keras.runs.setup import build_runtime  # noqa: E402
+from tl_keras.training import losses  # noqa: E402
+from tl_keras.training.train_step import Batch  # noqa: E402
+from tl_keras.training.trainer import Trainer  # noqa: E402
+
+CLASSES = 10
+PRODUCTS, CASTS, UPDATE, OTHER = "convolution and matrix product", "cast", "update", "other"
+
+# The first kind whose pattern matches the type of an operation is its kind, if any does.
+KIND_OF_OPERATION: Mapping[str, str] = {
+    PRODUCTS: r"Conv2D|Conv3D|DepthwiseConv|MatMul|Einsum",
+    CASTS: r"^Cast$",
+    "normalisation": r"BatchNorm",
+    "pooling": r"MaxPool|AvgPool",
+    "random numbers": r"Random",
+    "activation": r"Relu|Softmax|Sigmoid|Elu|Tanh|Erf",
+    "update": r"^ResourceApply",
+    "padding and transposition": r"^(Pad|Transpose|ConcatV2|Slice|StridedSlice|StridedSliceGrad|Reshape|Pack|Split|Tile)$",
+}
+# Otherwise the layer decides that it belongs to.
+KIND_OF_LAYER: Mapping[type[keras.layers.Layer], str] = {
+    keras.layers.BatchNormalization: "normalisation",
+    keras.layers.LayerNormalization: "normalisation",
+    keras.layers.Normalization: "input normalisation",
+    keras.layers.Rescaling: "input normalisation",
+    keras.layers.ReLU: "activation",
+    keras.layers.Activation: "activation",
+    keras.layers.Dropout: "dropout",
+    keras.layers.MaxPooling2D: "pooling",
+    keras.layers.GlobalAveragePooling2D: "pooling",
+    keras.layers.Conv2D: "bias",
+    keras.layers.Dense: "bias and its activation",
+    keras.layers.EinsumDense: "bias and its activation",
+    keras.layers.Add: "addition of branches",
+}
+
+
+def operation_kind(name: str, operation_type: str, layers: Mapping[str, keras.layers.Layer], optimizer: str) -> str:
+    """Return the kind of an operation.
+
+    Args:
+        name: name in the graph, e.g. `gradient_tape/resnet18_1/bn1_1/mul`; Keras puts the name of the layer in it.
+        operation_type: e.g. `Conv2DBackpropInput`.
+        layers: name -> layer of the model.
+        optimizer: name of the optimizer, which its operations begin with.
+    """
+    scopes = name.partition(":")[0].split("/")
+    if optimizer in scopes:
+        return UPDATE
+    if found := next((kind for kind, pattern in KIND_OF_OPERATION.items() if re.search(pattern, operation_type)), ""):
+        return found
+    owners = (layers[layer] for scope in scopes for layer in (scope, re.sub(r"_\d+$", "", scope)) if layer in layers)
+    return next((KIND_OF_LAYER[type(owner)] for owner in owners if type(owner) in KIND_OF_LAYER), OTHER)
+
+
+def operation_times(space: XSpace) -> Iterator[tuple[str, str, float]]:
+    """Yield name, type and milliseconds of every operation that ran on a host."""
+    for plane in space.planes:
+        for event in (event for line in plane.lines for event in line.events):
+            metadata = plane.event_metadata[event.metadata_id]
+            if metadata.name.endswith(f":{metadata.display_name}") and metadata.display_name:
+                yield metadata.name, metadata.display_name, event.duration_ps / 1e9
+
+
+def profile_operations(run: Callable[[], Any]) -> list[tuple[str, str, float]]:
+    """Return name, type and milliseconds of every operation in a call of `run`."""
+    with tempfile.TemporaryDirectory() as directory:
+        with tf.profiler.experimental.Profile(directory):
+            run()
+        (path,) = Path(directory).rglob("*.xplane.pb")
+        return list(operation_times(XSpace.FromString(path.read_bytes())))
+
+
+def build_trainer(config: RunConfig) -> Trainer:
+    """Return the trainer of a new model with `CLASSES` classes."""
+    resolved = resolve(config)
+    runtime = build_runtime(resolved)
+    with runtime.scope():
+        model = backbones.build_classifier(resolved.backbone.name, CLASSES, image_size=resolved.geometry.image_size)
+    stages = backbones.stage_layers(model, resolved.backbone.name)
+    return Trainer(model, stages, resolved.phases, config.train, runtime, loss=losses.build_loss(config.train, {}, CLASSES))
+
+
+def random_batch(image_shape: tuple[int, int, int], size: int) -> Batch:
+    """Return `size` random images and labels as the only batch of an update."""
+    random = np.random.default_rng(0)
+    images = tf.constant(random.uniform(0, 255, (size, *image_shape)), tf.float32)
+    targets = tf.one_hot(random.integers(0, CLASSES, size), CLASSES)
+    return Batch(index=0, data=(images, targets), num_examples=size, update_size=size, update=0, is_last_batch=True)
+
+
+@contextmanager
+def compiled_step(trainer: Trainer, batch_size: int) -> Iterator[Callable[[], float]]:
+    """Yield a function that takes a step on one batch and returns its seconds. The first, which compiles, is already done."""
+    batch = random_batch(trainer.model.input_shape[1:], batch_size)
+    with trainer.phase_step(trainer.phases[0]) as step:
+
+        def run() -> float:
+            started = time.perf_counter()
+            float(trainer.take_step(step, batch)[0])
+            return time.perf_counter() - started
+
+        run()
+        yield run
+
+
+def step_table(config: RunConfig, steps: int) -> Iterator[str]:
+    """Yield the lines of the table of one step, the median of `steps`, with the milliseconds of each kind, the most first."""
+    trainer = build_trainer(config)
+    layers = {layer.name: layer for layer in trainer.model.layers}
+    with compiled_step(trainer, config.train.batch_size) as run:
+        seconds = median(run() for _ in range(steps))
+        times = profile_operations(lambda: [run() for _ in range(steps)])
+    totals: dict[str, float] = defaultdict(float)
+    counts = Counter[str]()
+    for name, operation_type, milliseconds in times:
+        kind = operation_kind(name, operation_type, layers, trainer.optimizer.name)
+        totals[kind] += milliseconds / steps
+        counts[kind] += 1
+    yield f"{heading(config, trainer)}: {1000 * seconds:.0f} ms a step"
+    yield "\n| kind | ms | share (%) | operations |\n|---|---|---|---|"
+    for kind, total in sorted(totals.items(), key=lambda entry: -entry[1]):
+        yield f"| {kind} | {total:.1f} | {100 * total / sum(totals.values()):.1f} | {counts[kind] // steps} |"
+
+
+def heading(config: RunConfig, trainer: Trainer) -> str:
+    """Return what is trained on what."""
+    size, batch_size = trainer.model.input_shape[1], config.train.batch_size
+    return f"{config.model.backbone}, {size} px, batches of {batch_size}, {config.train.optimizer}, {trainer.runtime}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="resnet18")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--batch_size", type=int, default=32)
+    parser.add_argument("--image_size", type=int, default=0, help="default: that of the backbone")
+    parser.add_argument("--optimizer", default="sgd")
+    parser.add_argument("--strategy", default="full")
+    parser.add_argument("--steps", type=int, default=3, help="steps to take the median of, and to profile")
+    settings = vars(parser.parse_args())
+    steps, image_size = settings.pop("steps"), settings.pop("image_size")
+    size = {"image_size": image_size} if image_size else {}
+    config = RunConfig().replace(weights="none", epochs=1, **size, **settings)
+    for line in step_table(config, steps):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
