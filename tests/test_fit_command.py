@@ -45,6 +45,12 @@ def digits(tmp_path_factory):
     return root
 
 
+@pytest.fixture
+def no_plots(monkeypatch):
+    """Pages without plots, which take a tenth of the time."""
+    monkeypatch.setattr("tl_keras.report.plots.write_plots", lambda *arguments, **options: [])
+
+
 def fit(*arguments):
     return verbs.main(["fit", *map(str, arguments)])
 
@@ -64,7 +70,7 @@ def test_a_dry_run_prints_findings_plan_and_command(digits, tmp_path, capsys):
     assert not run_dir.exists()
 
 
-def test_a_folder_becomes_a_tested_and_exported_classifier(digits, tmp_path, capsys, low_resolution):
+def test_a_folder_becomes_a_tested_and_exported_classifier(digits, tmp_path, capsys, no_plots):
     run_dir = tmp_path / "run"
     assert fit(digits, *FAST, "--budget=1h", f"--run_dir={run_dir}") == 0
     text = capsys.readouterr().out
@@ -90,7 +96,7 @@ def test_a_folder_becomes_a_tested_and_exported_classifier(digits, tmp_path, cap
 
 
 @pytest.mark.slow
-def test_the_better_of_two_trainings_on_validation_is_used(digits, tmp_path, capsys, low_resolution):
+def test_the_better_of_two_trainings_on_validation_is_used(digits, tmp_path, capsys, no_plots):
     run_dir = tmp_path / "run"
     flags = ("--backbone=alexnet_narrow", "--weights=glyphs", "--image_size=64", "--budget=1h", "--save_model=false")
     assert fit(digits, *flags, f"--run_dir={run_dir}") == 0
@@ -144,12 +150,6 @@ HOSTILE = [
     "=1+1",
     "long" * 63,
 ]
-
-
-@pytest.fixture
-def no_plots(monkeypatch):
-    """Pages without plots, which take a tenth of the time."""
-    monkeypatch.setattr("tl_keras.report.plots.write_plots", lambda *arguments, **options: [])
 
 
 def test_hostile_names_have_a_result(tmp_path, capsys, no_plots):
@@ -228,7 +228,7 @@ def test_a_thousand_classes_have_a_plan(tmp_path, capsys):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("train", ["train", ""])
-def test_very_few_images_have_a_result(train, tmp_path, capsys, low_resolution):
+def test_very_few_images_have_a_result(train, tmp_path, capsys, no_plots):
     """One image a class beside a test split, and two images a class: nothing is left to choose by."""
     root = tmp_path / "few"
     write_classes(root / train, ["a", "b"], num_images=1 if train else 2)

@@ -48,9 +48,9 @@ def fit(arguments: Sequence[str]) -> None:
     run_dir = Path(command.value("run_dir") or Path("runs") / "fit" / _name(dataset))
     given = {name: value for name, value in given.items() if name in PLANNED}
     printed: list[str] = []
-    made = None if (configs := _recorded(run_dir, dataset, given)) else _plan(dataset, given, clock, printed.append)
-    if made:
-        configs = {run_dir: made.config, **({run_dir / HEAD: made.head} if made.head else {})}
+    recorded = _recorded(run_dir, dataset, given)
+    made = None if recorded else _plan(dataset, given, clock, printed.append)
+    configs = _configs(run_dir, made) if made else recorded
     lines = [plan.train_command(config, directory) for directory, config in configs.items()]
     choice = ", of which the better one on validation is used" if len(lines) > 1 else ""
     print("\n".join(["", f"the same by `train`{choice}:", *lines, ""]), flush=True)
@@ -108,10 +108,15 @@ def _plan(dataset: str, given: Mapping[str, Any], clock: plan.Clock, keep: Calla
     return made
 
 
+def _configs(run_dir: Path, made: "Plan") -> dict[Path, RunConfig]:
+    """Return run directory -> settings of a plan."""
+    return {run_dir: made.config, **({run_dir / HEAD: made.head} if made.head else {})}
+
+
 def _keep_plan(run_dir: Path, made: "Plan", lines: Sequence[str]) -> None:
     """Write what was printed, the findings for the report of each run, and the settings that a resumed command needs besides."""
     write_text(run_dir / PLAN, "\n".join(lines))
-    made.write_findings([run_dir, *([run_dir / HEAD] if made.head else [])])
+    made.write_findings(_configs(run_dir, made))
     if made.head:
         write_json(run_dir / HEAD_SETTINGS, made.head.to_dict())
 
