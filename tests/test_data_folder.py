@@ -413,11 +413,39 @@ def test_a_file_replaced_by_one_of_equal_size_and_age_is_read_again(tmp_path, re
     assert load(tmp_path).fingerprint != before and read == ["9.bmp"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"version": 0}', '{"version": [1, "x"], "checks": {"a": 1}}'])
-def test_damaged_kept_checks_are_ignored(tmp_path, content):
+DAMAGES = {
+    "empty": None,
+    "no version": (lambda arrays: arrays, {}),
+    "another version": (lambda arrays: arrays, {"version": [1, "x"], "notes": [""]}),
+    "no digests": (lambda arrays: {name: array for name, array in arrays.items() if name != "digests"}, None),
+    "too few digests": (lambda arrays: arrays | {"digests": arrays["digests"][1:]}, None),
+    "keys of another type": (lambda arrays: arrays | {"keys": arrays["keys"].astype(np.int64)}, None),
+    "an absent note": (lambda arrays: arrays | {"note_of": arrays["note_of"] + 1}, None),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_kept_checks_are_ignored(tmp_path, damage, read):
     from tl_keras.data import file_checks
+    from tl_keras.utils.files import read_npz, write_npz
 
     write_classes(tmp_path)
     first = load(tmp_path).fingerprint
-    file_checks._cache_file(tmp_path).write_text(content)
-    assert load(tmp_path).fingerprint == first
+    path = file_checks._cache_file(tmp_path)
+    if DAMAGES[damage] is None:
+        path.write_bytes(b"")
+    else:
+        change, meta = DAMAGES[damage]
+        arrays, own = read_npz(path)
+        write_npz(path, change(arrays), meta=own if meta is None else meta)
+    read.clear()
+    assert load(tmp_path).fingerprint == first and len(read) == 10
+
+
+def test_remarks_on_files_are_kept(tmp_path, read):
+    write_classes(tmp_path)
+    for name in ("a.png", "b.png"):
+        Image.new("I;16", (4, 4), 700).save(tmp_path / "dog" / name)
+    first = load(tmp_path).notes
+    read.clear()
+    assert load(tmp_path).notes == first and not read and any("a.png, b.png" in note for note in first)

@@ -149,7 +149,7 @@ def test_a_terminal_shows_a_bar(server, entry, tmp_path, monkeypatch, capfd):
         monkeypatch.setattr(f"tl_keras.utils.progress.{name}", 0)
     fetch(entry, tmp_path, QUICK)
     shown = capfd.readouterr().err
-    assert "weights.pth: 100%" in shown and "256k/256k [" in shown and "fetching" not in shown
+    assert "weights.pth: 100%" in shown and "250k/250k [" in shown and "fetching" not in shown
 
 
 def test_a_file_instead_of_the_directory_is_a_config_error(entry, tmp_path):

@@ -402,3 +402,12 @@ def test_a_type_checker_finds_wrong_settings(tmp_path):
     errors = [line for line in done.stdout.splitlines() if "script.py" in line and "defined in" not in line]
     assert [int(line.split(":")[1]) for line in errors] == [4, 5, 6, 7, 8], done.stdout
     assert "Revealed type" in errors[0] and "float" in errors[0]
+
+
+def test_fixed_splits_are_checked_instead_of_what_the_settings_would_carve_out(photos, tmp_path):
+    """19 of 20 training images for validation would leave a class without a training image; fixed splits have their own."""
+    settings = SETTINGS | {"epochs": 1, "validation_fraction": 0.95}
+    with pytest.raises(ConfigError, match="Train on more images"):
+        tl.fit(photos, tmp_path / "carved", verbose=0, **settings)
+    run = tl.fit(tl.ImageData.from_directory(photos).split(seed=0), tmp_path / "fixed", verbose=0, **settings)
+    assert run.is_finished and run.load_data().counts["train"]["cat"] > 1

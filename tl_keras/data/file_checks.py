@@ -6,26 +6,29 @@ size, and times of modification and of change in nanoseconds, so one that is rep
 
 import hashlib
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from itertools import repeat
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from types import MappingProxyType
 
+import numpy as np
 import PIL
 
 from tl_keras.data.decode import decode_with_note, read_bytes
 from tl_keras.data.examples import content_digest
 from tl_keras.errors import DamagedError, UserError
-from tl_keras.utils.files import read_json, user_cache_directory, write_json
+from tl_keras.utils.files import READ_ERRORS, read_npz, user_cache_directory, write_npz
+from tl_keras.utils.progress import progress_bar
 from tl_keras.utils.text import printable
 
-VERSION = [2, PIL.__version__]  # of the decoder: another one may see other pixels
+VERSION = [3, PIL.__version__]  # of the decoder: another one may see other pixels
+CHUNK = 64  # files that a thread checks at a time
+KEY_BYTES, DIGEST_BYTES, PIXEL_BYTES = 16, 32, 8
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class FileCheck:
     """Result of reading a file: SHA-256 of its content, hash of its pixels, (height, width) and a remark, or an error message."""
 
@@ -37,28 +40,48 @@ class FileCheck:
 
 
 def check_files(paths: Sequence[Path], root: Path, *, rehash: bool = False) -> list[FileCheck]:
-    """Read and decode image files in parallel, with a progress line on a terminal.
+    """Read and decode image files in parallel.
 
     Args:
         root: folder of the data set, which the kept results belong to.
         rehash: True to read every file again.
     """
-    known = {} if rehash else _load(root)
-    results: list[tuple[str, FileCheck]] = []
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for result in pool.map(_check, paths, repeat(known)):
-            results.append(result)
-            if sys.stderr.isatty() and (len(results) % 100 == 0 or len(results) == len(paths)):
-                print(f"\rChecking images: {len(results)} of {len(paths)}", end="", file=sys.stderr, flush=True)
-    if sys.stderr.isatty():
-        print(file=sys.stderr)
+    known = _Kept() if rehash else _load(root)
+    results: list[tuple[bytes, FileCheck]] = []
+    chunks = [paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool, progress_bar("checking images") as update:
+        for part in pool.map(partial(_check_all, known=known), chunks):
+            results += part
+            update(len(results), len(paths))
     valid = {key: check for key, check in results if not check.error}
-    if valid.keys() != known.keys():
+    if valid.keys() != known.rows.keys():
         _save(root, valid)
     return [check for _, check in results]
 
 
-def _check(path: Path, known: Mapping[str, FileCheck]) -> tuple[str, FileCheck]:
+@dataclass(frozen=True)
+class _Kept:
+    """Kept results: the row of each key, and arrays of digests, hashes of pixels, sizes, and numbers of `notes`."""
+
+    rows: Mapping[bytes, int] = field(default_factory=lambda: MappingProxyType({}))
+    digests: np.ndarray = field(default_factory=lambda: np.zeros((0, DIGEST_BYTES), np.uint8))
+    pixels: np.ndarray = field(default_factory=lambda: np.zeros((0, PIXEL_BYTES), np.uint8))
+    sizes: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int32))
+    note_of: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    notes: Sequence[str] = ("",)
+
+    def get(self, key: bytes) -> FileCheck | None:
+        if (row := self.rows.get(key)) is None:
+            return None
+        height, width = self.sizes[row].tolist()
+        return FileCheck(self.digests[row].tobytes(), self.pixels[row].tobytes(), (height, width), self.notes[self.note_of[row]])
+
+
+def _check_all(paths: Sequence[Path], known: _Kept) -> list[tuple[bytes, FileCheck]]:
+    return [_check(path, known) for path in paths]
+
+
+def _check(path: Path, known: _Kept) -> tuple[bytes, FileCheck]:
     """Return the key of a file and its check. The key is that from before reading, so a file that changes meanwhile is read again."""
     try:
         key = _key(path)
@@ -68,42 +91,57 @@ def _check(path: Path, known: Mapping[str, FileCheck]) -> tuple[str, FileCheck]:
         pixels, note = decode_with_note(content, printable(path))
         return key, FileCheck(hashlib.sha256(content).digest(), content_digest(pixels), pixels.shape[:2], note)
     except DamagedError as error:
-        return "", FileCheck(error=str(error))
+        return b"", FileCheck(error=str(error))
 
 
-def _key(path: Path) -> str:
-    """Return a text that a changed file does not have any more; an empty one for a link that leads nowhere."""
+def _key(path: Path) -> bytes:
+    """Return a hash that a changed file does not have any more; an empty one for a link that leads nowhere."""
     try:
         status = path.stat()
     except OSError:
-        return ""
+        return b""
     stamps = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-    return ":".join([*map(str, stamps), printable(path)])
+    return hashlib.blake2b(f"{stamps}".encode() + os.fsencode(path), digest_size=KEY_BYTES).digest()
 
 
 def _cache_file(root: Path) -> Path:
     name = hashlib.sha256(os.fsencode(root.absolute())).hexdigest()[:16]
-    return user_cache_directory() / "checks" / f"{name}.json"
+    return user_cache_directory() / "checks" / f"{name}.npz"
 
 
-def _load(root: Path) -> dict[str, FileCheck]:
-    """Return the kept results by key; none if the file is absent, damaged or of another version."""
-    content = read_json(_cache_file(root))
+def _load(root: Path) -> _Kept:
+    """Return the kept results; none if the file is absent, damaged or of another version."""
     try:
-        return {key: _from_json(value) for key, value in content["checks"].items()} if content["version"] == VERSION else {}
-    except (TypeError, KeyError, ValueError, AttributeError):
-        return {}
+        arrays, meta = read_npz(_cache_file(root))
+        keys, digests, pixels, sizes, note_of = (arrays[name] for name in ("keys", "digests", "pixels", "sizes", "note_of"))
+        shapes = [array.shape for array in (keys, digests, pixels, sizes, note_of)]
+        n = len(keys)
+        is_valid = shapes == [(n, KEY_BYTES), (n, DIGEST_BYTES), (n, PIXEL_BYTES), (n, 2), (n,)] and keys.dtype == np.uint8
+        if meta["version"] != VERSION or not is_valid or not (note_of < len(meta["notes"])).all():
+            return _Kept()
+        joined = keys.tobytes()
+        rows = {joined[KEY_BYTES * row : KEY_BYTES * (row + 1)]: row for row in range(n)}
+        return _Kept(rows, digests, pixels, sizes, note_of, [str(note) for note in meta["notes"]])
+    except READ_ERRORS:
+        return _Kept()
 
 
-def _from_json(value: Any) -> FileCheck:
-    digest, pixels, height, width, note = value
-    return FileCheck(bytes.fromhex(digest), bytes.fromhex(pixels), (int(height), int(width)), str(note))
-
-
-def _save(root: Path, checks: Mapping[str, FileCheck]) -> None:
+def _save(root: Path, checks: Mapping[bytes, FileCheck]) -> None:
     """Keep the results; without a directory to write to, the files are checked again next time."""
-    rows = {key: [check.digest.hex(), check.pixels.hex(), *check.size, check.note] for key, check in checks.items()}
+    numbers = {note: number for number, note in enumerate(dict.fromkeys(check.note for check in checks.values()))}
+    values = list(checks.values())
+    arrays = {
+        "keys": _rows(list(checks), KEY_BYTES),
+        "digests": _rows([check.digest for check in values], DIGEST_BYTES),
+        "pixels": _rows([check.pixels for check in values], PIXEL_BYTES),
+        "sizes": np.array([check.size for check in values], np.int32).reshape(-1, 2),
+        "note_of": np.array([numbers[check.note] for check in values], np.int32),
+    }
     try:
-        write_json(_cache_file(root), {"version": VERSION, "checks": rows})
+        write_npz(_cache_file(root), arrays, meta={"version": VERSION, "notes": list(numbers)})
     except (OSError, UserError):
         return
+
+
+def _rows(values: Sequence[bytes], length: int) -> np.ndarray:
+    return np.frombuffer(b"".join(values), np.uint8).reshape(-1, length)

@@ -14,6 +14,7 @@ from tl_keras.data.folder_layout import read_layout
 from tl_keras.data.image_files import make_source, read_files, relative_path, stamps
 from tl_keras.errors import ConfigError
 from tl_keras.utils.hashing import fingerprint
+from tl_keras.utils.progress import track
 
 PREFIX = "folder:"
 
@@ -34,8 +35,11 @@ def find(dataset: str) -> Path:
 
 def state_of(config: DataConfig) -> int:
     """Return a number that changes with any name, size or time of change in the folder. No file is read."""
-    entries = (os.scandir(folder) for folder, _, _ in os.walk(str(find(config.dataset))))
-    return hash(tuple((entry.path, *stamps(entry.path)) for found in entries for entry in found))
+    state = 0
+    for folder, _, _ in track(os.walk(str(find(config.dataset))), "looking for changed files", unit="folders"):
+        for entry in os.scandir(folder):
+            state = hash((state, entry.path, *stamps(entry.path)))
+    return state
 
 
 def load(config: DataConfig, url: str = "", *, for_scoring: bool = False) -> DatasetSource:
@@ -50,6 +54,6 @@ def load(config: DataConfig, url: str = "", *, for_scoring: bool = False) -> Dat
     root = find(config.dataset)
     layout = read_layout(root, allow_links=config.links == "anywhere", min_classes=1 if for_scoring else 2)
     kept, unreadable, notes = read_files(layout, config, root)
-    parts = [part for file, check in kept for part in (os.fsencode(relative_path(file, layout)), check.digest)]
+    parts = (part for file, check in kept for part in (os.fsencode(relative_path(file, layout)), check.digest))
     identity = fingerprint("folder", parts)
     return make_source(config, layout, kept, unreadable=unreadable, fingerprint=identity, notes=notes, for_scoring=for_scoring)

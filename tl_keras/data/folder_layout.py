@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tl_keras.errors import ConfigError
+from tl_keras.utils.progress import track
 from tl_keras.utils.text import join_names, printable
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
@@ -33,7 +34,7 @@ SIDECARS = frozenset((
 MAX_LISTED = 10
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class ImageFile:
     """An image file and the split and label that its folder or a table gives it. A table may also name a group of images."""
 
@@ -41,6 +42,41 @@ class ImageFile:
     split: str
     label: int
     group: str = ""
+
+
+@dataclass(frozen=True)
+class _ClassFolder:
+    """The content of a folder of a class, read once: a class may have a million files.
+
+    Attributes:
+        images: sorted; all but folders and sidecar files.
+        sub_folders: sorted.
+        links: links to files or folders.
+        sidecars: suffix -> number of sidecar files.
+    """
+
+    path: Path
+    images: Sequence[Path]
+    sub_folders: Sequence[Path]
+    links: Sequence[Path]
+    sidecars: Mapping[str, int]
+
+    @classmethod
+    def read(cls, path: Path) -> "_ClassFolder":
+        found = _scan(path)
+        folders = {entry.name for entry in found if _is_folder(entry)}
+        others = [entry for entry in found if entry.name not in folders]
+        is_sidecar = [_suffix(entry.name) in SIDECARS for entry in others]
+        return cls(
+            path,
+            images=[path / entry.name for entry, sidecar in zip(others, is_sidecar, strict=True) if not sidecar],
+            sub_folders=[path / entry.name for entry in found if entry.name in folders],
+            links=[path / entry.name for entry in found if entry.is_symlink()],
+            sidecars=Counter(_suffix(entry.name) for entry, sidecar in zip(others, is_sidecar, strict=True) if sidecar),
+        )
+
+
+Classes = Mapping[str, Sequence[_ClassFolder]]  # name of a class -> its folders
 
 
 @dataclass(frozen=True)
@@ -76,24 +112,40 @@ def read_layout(root: Path, *, allow_links: bool = False, min_classes: int = 2) 
     """
     top = _innermost(root)
     splits = _split_folders(top)
-    classes = {split: _class_folders(folder) for split, folder in splits.items()}
-    names = _class_names(classes, splits, min_classes)
+    folders = {split: _class_folders(folder) for split, folder in splits.items()}
+    names = _class_names(folders, splits, min_classes)
+    classes = {split: _read_classes(found) for split, found in folders.items()}
     files = tuple(
         ImageFile(path, split, label)
-        for split, folders in classes.items()
+        for split, found in classes.items()
         for label, name in enumerate(names)
-        for folder in folders.get(name, ())
-        for path in _images(folder)
+        for folder in found.get(name, ())
+        for path in folder.images
     )
-    _check_files(files, names, splits)
+    _check_files(classes, files, names, splits)
     if not allow_links:
-        _check_links([*(folder for folders in classes.values() for part in folders.values() for folder in part)], files, root)
+        _check_links(classes, root)
     return Layout(top, names, files, _notes(root, top, splits, classes))
 
 
 def entries(folder: Path) -> list[Path]:
     """Return the sorted content of a folder, without hidden files and junk."""
-    return sorted(path for path in folder.iterdir() if not path.name.startswith(".") and path.name.lower() not in JUNK)
+    return [folder / entry.name for entry in _scan(folder)]
+
+
+def _scan(folder: Path) -> list["os.DirEntry[str]"]:
+    """Return the content of `entries`, with what the file system says of it without a further call."""
+    with os.scandir(folder) as found:
+        named = [entry for entry in found if not entry.name.startswith(".") and entry.name.lower() not in JUNK]
+    return sorted(named, key=lambda entry: entry.name)
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    return os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir()  # `is_dir` raises an error for a link to itself
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
 
 
 def _sub_folders(folder: Path) -> list[Path]:
@@ -180,12 +232,18 @@ def _class_names(classes: Mapping[str, Mapping[str, object]], splits: Mapping[st
     return tuple(names)
 
 
-def _check_files(files: Sequence[ImageFile], names: Sequence[str], splits: Mapping[str, Path]) -> None:
-    for file in files:
-        if file.path.is_dir():
+def _read_classes(found: Mapping[str, Sequence[Path]]) -> dict[str, list[_ClassFolder]]:
+    """Return class -> the content of its folders."""
+    tracked = track(found.items(), "reading folders", len(found), "classes")
+    return {name: [_ClassFolder.read(path) for path in paths] for name, paths in tracked}
+
+
+def _check_files(classes: Mapping[str, Classes], files: Sequence[ImageFile], names: Sequence[str], splits: Mapping[str, Path]) -> None:
+    for folder in _all_folders(classes):
+        if folder.sub_folders:
             raise ConfigError(
-                f"{printable(file.path)}: expected an image, found a folder. Put the images of a class directly into its folder, or make "
-                "each such folder a class."
+                f"{printable(folder.sub_folders[0])}: expected an image, found a folder. Put the images of a class right into its folder, "
+                "or make each such folder a class."
             )
     trained = {file.label for file in files if file.split == TRAIN}
     if TRAIN in splits and (empty := [name for label, name in enumerate(names) if label not in trained]):
@@ -202,10 +260,14 @@ def _content(folder: Path) -> str:
     return f"holds no images, only {found}" if found else "is empty"
 
 
-def _check_links(folders: Sequence[Path], files: Sequence[ImageFile], root: Path) -> None:
+def _all_folders(classes: Mapping[str, Classes]) -> Iterator[_ClassFolder]:
+    return (folder for found in classes.values() for part in found.values() for folder in part)
+
+
+def _check_links(classes: Mapping[str, Classes], root: Path) -> None:
     """Raise ConfigError for a link out of `root`. One that leads nowhere, or to itself, is an unreadable file."""
     real_root = Path(os.path.realpath(root))
-    for path in [*folders, *(file.path for file in files)]:
+    for path in [path for folder in _all_folders(classes) for path in (folder.path, *folder.links)]:
         if not Path(os.path.realpath(path)).is_relative_to(real_root):
             raise ConfigError(
                 f"{printable(path)}: a link to outside {printable(root)}. Replace it by the file itself, or allow such links with "
@@ -213,17 +275,16 @@ def _check_links(folders: Sequence[Path], files: Sequence[ImageFile], root: Path
             )
 
 
-def _notes(root: Path, top: Path, splits: Mapping[str, Path], classes: Mapping[str, Mapping[str, Sequence[Path]]]) -> tuple[str, ...]:
+def _notes(root: Path, top: Path, splits: Mapping[str, Path], classes: Mapping[str, Classes]) -> tuple[str, ...]:
     """Return remarks on what is passed through, and on files that are not used."""
-    folders = [folder for found in classes.values() for part in found.values() for folder in part]
-    sidecars = Counter(
-        path.suffix.lower() for folder in folders for path in entries(folder) if path.suffix.lower() in SIDECARS and not path.is_dir()
-    )
+    sidecars: Counter[str] = Counter()
+    for folder in _all_folders(classes):
+        sidecars.update(folder.sidecars)
     loose = [path for folder in splits.values() for path in _images(folder) if not path.is_dir()]
     unlabelled = _unlabelled(top) if top not in splits.values() else []
     return (
         *([f"the images are those of {printable(top.relative_to(root))}/"] if top != root else []),
-        *(f"{printable(folder.name)}/ holds images without classes, so it is not used" for folder in unlabelled),
+        *(f"{printable(path.name)}/ holds images without classes, so it is not used" for path in unlabelled),
         *([f"{len(loose)} files beside the folders of the classes are not used: {_listed(loose)}"] if loose else []),
         *(
             [f"files beside the images are not read: {', '.join(f'{n} {kind}' for kind, n in sorted(sidecars.items()))}"]

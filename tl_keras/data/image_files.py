@@ -56,7 +56,8 @@ def _reason(file: ImageFile, check: FileCheck, layout: Layout) -> tuple[str, str
 
 def relative_path(file: ImageFile, layout: Layout) -> str:
     """Return the path of a file as the data set writes it: relative to the root, with `..` if it is elsewhere."""
-    return os.path.relpath(file.path, layout.root)
+    path, beginning = os.fspath(file.path), os.path.join(layout.root, "")
+    return path[len(beginning) :] if path.startswith(beginning) else os.path.relpath(path, layout.root)
 
 
 def make_source(
@@ -135,14 +136,12 @@ def _notes(kept: CheckedFiles, errors: Sequence[str]) -> tuple[str, ...]:
 
 def _copies(kept: CheckedFiles) -> tuple[str, ...]:
     """Return remarks on equal pictures: across given splits, under two labels, and those that a carved split keeps together."""
-    pixels = {split: {check.pixels for file, check in kept if file.split == split} for split in (TRAIN, VALIDATION)}
-    leaked = [printable(file.path.name) for file, check in kept if file.split != TRAIN and check.pixels in pixels[TRAIN]]
-    selected = [printable(file.path.name) for file, check in kept if file.split == TEST and check.pixels in pixels[VALIDATION]]
-    labels: dict[bytes, set[int]] = {}
-    for file, check in kept:
-        labels.setdefault(check.pixels, set()).add(file.label)
-    doubtful = [printable(file.path.name) for file, check in kept if len(labels[check.pixels]) > 1]
-    num_copies = len(kept) - len(labels)
+    pixels = np.frombuffer(b"".join(check.pixels for _, check in kept), "<u8")
+    splits = np.array([file.split for file, _ in kept])
+    leaked = _named(kept, (splits != TRAIN) & np.isin(pixels, pixels[splits == TRAIN]))
+    selected = _named(kept, (splits == TEST) & np.isin(pixels, pixels[splits == VALIDATION]))
+    doubtful = _named(kept, np.isin(pixels, _under_two_labels(pixels, np.array([file.label for file, _ in kept]))))
+    num_copies = len(kept) - len(np.unique(pixels))
     return (
         *([f"{len(leaked)} images outside train are copies of training images: {join_names(leaked, MAX_LISTED)}"] if leaked else []),
         *([f"{len(selected)} test images are copies of validation images: {join_names(selected, MAX_LISTED)}"] if selected else []),
@@ -153,6 +152,17 @@ def _copies(kept: CheckedFiles) -> tuple[str, ...]:
             else []
         ),
     )
+
+
+def _named(kept: CheckedFiles, chosen: np.ndarray) -> list[str]:
+    return [printable(kept[index][0].path.name) for index in np.flatnonzero(chosen).tolist()]
+
+
+def _under_two_labels(pixels: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the hashes that occur with more than one label, uint64 (k,)."""
+    order = np.lexsort((labels, pixels))
+    same = pixels[order][1:] == pixels[order][:-1]
+    return np.unique(pixels[order][1:][same & (labels[order][1:] != labels[order][:-1])])
 
 
 def _divided(kept: CheckedFiles, groups: Sequence[Sequence[str]]) -> tuple[str, ...]:

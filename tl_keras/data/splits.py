@@ -76,10 +76,19 @@ def make_splits(source: DatasetSource, config: DataConfig, seed: int) -> Splits:
         ConfigError: A split would be empty, a class would have no training image, `keep` is impossible, or settings exclude
             `split=streaming`.
     """
+    _require_test_images(source)
     train, validation = _streaming(source, config) if config.split == STREAMING else _stratified(source, config, seed)
     train = limit(train, config.limit_train, seed)
     _check_classes(source, train, config)
     return Splits(train, validation, limit(source.test, config.limit_test, TEST_SEED))
+
+
+def _require_test_images(source: DatasetSource) -> None:
+    if not len(source.test):
+        raise ConfigError(
+            f"No image of {source.name} is left for testing: every class has a single image, or all its images are copies or of one group. "
+            "Add images, or a folder test/ beside train/."
+        )
 
 
 def _stratified(source: DatasetSource, config: DataConfig, seed: int) -> tuple[Examples, Examples | None]:

@@ -16,6 +16,7 @@ from tl_keras.data.splits import assign_splits
 from tl_keras.errors import ConfigError, DamagedError, MissingError, did_you_mean, unknown
 from tl_keras.utils import connectivity
 from tl_keras.utils.hashing import fingerprint
+from tl_keras.utils.progress import announce, is_shown, track
 from tl_keras.utils.text import join_names
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _fetch(config: DataConfig, url: str, set_dir: Path) -> "tfds.core.DatasetBui
     failure = "" if url and connectivity.is_reachable(url) else "its host does not answer"
     try:
         if not failure:
-            builder.download_and_prepare()
+            _prepare(builder)
     except Exception as error:  # the network, the host, a full disk, or a missing package that the set's code imports
         failure = f"preparing it failed: {_first_line(error)}"
     if failure:
@@ -117,6 +118,16 @@ def _fetch(config: DataConfig, url: str, set_dir: Path) -> "tfds.core.DatasetBui
             "Or use an embedded data set, with `dataset=digits`, or `on_missing=embedded` in an experiment."
         )
     return builder
+
+
+def _prepare(builder: "tfds.core.DatasetBuilder") -> None:
+    """Download and prepare a set. TFDS draws bars of its own, also where standard error is no terminal."""
+    import tensorflow_datasets as tfds
+
+    announce(f"downloading and preparing the data set {builder.name} in {builder.data_path}")
+    if not is_shown():
+        tfds.disable_progress_bar()
+    builder.download_and_prepare()
 
 
 def _known_builder(config: DataConfig) -> "tfds.core.DatasetBuilder":
@@ -173,7 +184,9 @@ def _read(builder: "tfds.core.DatasetBuilder", split: str, task: _Task) -> _Reco
     wanted = tfds.decode.PartialDecoding(dict.fromkeys(columns, True), decoders={task.image_key: tfds.decode.SkipDecoding()})
     in_order = tfds.ReadConfig(try_autocache=False, interleave_cycle_length=1)
     try:
-        for batch in builder.as_dataset(split=split, decoders=wanted, read_config=in_order).batch(BATCH_SIZE).as_numpy_iterator():
+        batches = builder.as_dataset(split=split, decoders=wanted, read_config=in_order).batch(BATCH_SIZE).as_numpy_iterator()
+        num_batches = -(-builder.info.splits[split].num_examples // BATCH_SIZE)
+        for batch in track(batches, f"reading {builder.name} {split}", num_batches, "batches"):
             for key, column in columns.items():
                 column.extend(batch[key])
     except (tf.errors.OpError, OSError, ValueError, KeyError) as error:

@@ -15,6 +15,7 @@ from tl_keras.interface.settings import Settings
 from tl_keras.interface.tensorflow import require_tensorflow
 from tl_keras.results.run_directory import TABLE_PREFIX
 from tl_keras.runs.resolve import SOURCE_SETTINGS, ResolvedRun, check_available, locate_weights, resolve
+from tl_keras.utils.progress import hidden
 
 if TYPE_CHECKING:
     import keras
@@ -65,19 +66,26 @@ def fit(
     resolved = _resolve(images, config, settings)
     if callbacks and resolved.config.train.grid:
         raise ConfigError("a grid of heads calls no `callbacks`. Leave one of them out.", setting="grid", value=resolved.config.train.grid)
+    directory, verbosity = Path(run_dir).expanduser(), _verbosity(verbose)
     require_tensorflow()
-    check_available(resolved)
+    with hidden(not verbosity):
+        _run(images, resolved, directory, callbacks, verbosity)
+    return Run(directory)
+
+
+def _run(
+    images: ImageData, resolved: ResolvedRun, directory: Path, callbacks: "Sequence[keras.callbacks.Callback]", verbosity: int
+) -> None:
+    """Train and test in `directory`, unless the run there is finished."""
+    check_available(resolved, images.record)
     from tl_keras.runs.run import load_finished, run_resolved
 
-    directory = Path(run_dir).expanduser()
     if images.config.dataset.startswith(TABLE_PREFIX):
         write_table(directory, Table.read(images.config.data_dir, images.config.dataset))
-    verbosity = _verbosity(verbose)
     if not load_finished(resolved, directory, images.record):
         run_resolved(resolved, directory, callbacks=callbacks, verbose=verbosity, given=images.record)
     elif verbosity:
         print(f"{directory} holds this run, finished before.", flush=True)
-    return Run(directory)
 
 
 def dry_run(data: Data, *, config: RunConfig | None = None, **settings: Unpack[Settings]) -> str:
@@ -125,7 +133,7 @@ def lr_find(
     images = as_image_data(data)
     resolved = _resolve(images, config, settings)
     require_tensorflow()
-    check_available(resolved)
+    check_available(resolved, images.record)
     from tl_keras.runs.lr_find import run_lr_find, suggestions, write_lr_curve
 
     curve = run_lr_find(resolved, images.record)

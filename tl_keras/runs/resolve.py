@@ -9,6 +9,8 @@ from tl_keras import backbones, data, strategies, weights
 from tl_keras.config import DataConfig, ModelConfig, RunConfig
 from tl_keras.data.geometry import Geometry
 from tl_keras.errors import MissingError
+from tl_keras.results.split_record import SplitRecord
+from tl_keras.runs.run_data import with_recorded_splits
 from tl_keras.strategies import Phase, Strategy, grid
 from tl_keras.utils.tensorflow_import import import_tensorflow
 
@@ -96,8 +98,11 @@ def _normalization(config: ModelConfig, backbone: backbones.Backbone) -> str:
     return weights.normalization_of(backbone.name, config.weights) if config.normalization == "weights" else config.normalization
 
 
-def check_available(resolved: ResolvedRun) -> None:
+def check_available(resolved: ResolvedRun, given: SplitRecord | None = None) -> None:
     """Check that the strategy fits the model, and that data and weights are available, before any run starts.
+
+    Args:
+        given: fixed splits of the data set; None: its own.
 
     Raises:
         ConfigError: The strategy names layers that the model does not have, the data cannot be split as asked, or their classes do not fit
@@ -106,7 +111,7 @@ def check_available(resolved: ResolvedRun) -> None:
     """
     check_strategy(resolved)
     config, missing = resolved.config, []
-    for check in (lambda: locate_weights(config), lambda: _check_data(config)):
+    for check in (lambda: locate_weights(config), lambda: _check_data(config, given)):
         try:
             check()
         except MissingError as error:
@@ -115,8 +120,9 @@ def check_available(resolved: ResolvedRun) -> None:
         raise MissingError("\n".join(missing))
 
 
-def _check_data(config: RunConfig) -> None:
+def _check_data(config: RunConfig, given: SplitRecord | None) -> None:
     source = load_source(config.data)
+    source = source if given is None else with_recorded_splits(given, source)
     backbones.check_head(config.model.head, len(source.class_names))
     data.make_splits(source, config.data, config.seed)
 

@@ -4,7 +4,7 @@ A data set is known by its fingerprint. If that has changed, the images of the r
 long as those that are needed are there under their labels, the recorded split is used; additions and new names change nothing.
 """
 
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
@@ -140,18 +140,19 @@ def _find(record: SplitRecord, source: DatasetSource) -> np.ndarray:
 
     Of several copies, the one with the recorded path is preferred.
     """
-    images, labels = source.train.images, _labels(source)
-    places: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for index, key in enumerate(zip(images.digests.tolist(), labels.tolist(), strict=True)):
-        places[key].append(index)
-    found = np.full(len(record.digests), -1, np.int64)
-    for number, key in enumerate(zip(record.digests.tolist(), record.labels.tolist(), strict=True)):
-        copies = places.get(key)
-        if copies:
-            path = record.paths[number]
-            same = next((place for place, index in enumerate(copies) if images.paths and images.paths[index] == path), 0)
-            found[number] = copies.pop(same)
-    return found
+    images = source.train.images
+    keys = list(zip(images.digests.tolist(), _labels(source).tolist(), strict=True))
+    recorded = list(zip(record.digests.tolist(), record.labels.tolist(), strict=True))
+    by_path = {(key, path): index for index, (key, path) in enumerate(zip(keys, images.paths, strict=bool(images.paths)))}
+    found = [by_path.get((key, path), -1) for key, path in zip(recorded, record.paths.tolist(), strict=True)]
+    taken, others = set(found), defaultdict[tuple[int, int], deque[int]](deque)
+    for index, key in enumerate(keys):
+        if index not in taken:
+            others[key].append(index)
+    for number, key in enumerate(recorded):
+        if found[number] < 0 and key in others and others[key]:
+            found[number] = others[key].popleft()
+    return np.array(found, np.int64)
 
 
 def _labels(source: DatasetSource) -> np.ndarray:

@@ -210,8 +210,8 @@ def _raise_if_unexpected(phase: Phase, changed: Sequence[str], unchanged: Sequen
     if unchanged:
         raise TrainingError(
             f"Phase {phase.name!r}: {len(unchanged)} weights ({join_names(unchanged)}) did not change although the strategy trains them. "
-            "They got no gradient (dead units before them) or a learning rate too small for float32. Try another `learning_rate` or "
-            "other weights."
+            "They got no gradient (dead units before them; in the first update, the inner factors of LoRA, since the outer ones begin at "
+            "0) or a learning rate too small for float32. Try more updates, another `learning_rate` or other weights."
         )
 
 

@@ -14,6 +14,7 @@ Paths outside the data set, the seed of a run and its split settings are not cov
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterable
 
 import numpy as np
@@ -25,7 +26,7 @@ def fingerprint(header: str, parts: Iterable[bytes | np.ndarray]) -> str:
     Of an array only the bytes count, in C order. Its shape and dtype do not, so name them in `header` if they can vary.
     """
     digest = hashlib.sha256()
-    for part in [header.encode(), *parts]:
+    for part in itertools.chain([header.encode()], parts):
         content = part.tobytes() if isinstance(part, np.ndarray) else part
         digest.update(len(content).to_bytes(8, "little"))
         digest.update(content)

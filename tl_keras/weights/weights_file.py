@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tl_keras.errors import DamagedError
+from tl_keras.utils.progress import progress_bar
 
 # Number of hex digits of a hash -> its algorithm. Eight digits are the beginning of a SHA-256.
 ALGORITHMS = {0: "", 8: "sha256", 32: "md5", 64: "sha256"}
 PREFIX_DIGITS = 8
+CHUNK_BYTES = 2**20  # read at a time
 WEB_PAGE = (b"<!doctype", b"<html", b"<?xml")
 
 Accuracy = tuple[float, ...]
@@ -112,5 +114,10 @@ def file_hash(path: Path, algorithm: str = "sha256") -> str:
 @lru_cache(maxsize=64)
 def _file_hash(path: Path, algorithm: str, size: int, modified: int) -> str:
     """Return the hash of a file in hex. `size` and `modified` are cache keys: a changed file is hashed again."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
+    digest, done = hashlib.new(algorithm), 0
+    with path.open("rb") as file, progress_bar(f"verifying {path.name}", unit="B") as update:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+            done += len(chunk)
+            update(done, size)
+    return digest.hexdigest()
