@@ -1,19 +1,22 @@
-"""Metrics of a classifier from its logits, in NumPy and SciPy. No TensorFlow."""
+"""Metrics of a classifier from its logits, in NumPy. No TensorFlow."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from statistics import NormalDist
 from types import MappingProxyType
 
 import numpy as np
-from scipy import special, stats
 
 TOP_K = 5
 NUM_BINS = 15
+MAX_DRAWS = 10_000_000  # numbers that a bootstrap holds at a time, 80 MB
 
 
 def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Return log-probabilities, float64 (n, classes)."""
-    return special.log_softmax(logits.astype(np.float64), axis=1)
+    shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
 
 
 def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int = TOP_K) -> float | None:
@@ -93,8 +96,11 @@ def calibration(confidences: np.ndarray, correct: np.ndarray, num_bins: int = NU
 
 def wilson_interval(num_correct: int, num_examples: int, confidence_level: float = 0.95) -> tuple[float, float]:
     """Return the Wilson score interval of the fraction `num_correct / num_examples` (Wilson 1927)."""
-    interval = stats.binomtest(num_correct, num_examples).proportion_ci(confidence_level, method="wilson")
-    return float(interval.low), float(interval.high)
+    n, p, z = num_examples, num_correct / num_examples, NormalDist().inv_cdf((1 + confidence_level) / 2)
+    centre = p + z**2 / (2 * n)
+    half_width = z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    low, high = ((centre + sign * half_width) / (1 + z**2 / n) for sign in (-1, 1))
+    return (low if num_correct else 0.0), (high if num_correct < n else 1.0)
 
 
 def group_interval(
@@ -113,8 +119,12 @@ def group_interval(
     num_correct, sizes = np.bincount(members, correct), np.bincount(members)
     if len(sizes) < 2:
         return 0.0, 1.0
-    draws = np.random.default_rng(0).multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), num_resamples)
-    accuracies = (draws @ num_correct) / (draws @ sizes)
+    generator, fractions = np.random.default_rng(0), np.full(len(sizes), 1 / len(sizes))
+    block = max(1, MAX_DRAWS // len(sizes))
+    accuracies = np.empty(num_resamples)
+    for start in range(0, num_resamples, block):  # the draws of all resamples together are too many for 100,000 groups
+        draws = generator.multinomial(len(sizes), fractions, min(block, num_resamples - start))
+        accuracies[start : start + block] = (draws @ num_correct) / (draws @ sizes)
     low, high = np.quantile(accuracies, [(1 - confidence_level) / 2, (1 + confidence_level) / 2])
     return float(low), float(high)
 
