@@ -7,7 +7,7 @@ from PIL import Image
 from tl_keras import data
 from tl_keras.cli import verbs
 from tl_keras.config import DataConfig
-from tl_keras.data import augmentation_sheet, pipeline
+from tl_keras.data import augmentation_sheet, augmentation_strip, pipeline
 from tl_keras.data.geometry import Geometry
 from tl_keras.data.sampling import TrainingOrder
 
@@ -43,6 +43,23 @@ def test_rows_are_images_in_order_and_columns_are_epochs(monkeypatch, tmp_path):
     second = next(pipeline.training_batches(TrainingOrder(train, 3), Geometry(8, 1.0), **settings).as_numpy_iterator())[0]
     trained_on = {image.tobytes() for image in second}
     assert all(image.tobytes() in trained_on for image in images[2])
+
+
+@pytest.mark.parametrize(("augmentation", "is_changed"), [("none", False), ("crop_flip", True)])
+def test_the_strip_of_a_run_has_a_line_for_each_image_and_a_column_for_each_epoch(tmp_path, augmentation, is_changed):
+    train = data.make_splits(data.load_source(CONFIG), CONFIG, 3).train
+    path, geometry = tmp_path / "strip.jpg", Geometry(32, 1.0)
+    augmentation_strip.write_strip(train, path, geometry=geometry, num_classes=10, augmentation=augmentation, seed=3)
+    pixels, step = np.asarray(Image.open(path)).astype(int), 32 + augmentation_strip.GAP
+    lines, columns = augmentation_strip.NUM_IMAGES, 1 + augmentation_strip.NUM_EPOCHS
+    assert pixels.shape == (augmentation_strip.GAP + lines * step, augmentation_strip.GAP + columns * step, 3)
+    starts = [[augmentation_strip.GAP + step * index for index in range(count)] for count in (lines, columns)]
+    tiles = np.array([[pixels[y : y + 32, x : x + 32] for x in starts[1]] for y in starts[0]])
+    originals = augmentation_strip.first_batch(
+        TrainingOrder(train.subset(np.arange(lines)), 3), geometry, num_classes=10, augmentation="none", epoch=0
+    )[0]
+    assert np.abs(tiles[:, 0] - originals).mean() < 4  # JPEG
+    assert (np.abs(tiles[:, 1:] - tiles[:, :1]).mean() > 10) == is_changed
 
 
 def test_captions_of_mixtures_give_the_fractions_of_the_classes():

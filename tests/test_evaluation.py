@@ -1,6 +1,7 @@
 """Evaluation of the test split, and its most confident errors."""
 
 import json
+from datetime import datetime
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from tl_keras.results.predictions import (
     write_confident_errors,
     write_predictions,
 )
-from tl_keras.results.run_directory import TEST_KEYS
+from tl_keras.results.run_directory import AUGMENTATION, TEST_KEYS
 from tl_keras.runs.fallbacks import EMBEDDED_SETTINGS
 from tl_keras.runs.run import run
 from tl_keras.training import evaluation
@@ -165,6 +166,7 @@ def test_damaged_predictions_are_named(tmp_path, damage):
 
 def test_a_run_writes_the_errors_of_its_own_predictions(tmp_path):
     settings = {"epochs": 1, "batch_size": 64, "fraction": 0.1, "limit_test": 60, "precision": "float32", "strategy": "head"}
+    settings["augmentation"] = "crop_flip"
     result = run(PLAIN.replace(**EMBEDDED_SETTINGS).replace(**settings), tmp_path / "run")
     logits, labels = read_predictions(tmp_path / "run")
     assert (
@@ -176,3 +178,4 @@ def test_a_run_writes_the_errors_of_its_own_predictions(tmp_path):
     assert MAX_STORED >= len(found.indices) >= min(len(wrong), MAX_ERRORS) > 0 and set(found.indices) <= set(wrong)
     np.testing.assert_array_equal(found.labels, labels[found.indices])
     assert found.images.shape[1:] == (64, 64, 3) and found.images.max() > 200
+    assert (tmp_path / "run" / AUGMENTATION).stat().st_size > 1000 and datetime.fromisoformat(result["finished"]).tzinfo

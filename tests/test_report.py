@@ -15,13 +15,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from matplotlib.image import imread
+from PIL import Image
 from report_builder import make_experiment, make_row
 from rich.console import Console
 
 from tl_keras import report
 from tl_keras.errors import ConfigError, DamagedError, UserError
-from tl_keras.report import document, experiment_results, page, plots, settings_tables, style, tables, text, web_page
+from tl_keras.report import best_row, document, experiment_results, page, plots, settings_tables, style, tables, text, web_page
+from tl_keras.results.inspection_record import Inspection, SuspectedLabel, write_inspection
 from tl_keras.results.metrics import SCALAR_METRICS
+from tl_keras.results.predictions import IMAGES_PER_CELL, read_predictions
+from tl_keras.results.split_record import TEST, SplitRecord, write_split
 
 PLOTS = ["accuracy_against_cost.png", "learning_curves.png", "confusion_matrix.png", "reliability.png", "mistakes.jpg"]
 FEW = 200  # test images, where values do not matter
@@ -327,6 +331,95 @@ def test_rows_that_change_nothing_are_listed_as_such(tmp_path):
     assert [block.rows for block in settings_tables.settings_blocks(alone, 2) if isinstance(block, document.Table)] == [
         [("l2", "0.0", "said")]
     ]
+
+
+def test_errors_are_shown_by_cell_of_the_confusion_matrix_with_their_files(tmp_path):
+    results = make_experiment(tmp_path, [make_row("a", None, "a")], num_test=FEW, class_names=["cat", "dog", "<b>"], accuracies=[0.8])
+    (run,) = results.runs
+    paths = np.array([f"test/{index} é.png" for index in range(FEW)])
+    numbers = np.zeros(FEW, np.uint64), np.zeros(FEW, np.int64), np.full(FEW, TEST, np.uint8)
+    write_split(run.path, SplitRecord("abc", ("cat", "dog", "<b>"), *numbers, paths))
+    heading, _, *cells = best_row.misclassified_blocks(results, 2)
+    assert heading.text == "Misclassified images"
+    logits, labels = read_predictions(run.path)
+    predicted = logits.argmax(axis=1)
+    counts = []
+    for title, gallery in zip(cells[::2], cells[1::2], strict=True):
+        true, other = title.text.partition(":")[0].split(" → ")
+        cell = (labels == run.class_names.index(true)) & (predicted == run.class_names.index(other))
+        counts.append(cell.sum())
+        assert title.text.endswith(f": {cell.sum()} of {(labels == run.class_names.index(true)).sum()} images")
+        assert 0 < len(gallery.pictures) <= IMAGES_PER_CELL
+        for picture in gallery.pictures:
+            name, confidence, file = picture.lines
+            index = int(confidence.partition("#")[2])
+            assert cell[index] and file == paths[index] and name == f"{true} → {other}" and picture.alt == f"{true}, taken for {other}"
+    assert counts == sorted(counts, reverse=True) and len(counts) > 1
+    assert r"- \<b\> → cat; " in document.to_markdown(cells, tmp_path)
+
+
+def test_classes_and_confusions_are_sorted_by_what_needs_attention(tmp_path):
+    results = make_experiment(tmp_path, [make_row("a", None, "a")], num_test=FEW, accuracies=[0.7])
+    classes, confusions = [block for block in best_row.best_row_blocks(results, 2) if isinstance(block, document.Table)]
+    scores = [float(row[classes.headings.index("F1 (%)")]) for row in classes.rows]
+    counts = [int(row[2]) for row in confusions.rows]
+    assert scores == sorted(scores) and len(set(scores)) > 3 and counts == sorted(counts, reverse=True) and min(counts) > 0
+    first = confusions.rows[0]
+    assert float(first[3]) == pytest.approx(100 * counts[0] / (FEW / 10), abs=0.01) and first[0] != first[1]
+
+
+def test_a_page_without_a_source_report_does_not_mention_one(tmp_path, no_plots):
+    rows = [make_row("a", None, "a", settings={"epochs": (3, "chosen")}, fallbacks=("digits for pets",)), make_row("b", None, "b")]
+    rows[1].settings = rows[0].settings
+    results = make_experiment(tmp_path, rows, num_test=FEW, limited=True)
+    assert not results.has_source
+    report.write_report(results, tmp_path)
+    text = (tmp_path / "report.md").read_text()
+    assert "source report" not in text and "paper" not in text and "ublished" not in text and "origin" not in text
+    assert "LIMITED number of images: a trial, NOT a result" in text and "† fallback: digits for pets" in text
+    quick = dataclasses.replace(results, profile="quick", changed_settings=("epochs 3",))
+    assert "Quick profile: settings differ from the full experiment: epochs 3" in tables.table_caption(quick)
+
+
+def test_the_page_of_one_run_has_no_plots_that_compare_rows(tmp_path):
+    results = make_experiment(tmp_path, [make_row("a", None, "a")], num_test=FEW)
+    names = {path.name for path in report.write_report(results, tmp_path)}
+    assert names == {"report.md", "report.html", "results.csv", "learning_curves.png", *PLOTS[2:]}
+    assert "Best row" not in (tmp_path / "report.md").read_text()
+
+
+def test_the_page_has_the_findings_of_an_inspection(tmp_path, no_plots):
+    results = make_experiment(tmp_path, [make_row("a", None, "a")], num_test=FEW)
+    photo = np.full((20, 30, 3), 128, np.uint8)
+    suspects = [SuspectedLabel(f"cat/{index}.png", "cat", HOSTILE, 0.97, photo) for index in range(30)]
+    pairs = tuple((f"a/{index}.png", "b/1.png", 0.98) for index in range(21))
+    found = Inspection(tuple(suspects), pairs, (("cat/3.png", "no image"),), (("x.png", "y.png", "z.png"),), ("a remark",))
+    write_inspection(results.runs[0].path, found)
+    report.write_report(results, tmp_path)
+    text, page_text = (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
+    for line in ("- a remark", "### Suspected labels: 30", "| a/19.png | b/1.png | 0.980 |", "And 1 more.", "- x.png = y.png = z.png"):
+        assert line in text
+    assert "- cat/3.png: no image" in text and "| a/20.png" not in text and "97.0 % for =1+1" in text and "And 6 more." in text
+    assert page_text.count('alt="labelled cat, looks like') == 24 and page_text.count("<script") == 1
+    (results.runs[0].path / "inspection.json").write_text("{}")
+    with pytest.raises(DamagedError, match=r"run0-seed0/inspection\.json"):
+        report.write_report(results, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "large"])
+def test_the_picture_of_augmented_images_is_encoded_again_or_refused(tmp_path, kind):
+    results = make_experiment(tmp_path, [make_row("a", None, "a")], num_test=FEW)
+    plot, source = PLOTS_BY_FILE["augmentation.jpg"], results.runs[0].path / "augmentation.jpg"
+    assert not plot.applies(results)
+    size = (3000, 10) if kind == "large" else (60, 40)
+    Image.new("RGB", size, "red").save(source, "PNG" if kind == "PNG" else "JPEG", comment=b"<script>")
+    assert plot.applies(results)
+    if kind == "JPEG":
+        content = plot.draw(results, tmp_path / "copy.jpg").read_bytes()
+        assert Image.open(io.BytesIO(content)).size == size and b"script" not in content and b"script" in source.read_bytes()
+    else:
+        with pytest.raises(DamagedError, match=r"run0-seed0/augmentation\.jpg cannot be read"):
+            plot.draw(results, tmp_path / "copy.jpg")
 
 
 def test_results_csv_has_one_line_per_run(tmp_path, no_plots):

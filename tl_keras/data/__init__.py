@@ -10,6 +10,7 @@
     image_ops, augment_policies, mixup, random_crop, stateless_random      parts of augmentations
     geometry, pipeline    crop and resize; tf.data batches of all of the above
     augmentation_sheet    picture of augmented images
+    augmentation_strip    small picture of augmented images for the report of a run
 
 Importing this package loads no TensorFlow. The pipeline, the functions of augmentations and the TFDS loader load it when used.
 """

@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 
 from tl_keras.config import DataConfig
 from tl_keras.data.augmentation import NONE
+from tl_keras.data.augmentation_strip import first_batch
 from tl_keras.data.examples import DatasetSource
 from tl_keras.data.geometry import Geometry
-from tl_keras.data.pipeline import training_batches
 from tl_keras.data.sampling import TrainingOrder
 from tl_keras.data.splits import make_splits
 from tl_keras.utils.files import atomic_write
@@ -52,7 +52,7 @@ def write_sheet(source: DatasetSource, config: DataConfig, path: Path, *, geomet
     geometry, num_classes = geometry.in_pipeline(), len(source.class_names)
     shown = [("original", NONE, 0), *((f"epoch {epoch + 1}", config.augmentation, epoch) for epoch in range(NUM_EPOCHS))]
     columns = [
-        _Column(title, *_first_batch(order, geometry, num_classes=num_classes, augmentation=augmentation, epoch=epoch))
+        _Column(title, *first_batch(order, geometry, num_classes=num_classes, augmentation=augmentation, epoch=epoch))
         for title, augmentation, epoch in shown
     ]
     title = f"{source.name}, {config.augmentation}, {geometry.image_size} px, seed {seed}"
@@ -64,18 +64,6 @@ def write_sheet(source: DatasetSource, config: DataConfig, path: Path, *, geomet
         with atomic_write(path) as temporary:
             figure.savefig(temporary, dpi=DPI, format="png", metadata={"Software": None})
     return path
-
-
-def _first_batch(
-    order: TrainingOrder, geometry: Geometry, *, num_classes: int, augmentation: str, epoch: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the images and targets of an epoch that is one batch, in the order of the examples."""
-    batches = training_batches(
-        order, geometry, num_classes=num_classes, augmentation=augmentation, sizes=(order.num_examples,), epoch=epoch
-    )
-    images, targets = next(batches.as_numpy_iterator())
-    in_order = np.argsort(order.epoch(epoch).positions)
-    return images[in_order], targets[in_order]
 
 
 def _draw(columns: list[_Column], class_names: tuple[str, ...]) -> Figure:

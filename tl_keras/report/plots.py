@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tl_keras.report.accuracy_plots import plot_accuracy_by_row, plot_accuracy_vs_fraction
+from tl_keras.report.augmentation_plot import copy_augmentation, has_augmentation
 from tl_keras.report.cost_plot import plot_accuracy_vs_cost
 from tl_keras.report.curve_plots import plot_learning_curves
 from tl_keras.report.error_analysis import has_errors, plot_confident_errors, plot_confusion_matrix, plot_reliability
@@ -56,10 +57,12 @@ ROW_PLOTS = (
     ),
     Plot("learning_curves.png", "Accuracy and loss against the epoch", plot_learning_curves),
 )
+AUGMENTATION_CAPTION = "Some training images, and what augmentation makes of them in each of the first epochs"
 BEST_ROW_PLOTS = (
     Plot("confusion_matrix.png", "Confusion matrix", plot_confusion_matrix),
     Plot("reliability.png", "Reliability diagram: accuracy against confidence", plot_reliability),
     Plot("mistakes.jpg", "Test images with the most confident errors", plot_confident_errors, has_errors),
+    Plot("augmentation.jpg", AUGMENTATION_CAPTION, copy_augmentation, has_augmentation),
 )
 
 

@@ -159,9 +159,10 @@ REFERENCE_COLUMNS: Mapping[str, Cell] = {
 
 
 def make_table(results: ExperimentResults, columns: Mapping[str, Cell]) -> Table:
-    """Return these columns for all rows, without further columns that are empty in every row."""
+    """Return these columns for all rows, without those that are empty in every row, unless a source report lets readers expect them."""
     rows = [[cell(results, row) for cell in columns.values()] for row in results.rows]
-    kept = [index for index, heading in enumerate(columns) if heading in COLUMNS or any(row[index] != EMPTY_CELL for row in rows)]
+    is_expected = [results.has_source and heading in COLUMNS for heading in columns]
+    kept = [index for index in range(len(columns)) if is_expected[index] or any(row[index] != EMPTY_CELL for row in rows)]
     return Table([list(columns)[index] for index in kept], [[row[index] for index in kept] for row in rows])
 
 
@@ -178,7 +179,8 @@ def terminal_table(results: ExperimentResults) -> TerminalTable:
     shown = TerminalTable(
         title=title, caption=Text(table_caption(results)), caption_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0)
     )
-    for heading in COLUMNS:
+    table = make_table(results, COLUMNS)
+    for heading in table.headings:
         shown.add_column(
             heading.replace(" ", "\n"),
             justify="left" if heading == "row" else "right",
@@ -186,7 +188,7 @@ def terminal_table(results: ExperimentResults) -> TerminalTable:
             no_wrap=heading not in WRAPPED,
             overflow="fold",
         )
-    for cells in make_table(results, COLUMNS).rows:
+    for cells in table.rows:
         shown.add_row(*map(Text, cells))
     return shown
 

@@ -11,6 +11,7 @@ A run directory holds, in the order of writing:
     predictions.npz   logits float32 (n, classes) and labels int (n,) of the test split
     test_images.npz   some test images, on which exports are checked; see `predictions.write_test_images`
     mistakes.npz      the most confident errors on the test split; see `predictions.ConfidentErrors`
+    augmentation.jpg  for runs with augmentation: some training images in the first epochs
     adapters.npz      for LoRA runs: the adapters and the head only; see `strategies.lora.load`
     model.keras       the tested model, adapters merged; absent with --save_model=false
     delta.npz         for strategies that freeze pre-trained weights: all others; see `weights.delta`; absent with --save_model=false
@@ -19,6 +20,7 @@ A run directory holds, in the order of writing:
 
 `result.json` has the keys of `RESULT_KEYS`. Runs with validation also have `temperature` (null without it; see `calibration`) and
 `metrics.test.calibrated`: `temperature`, and `ece` and `loss` of the test split after scaling. `model.keras` returns logits before it.
+`finished` is the time of the end, e.g. `2026-11-26T23:05:00+00:00`; runs of earlier versions lack it.
 Accuracies are fractions in [0, 1]; losses are in nats; times are in seconds.
 """
 
@@ -41,6 +43,7 @@ SCHEMA = 4  # Bump when a key of `result.json` changes its name or meaning.
 WEIGHTS_HASH = "weights_sha256"
 TABLE_PREFIX = "table:"  # data sets of `data.table`, whose file a run keeps in its directory
 CONFIG, HISTORY, CHECKPOINT, MODEL, RESULT = "config.json", "history.csv", "checkpoint", "model.keras", "result.json"
+AUGMENTATION = "augmentation.jpg"
 
 # Keys of `result.json` beside `schema`, and the keys within each group.
 RESULT_KEYS = {

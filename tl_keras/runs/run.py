@@ -4,6 +4,7 @@ import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,6 +151,7 @@ def _run(
         test["calibrated"] = calibrated_metrics(logits, labels, temperature)
     write_predictions(run_dir.path, logits, labels)
     write_confident_errors(run_dir.path, evaluation.most_confident_errors(logits, labels, setup.test_batches_at))
+    _write_augmentation(setup, run_dir.path)
     if resolved.config.runtime.save_model:
         write_test_images(run_dir.path, sample_images(setup.splits.test))
         run_dir.write_model(model)
@@ -175,6 +177,7 @@ def _run(
                 "train": sum(phase["seconds"] for phase in progress.phases),
                 "test": time.perf_counter() - test_started,
             },
+            "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         }
     )
     if run_dir.checkpoint.exists():  # A grid of heads has none.
@@ -262,6 +265,17 @@ def _scorer(setup: RunSetup, cache: "FeatureCache", model: "keras.Model", outcom
         return evaluation.predict_logits(predict, setup.runtime, batches), record
 
     return score
+
+
+def _write_augmentation(setup: RunSetup, run_dir: Path) -> None:
+    """Write a picture of augmented training images for the report, if images are augmented."""
+    from tl_keras.data.augmentation import NONE
+    from tl_keras.data.augmentation_strip import write_strip
+
+    config = setup.resolved.config
+    if config.data.augmentation != NONE:
+        path, name = run_dir / run_directory.AUGMENTATION, config.data.augmentation
+        write_strip(setup.splits.train, path, geometry=setup.geometry, num_classes=setup.num_classes, augmentation=name, seed=config.seed)
 
 
 def _fit_temperature(setup: RunSetup, score: Score) -> float | None:
