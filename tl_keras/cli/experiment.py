@@ -82,7 +82,7 @@ def _run_all(experiments: Sequence[Experiment], usage: str, arguments: Sequence[
     failed = []
     for experiment in experiments:
         print(f"\n=== {experiment.name}: {experiment.title}", flush=True)
-        # One process per experiment: TensorFlow does not free the memory of the models that a process has trained.
+        # One process per experiment: a crash or a lack of memory ends that one alone.
         if subprocess.run([sys.executable, "-m", f"experiments.{experiment.name}", *arguments]).returncode:
             failed.append(experiment.name)
     if not command.value("explain"):
