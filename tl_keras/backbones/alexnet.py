@@ -7,22 +7,15 @@ from collections.abc import Sequence
 
 from keras import KerasTensor, layers
 
-from tl_keras.backbones.layers import TORCH_KERNEL, adaptive_average_pool, dense, pad, torch_bias
+from tl_keras.backbones.layers import TORCH_KERNEL, adaptive_average_pool, conv2d, dense, torch_bias
 
 # kernel size, stride, padding, True if a 3x3 max-pool with stride 2 follows
 CONVOLUTIONS = ((11, 4, 2, True), (5, 1, 2, True), (3, 1, 1, False), (3, 1, 1, False), (3, 1, 1, True))
 
 
 def _convolution(x: KerasTensor, filters: int, kernel_size: int, stride: int, padding: int, name: str) -> KerasTensor:
-    layer = layers.Conv2D(
-        filters,
-        kernel_size,
-        stride,
-        kernel_initializer=TORCH_KERNEL,
-        bias_initializer=torch_bias(kernel_size**2 * x.shape[-1]),
-        name=name,
-    )
-    return layers.ReLU(name=f"{name}_out")(layer(pad(x, padding, name)))
+    initializers = {"kernel_initializer": TORCH_KERNEL, "bias_initializer": torch_bias(kernel_size**2 * x.shape[-1])}
+    return layers.ReLU(name=f"{name}_out")(conv2d(x, filters, kernel_size, stride, padding, name, **initializers))
 
 
 def build(x: KerasTensor, *, filters: Sequence[int] = (64, 192, 384, 256, 256), units: int = 4096) -> KerasTensor:

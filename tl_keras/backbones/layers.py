@@ -32,6 +32,16 @@ def pad(x: KerasTensor, padding: int, name: str) -> KerasTensor:
     return layers.ZeroPadding2D(padding, name=f"{name}_pad")(x) if padding else x
 
 
+def conv2d(x: KerasTensor, filters: int, kernel_size: int, stride: int, padding: int, name: str, **options: Any) -> KerasTensor:
+    """Apply torch.nn.Conv2d with `padding` zeros on all four sides.
+
+    A convolution that keeps the size pads itself, which saves a copy of the activation and one of its gradient.
+    """
+    keeps_size = stride == 1 and 2 * padding == kernel_size - 1
+    layer = layers.Conv2D(filters, kernel_size, stride, padding="same" if keeps_size else "valid", name=name, **options)
+    return layer(x if keeps_size else pad(x, padding, name))
+
+
 def adaptive_average_pool(x: KerasTensor, size: int, name: str) -> KerasTensor:
     """Apply torch.nn.AdaptiveAvgPool2d(size) to square maps (b, side, side, c). Return `x` itself if side equals size."""
     side = x.shape[1]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from keras import KerasTensor, layers
 
-from tl_keras.backbones.layers import HE_FAN_OUT, pad
+from tl_keras.backbones.layers import HE_FAN_OUT, conv2d, pad
 
 # stem -> kernel size, stride and padding of conv1, True if the max-pool follows
 STEMS = {"imagenet": (7, 2, 3, True), "cifar": (3, 1, 1, False)}
@@ -12,8 +12,7 @@ EXPANSION = 4  # factor on the channels in the last convolution of a bottleneck
 
 
 def _convolution(x: KerasTensor, filters: int, kernel_size: int, stride: int, name: str) -> KerasTensor:
-    layer = layers.Conv2D(filters, kernel_size, stride, use_bias=False, kernel_initializer=HE_FAN_OUT, name=name)
-    return layer(pad(x, kernel_size // 2, name))
+    return conv2d(x, filters, kernel_size, stride, kernel_size // 2, name, use_bias=False, kernel_initializer=HE_FAN_OUT)
 
 
 def _batch_norm(x: KerasTensor, name: str) -> KerasTensor:
@@ -48,7 +47,7 @@ def _residual(x: KerasTensor, filters: int, stride: int, block: str, name: str) 
 def _stem(x: KerasTensor, stem: str) -> KerasTensor:
     """Apply conv1, bn1 and the max-pool. The last layer is `stem_out` with either stem, so the stage always ends at one name."""
     kernel_size, stride, padding, pooled = STEMS[stem]
-    x = layers.Conv2D(64, kernel_size, stride, use_bias=False, kernel_initializer=HE_FAN_OUT, name="conv1")(pad(x, padding, "conv1"))
+    x = conv2d(x, 64, kernel_size, stride, padding, "conv1", use_bias=False, kernel_initializer=HE_FAN_OUT)
     x = layers.ReLU(name="stem_relu" if pooled else "stem_out")(_batch_norm(x, "bn1"))
     # PyTorch pads the max-pool with minus infinity. Zeros are equivalent after a ReLU.
     return layers.MaxPooling2D(3, 2, name="stem_out")(pad(x, 1, "pool")) if pooled else x
