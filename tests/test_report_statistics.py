@@ -12,6 +12,7 @@ from tl_keras.report import sections
 from tl_keras.report.paired_tests import compare
 from tl_keras.report.statistics import EXACT_BELOW, combine_p_values, holm, mcnemar, summarize
 from tl_keras.results import predictions
+from tl_keras.results.split_record import TEST, TRAIN, SplitRecord, write_split
 
 
 @pytest.mark.parametrize(
@@ -114,6 +115,22 @@ def test_discordant_images_are_counted_for_each_seed(three):
     assert [(test.only_row_correct, test.only_reference_correct) for test in b.seeds] == [(1, 2), (1, 2)]
     assert (a.num_agreeing, b.num_agreeing) == (2, 0) and b.p == 1 and a.difference == pytest.approx(-40)
     assert a.p_corrected == pytest.approx(2 * a.p) and a.p == pytest.approx(2 * min(test.p for test in a.seeds))
+
+
+def test_images_of_one_group_count_as_one(three):
+    """Row a loses 10 images of one patient: McNemar's p is 0.002, but a single patient tells nothing."""
+    results, directory = three
+    first_seed = tuple(dataclasses.replace(row, runs=row.runs[:1]) for row in results.rows)
+    results, indices = dataclasses.replace(results, rows=first_seed), np.arange(100)
+    for index, wrong in enumerate((range(40, 50), range(0), range(0))):
+        write_outcomes(directory, index, 0, (indices < 90) & ~np.isin(indices, wrong))
+    assert compare(results).rows[0].p == mcnemar(0, 10) < 0.05 and not compare(results).has_groups
+    for run in (row.runs[0] for row in results.rows):
+        splits, patients = np.array([TRAIN] + [TEST] * 100, np.uint8), np.concatenate([[99], indices // 10])
+        digests, labels = np.arange(101, dtype=np.uint64), np.zeros(101, np.int64)
+        write_split(run.path, SplitRecord("x", ("x", "y"), digests, labels, splits, np.array([""] * 101), patients))
+    assert compare(results).rows[0].p == 1 and compare(results).has_groups
+    assert "change places in some of the groups" in sections.comparison_blocks(results, 2)[2].text
 
 
 def test_rows_tested_on_other_images_are_listed_as_not_compared(three):

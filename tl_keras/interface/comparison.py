@@ -11,19 +11,17 @@ import numpy as np
 from tl_keras.errors import ConfigError, unknown
 from tl_keras.interface.run import Run
 from tl_keras.report.paired_tests import Outcomes, compare_outcomes, read_outcomes
-from tl_keras.report.statistics import combine_p_values, holm, sign_flip_test, summarize
+from tl_keras.report.statistics import combine_p_values, holm, summarize
 from tl_keras.results.predicted import import_pandas
-from tl_keras.results.split_record import TEST, read_split
 from tl_keras.utils.text import align_columns
 
 MCNEMAR, SIGN_FLIP = "McNemar", "sign-flip permutation over groups"
 
 
 class _Tested(NamedTuple):
-    """The test split of one run: the outcomes, the groups of its images, int (n,) or None, and the fingerprint of the data."""
+    """The test split of one run: the outcomes and the fingerprint of the data."""
 
     outcomes: Outcomes
-    groups: np.ndarray | None
     fingerprint: str
 
 
@@ -111,7 +109,7 @@ def compare(runs: Mapping[str, Sequence[Run]], *, reference: str) -> Comparison:
         table={label: _line(outcomes[label], outcomes[reference], *tests.get(label, (np.nan, np.nan))) for label in runs},
         reference=reference,
         seeds=tuple(outcomes[reference]),
-        test=MCNEMAR if first.groups is None else SIGN_FLIP,
+        test=MCNEMAR if first.outcomes.groups is None else SIGN_FLIP,
         num_examples=len(first.outcomes.labels),
     )
 
@@ -125,9 +123,8 @@ def _outcomes(label: str, runs: Sequence[Run]) -> dict[int, _Tested]:
 
 
 def _tested(run: Run) -> _Tested:
-    result, record = run.result, read_split(run.path)
-    groups = None if record is None or record.groups is None else record.groups[record.splits == TEST]
-    return _Tested(read_outcomes(run.path), groups, result["data"]["fingerprint"])
+    fingerprint = run.result["data"]["fingerprint"]
+    return _Tested(read_outcomes(run.path), fingerprint)
 
 
 def _require_comparable(label: str, own: Mapping[int, _Tested], reference: str, others: Mapping[int, _Tested]) -> None:
@@ -141,13 +138,7 @@ def _require_comparable(label: str, own: Mapping[int, _Tested], reference: str, 
 
 def _p_value(own: Mapping[int, _Tested], others: Mapping[int, _Tested]) -> float:
     """Return the p-value over all seeds."""
-    return combine_p_values([_p_value_of_seed(seed, tested, others[seed]) for seed, tested in own.items()])
-
-
-def _p_value_of_seed(seed: int, own: _Tested, other: _Tested) -> float:
-    if own.groups is not None:
-        return sign_flip_test(own.outcomes.correct.astype(int) - other.outcomes.correct, own.groups)
-    return compare_outcomes(seed, own.outcomes, other.outcomes).p
+    return combine_p_values([compare_outcomes(seed, tested.outcomes, others[seed].outcomes).p for seed, tested in own.items()])
 
 
 def _line(own: Mapping[int, _Tested], others: Mapping[int, _Tested], p: float, p_holm: float) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Paired comparison of rows on the same test images: McNemar's test for each seed, corrected for the number of comparisons."""
+"""Paired comparison of rows on the same test images: a test for each seed, corrected for the number of comparisons."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,15 +8,16 @@ from typing import NamedTuple
 import numpy as np
 
 from tl_keras.report.experiment_results import ExperimentResults, TableRow
-from tl_keras.report.statistics import combine_p_values, holm, mcnemar
+from tl_keras.report.statistics import combine_p_values, holm, mcnemar, sign_flip_test
 from tl_keras.results.predictions import read_predictions
+from tl_keras.results.split_record import TEST, read_split
 
 SIGNIFICANCE_LEVEL = 0.05
 
 
 @dataclass(frozen=True)
 class SeedTest:
-    """McNemar's test of one seed.
+    """The test of one seed: McNemar's or, where images belong to groups such as patients, a sign-flip permutation over groups.
 
     Attributes:
         only_row_correct: number of test images that only the row predicts correctly.
@@ -58,11 +59,17 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Comparisons:
-    """Comparisons of all rows with `reference`; `not_compared` has the label of every other row and the reason."""
+    """Comparisons of all rows with `reference`.
+
+    Attributes:
+        not_compared: label of every other row and the reason.
+        has_groups: True if test images belong to groups.
+    """
 
     reference: TableRow
     rows: tuple[Comparison, ...]
     not_compared: tuple[tuple[str, str], ...]
+    has_groups: bool
 
 
 def compare(results: ExperimentResults) -> Comparisons:
@@ -85,20 +92,30 @@ def compare(results: ExperimentResults) -> Comparisons:
         Comparison(row, tests, row.accuracy().mean - reference.accuracy().mean, p, p_corrected)
         for (row, tests), p, p_corrected in zip(tested, p_values, holm(p_values), strict=True)
     ]
-    return Comparisons(reference, tuple(comparisons), tuple(not_compared))
+    has_groups = any(outcomes.groups is not None for outcomes in reference_outcomes.values())
+    return Comparisons(reference, tuple(comparisons), tuple(not_compared), has_groups)
 
 
 class Outcomes(NamedTuple):
-    """Test outcomes of one run: the true labels, int (n,), and if the prediction of each image is correct, bool (n,)."""
+    """Test outcomes of one run.
+
+    Attributes:
+        labels: the true labels, int (n,).
+        correct: if the prediction of each image is correct, bool (n,).
+        groups: number of the group of each image, int (n,); None if images belong to none.
+    """
 
     labels: np.ndarray
     correct: np.ndarray
+    groups: np.ndarray | None = None
 
 
 def read_outcomes(run_dir: Path) -> Outcomes:
     """Return the test outcomes of the run in `run_dir`."""
     logits, labels = read_predictions(run_dir)
-    return Outcomes(labels, logits.argmax(axis=1) == labels)
+    record = read_split(run_dir)
+    groups = None if record is None or record.groups is None else record.groups[record.splits == TEST]
+    return Outcomes(labels, logits.argmax(axis=1) == labels, groups)
 
 
 def _outcomes_by_seed(row: TableRow) -> dict[int, Outcomes]:
@@ -119,7 +136,11 @@ def _why_incomparable(
 
 
 def compare_outcomes(seed: int, row: Outcomes, reference: Outcomes) -> SeedTest:
-    """Return McNemar's test of two runs on the same images."""
+    """Return the test of two runs on the same images."""
     only_row_correct = int((row.correct & ~reference.correct).sum())
     only_reference_correct = int((reference.correct & ~row.correct).sum())
-    return SeedTest(seed, only_row_correct, only_reference_correct, mcnemar(only_row_correct, only_reference_correct))
+    if row.groups is None:
+        p = mcnemar(only_row_correct, only_reference_correct)
+    else:
+        p = sign_flip_test(row.correct.astype(int) - reference.correct, row.groups)
+    return SeedTest(seed, only_row_correct, only_reference_correct, p)

@@ -20,6 +20,14 @@ COMPARISON_HEADINGS = (
     "p",
     "p after Holm",
 )
+MCNEMAR_TEXT = (
+    "McNemar's two-sided test compares two runs by the test images that only one of them classifies correctly. It is exact for "
+    f"fewer than {EXACT_BELOW} such images, else chi-square with continuity correction. "
+)
+SIGN_FLIP_TEXT = (
+    "Images of one group, such as a patient, are not independent. So the two-sided test of two runs changes the sign of whole groups: it "
+    "compares the difference with those that arise if the two runs change places in some of the groups at random (Fisher). "
+)
 REFERENCE_TEXT = (
     "Accuracy difference: test accuracy minus that of the reference row. Parameter ratio: parameters of the reference row, divided by "
     "those of the row. Speed ratio: seconds per epoch of the reference row, divided by those of the row; it depends on the hardware."
@@ -50,7 +58,7 @@ def reference_blocks(results: ExperimentResults, level: int) -> list[Block]:
 
 
 def comparison_blocks(results: ExperimentResults, level: int) -> list[Block]:
-    """Return a table of McNemar's tests, its explanation, and the rows that cannot be compared; empty for a single row.
+    """Return a table of paired tests, its explanation, and the rows that cannot be compared; empty for a single row.
 
     Raises:
         DamagedError: The predictions of a run are absent or damaged.
@@ -62,7 +70,7 @@ def comparison_blocks(results: ExperimentResults, level: int) -> list[Block]:
     if comparisons.rows:
         blocks += [
             Table(COMPARISON_HEADINGS, [_comparison_cells(results, comparison) for comparison in comparisons.rows]),
-            Paragraph(_explanation(results)),
+            Paragraph(_explanation(results, comparisons.has_groups)),
         ]
     if comparisons.not_compared:
         blocks.append(Bullets([f"{to_one_line(name)}: not compared ({reason})" for name, reason in comparisons.not_compared]))
@@ -88,12 +96,9 @@ def format_p_value(p: float) -> str:
     return "< 0.0001" if p < 1e-4 else f"{p:.2g}" if p < 0.995 else "1"
 
 
-def _explanation(results: ExperimentResults) -> str:
+def _explanation(results: ExperimentResults, has_groups: bool) -> str:
     """Return the explanation of the tests."""
-    text = (
-        "McNemar's two-sided test compares two runs by the test images that only one of them classifies correctly. It is exact for "
-        f"fewer than {EXACT_BELOW} such images, else chi-square with continuity correction. "
-    )
+    text = SIGN_FLIP_TEXT if has_groups else MCNEMAR_TEXT
     if any(len(row.runs) > 1 for row in results.rows):
         text += (
             "Seeds share the test images, so their tests are not independent and their counts are not added up. p is about twice "
