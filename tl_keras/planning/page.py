@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from tl_keras.config import SETTINGS
 from tl_keras.report import ExperimentResults, TableRow, write_report
 from tl_keras.report import Run as FinishedRun
 from tl_keras.results.experiment_file import CHOSEN
@@ -18,13 +19,14 @@ def write_run_report(run_dir: Path, title: str, question: str, command: str) -> 
         title, question, command: headline, question and command line of the report.
     """
     result = load_result(run_dir)
+    label = to_one_line(result["name"])
     row = TableRow(
-        label=to_one_line(result["name"]),
-        line="run",
+        label=label,
+        line=label,
         train_fraction=None,
         published={},
         published_curve={},
-        settings={name: (value, CHOSEN) for name, value in result["config"].items()},
+        settings={name: (value, CHOSEN) for name, value in result["config"].items() if value != SETTINGS[name].default},
         fallbacks=(),
         runs=(FinishedRun(run_dir, result, read_history(run_dir)),),
     )

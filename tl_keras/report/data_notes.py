@@ -25,14 +25,14 @@ def data_blocks(results: ExperimentResults, level: int) -> list[Block]:
     data = [run.result["data"] for run in results.runs]
     notes = dict.fromkeys(to_one_line(note) for part in data for note in part["notes"])
     classes = dict.fromkeys(join_names(map(to_one_line, part["class_names"]), MAX_CLASS_NAMES) for part in data)
-    blocks: list[Block] = [Heading(level, "Data"), Bullets([*(f"Classes: {names}" for names in classes), *notes])]
-    found = next(filter(None, (read_inspection(run.path) for run in results.runs)), None)
-    return [*blocks, *_inspection_blocks(found, level + 1)] if found else blocks
+    found = next(filter(None, (read_inspection(run.path) for run in results.runs)), Inspection())
+    lines = [*(f"Classes: {names}" for names in classes), *notes, *_lines(found.notes)]
+    return [Heading(level, "Data"), Bullets(lines), *_inspection_blocks(found, level + 1)]
 
 
 def _inspection_blocks(found: Inspection, level: int) -> list[Block]:
     """Return the findings of which there are some; each kind has a heading."""
-    blocks: list[Block] = [Bullets(_lines(found.notes))] if found.notes else []
+    blocks: list[Block] = []
     if found.suspected_labels:
         shown = found.suspected_labels[:MAX_SUSPECTS]
         title = f"Suspected labels: {len(found.suspected_labels):,}"

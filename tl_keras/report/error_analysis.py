@@ -19,6 +19,7 @@ from tl_keras.results.predictions import MAX_ERRORS, ConfidentErrors, read_confi
 
 MAX_NAMED_CLASSES = 40  # in a confusion matrix
 MAX_CLASSES_OF_SMALL_MATRIX = 12
+MAX_CLASSES_OF_MATRIX = 500  # the picture has about two pixels for each
 MIN_SHOWN_PERCENT = 5  # cells of a large confusion matrix below this number are not labelled
 GRID_COLUMNS = 4
 
@@ -29,9 +30,9 @@ def sum_confusion_matrices(row: TableRow) -> np.ndarray:
     Raises:
         DamagedError: The predictions of a run are absent or damaged.
     """
-    predictions = [read_predictions(run.path) for run in row.runs]
-    matrices = [confusion_matrix(labels, logits.argmax(axis=1), logits.shape[1]) for logits, labels in predictions]
-    return np.sum(matrices, axis=0)
+    pairs = [(labels, logits.argmax(axis=1)) for logits, labels in (read_predictions(run.path) for run in row.runs)]
+    labels, predicted = (np.concatenate(part) for part in zip(*pairs, strict=True))
+    return confusion_matrix(labels, predicted, len(row.runs[0].class_names))
 
 
 def occurring_classes(confusion: np.ndarray) -> np.ndarray:
@@ -39,12 +40,19 @@ def occurring_classes(confusion: np.ndarray) -> np.ndarray:
     return np.flatnonzero(confusion.sum(axis=0) + confusion.sum(axis=1))
 
 
+def most_confused(confusion: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Return at most `MAX_CLASSES_OF_MATRIX` labels of `classes`, in their order: those with the most errors."""
+    errors = (confusion.sum(axis=0) + confusion.sum(axis=1) - 2 * np.diag(confusion))[classes]
+    return np.sort(classes[np.argsort(-errors, kind="stable")[:MAX_CLASSES_OF_MATRIX]])
+
+
 def plot_confusion_matrix(results: ExperimentResults, path: Path) -> Path:
     """Plot the confusion matrix of the best row, in per cent of the true class. Classes that do not occur are left out."""
     row = results.best_row
     confusion = sum_confusion_matrices(row)
     classes = occurring_classes(confusion)
-    num_omitted, confusion = len(confusion) - len(classes), confusion[np.ix_(classes, classes)]
+    num_omitted, shown = len(confusion) - len(classes), most_confused(confusion, classes)
+    confusion = confusion[np.ix_(shown, shown)]
     percents = 100 * confusion / np.maximum(1, confusion.sum(axis=1, keepdims=True))
     side = min(9.6, max(3.2, 1.0 + 0.42 * len(percents)))
     with plot_style():
@@ -56,8 +64,9 @@ def plot_confusion_matrix(results: ExperimentResults, path: Path) -> Path:
         figure.colorbar(image, ax=axes, label="Fraction of the true class (%)", ticks=[0, 1, 5, 10, 25, 50, 100], shrink=0.8)
         axes.set(xlabel="Predicted class", ylabel="True class", title=best_row_title(results))
         if len(percents) <= MAX_NAMED_CLASSES:
-            _label_cells(axes, [row.runs[0].class_names[label] for label in classes], percents)
-        notes = [_if_several_seeds(row, "Counts summed over the seeds"), omitted_note(num_omitted)]
+            _label_cells(axes, [row.runs[0].class_names[label] for label in shown], percents)
+        part = f"Of {len(classes):,} classes, the {len(shown):,} with the most errors are shown" if len(shown) < len(classes) else ""
+        notes = [_if_several_seeds(row, "Counts summed over the seeds"), part, omitted_note(num_omitted)]
         finish_figure(figure, results, ". ".join(filter(None, notes)), [], 1)
         return save_figure(figure, path)
 

@@ -32,6 +32,10 @@ def _differ_by_fraction(results: ExperimentResults) -> bool:
     return all(row.train_fraction is not None for row in results.rows)
 
 
+def _has_several_epochs(results: ExperimentResults) -> bool:
+    return any(len(run.history) > 1 for run in results.runs)
+
+
 def _has_several_rows(results: ExperimentResults) -> bool:
     return len(results.rows) > 1
 
@@ -55,7 +59,7 @@ ROW_PLOTS = (
         plot_accuracy_vs_cost,
         _has_several_rows,
     ),
-    Plot("learning_curves.png", "Accuracy and loss against the epoch", plot_learning_curves),
+    Plot("learning_curves.png", "Accuracy and loss against the epoch", plot_learning_curves, _has_several_epochs),
 )
 AUGMENTATION_CAPTION = "Some training images, and what augmentation makes of them in each of the first epochs"
 BEST_ROW_PLOTS = (

@@ -60,6 +60,7 @@ def run_facts(results: ExperimentResults) -> list[str]:
     runs = results.runs
     data = [run.result["data"] for run in runs]
     seeds = join_unique(run.seed for run in runs)
+    epochs = format_range([run.num_epochs for run in runs])
     return [
         f"data set {join_unique(part['dataset'] for part in data)}",
         join_unique(run.result["model"]["backbone"] for run in runs),
@@ -67,7 +68,7 @@ def run_facts(results: ExperimentResults) -> list[str]:
         f"n validation {format_range([part['num_validation'] for part in data])}",
         f"n test {format_range([part['num_test'] for part in data])}",
         f"{'seeds' if ',' in seeds else 'seed'} {seeds}",
-        f"{format_range([run.num_epochs for run in runs])} epochs",
+        f"{epochs} epoch{'' if epochs == '1' else 's'}",
         f"{join_unique(run.result['model']['image_size'] for run in runs)} px",
         join_unique(run.result["runtime"]["precision"] for run in runs),
         join_unique(device_name(run) for run in runs),

@@ -119,12 +119,17 @@ def _image(image: Image, section: _Section) -> str:
     return f'<figure class="plot">{tag}<figcaption>{caption}</figcaption></figure>'
 
 
+def _words(text: str) -> str:
+    """Return the words of a command line as elements, so that none is broken at its hyphens."""
+    return " ".join(f"<span>{_escape(word)}</span>" for word in text.split())
+
+
 def _gallery(gallery: Gallery, section: _Section) -> str:
     return f'<div class="gallery">\n{"".join(map(_picture, gallery.pictures))}</div>'
 
 
 def _picture(picture: Picture) -> str:
-    lines = "".join(f"<span>{_escape(line)}</span>" for line in picture.lines)
+    lines = "".join(f"<span>{_escape(line).replace('/', '/<wbr>')}</span>" for line in picture.lines)
     source = _data_uri(_encode(picture.image), IMAGE_TYPES[".jpg"])
     return f'<figure><img alt="{_escape(picture.alt)}" src="{source}"><figcaption>{lines}</figcaption></figure>\n'
 
@@ -146,7 +151,7 @@ HTML: Mapping[type, Callable[[Any, _Section], str]] = MappingProxyType(
         Heading: _heading,
         Paragraph: lambda block, section: f"<p>{_escape(block.text)}</p>",
         Caveat: lambda block, section: f'<p class="caveat">{_escape(block.text)}</p>',
-        Code: lambda block, section: f"<pre>{_escape(block.text)}</pre>",
+        Code: lambda block, section: f"<pre>{_words(block.text)}</pre>",
         Bullets: lambda block, section: f"<ul>{''.join(f'<li>{_escape(line)}</li>' for line in block.lines)}</ul>",
         Table: _table,
         Image: _image,
