@@ -16,6 +16,7 @@ from tl_keras.data.geometry import ResizeFn, with_resize
 from tl_keras.feature_cache.split_point import FEATURES
 from tl_keras.strategies.freezing import numpy_view
 from tl_keras.training.runtime import Runtime
+from tl_keras.training.tracing import AnyBatchSize
 
 FOLDED_TYPES = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
 CAST_TYPES = (*FOLDED_TYPES, keras.layers.Dense)
@@ -78,7 +79,7 @@ def compile_prefix(prefix: keras.Model, runtime: Runtime, resize: ResizeFn | Non
     depthwise = any(isinstance(layer, keras.layers.DepthwiseConv2D) for layer in prefix.layers)
     model = fold_batch_norm(prefix) if depthwise or "16" in runtime.precision else prefix
     call = partial(with_resize(resize, model), training=False)
-    return tf.function(call, jit_compile=runtime.xla or None, reduce_retracing=True, autograph=False)
+    return AnyBatchSize(tf.function(call, jit_compile=runtime.xla or None, reduce_retracing=True, autograph=False))
 
 
 def fold_batch_norm(model: keras.Model) -> keras.Model:

@@ -18,6 +18,7 @@ from tl_keras.results.metrics import (
 )
 from tl_keras.results.predictions import MAX_THUMBNAIL, ConfidentErrors, choose_errors
 from tl_keras.training.runtime import Runtime
+from tl_keras.training.tracing import AnyBatchSize
 from tl_keras.utils.progress import track
 
 
@@ -32,7 +33,7 @@ def make_predict(model: Callable[..., Any], runtime: Runtime) -> Callable[[Any],
     def predict(images: Any) -> Any:
         return runtime.strategy.run(forward, (images,))
 
-    return predict
+    return AnyBatchSize(predict)
 
 
 def predict_logits(predict: Callable[[Any], Any], runtime: Runtime, batches: tf.data.Dataset) -> tuple[np.ndarray, np.ndarray]:

@@ -11,6 +11,7 @@ from keras import ops
 
 from tl_keras.training.losses import Loss
 from tl_keras.training.runtime import Runtime
+from tl_keras.training.tracing import AnyBatchSize
 
 Forward = Callable[..., Any]  # (images or features, training=...) -> logits, float32 (b, classes); a Keras model is one
 TrainStep = Callable[[Any, Any, tf.Tensor, bool], tuple[tf.Tensor, tf.Tensor]]
@@ -66,7 +67,7 @@ def make_train_step(
         total, num_correct = strategy.run(replica_step, (images, targets, num_examples, is_last_batch))
         return strategy.reduce("SUM", total, axis=None), strategy.reduce("SUM", num_correct, axis=None)
 
-    return step
+    return AnyBatchSize(step)
 
 
 def _local_zeros(like: Any) -> tf.Variable:
