@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tl_keras.results.metrics import Calibration, calibration, log_softmax
+from tl_keras.results.metrics import Calibration, calibration, own_and_highest, row_blocks
 
 MIN_TEMPERATURE, MAX_TEMPERATURE = 0.05, 20.0
 NUM_BISECTIONS = 60  # to the precision of float64
@@ -35,12 +35,14 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     """
     if not len(labels) or not np.isfinite(logits).all():
         raise ValueError(f"expected finite logits of one example or more; received logits {logits.shape} and labels {labels.shape}.")
-    own, wrong = (_centred(logits, classes) for classes in (labels, _likeliest_wrong(logits, labels)))
+    largest, rows = logits.max(axis=1).astype(np.float64), np.arange(len(labels))
+    own, wrong = ((logits[rows, classes] - largest).sum() for classes in (labels, _likeliest_wrong(logits, labels)))
     low, high = np.log([1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE])  # of the logarithm of the inverse temperature
     for _ in range(NUM_BISECTIONS):
         middle = (low + high) / 2
         inverse = np.exp(middle)
-        slope = inverse * (_slope(own, inverse) + _slope(wrong, inverse) / len(labels)) + middle / PRIOR_STD**2
+        mean = _mean_logits(logits, largest, inverse)
+        slope = inverse * (mean - own + (mean - wrong) / len(labels)) + middle / PRIOR_STD**2
         low, high = (low, middle) if slope > 0 else (middle, high)
     return float(np.exp(-(low + high) / 2))
 
@@ -51,23 +53,26 @@ def _likeliest_wrong(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return others.argmax(axis=1)
 
 
-def _centred(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return logits minus that of the label, float64 (n, classes)."""
-    return logits.astype(np.float64) - logits[np.arange(len(labels)), labels].astype(np.float64)[:, None]
+def _mean_logits(logits: np.ndarray, largest: np.ndarray, inverse: float) -> float:
+    """Return the sum over examples of the mean logit, weighted by `softmax(inverse * logits)`, less the largest.
 
-
-def _slope(centred: np.ndarray, inverse: float) -> float:
-    """Return the derivative of the summed cross-entropy by the inverse temperature."""
-    return float((np.exp(log_softmax(inverse * centred)) * centred).sum())
+    Less the same sum of the labels' own logits, it is the derivative of the summed cross-entropy by the inverse temperature.
+    """
+    total = 0.0
+    for rows in row_blocks(logits.shape):
+        centred = logits[rows].astype(np.float64) - largest[rows, None]
+        weights = np.exp(inverse * centred)
+        total += float(((weights * centred).sum(axis=1) / weights.sum(axis=1)).sum())
+    return total
 
 
 def calibrated_metrics(logits: np.ndarray, labels: np.ndarray, temperature: float) -> dict[str, Any]:
     """Return `temperature`, and `ece` and `loss` (nats) of a split after scaling, as `result.json` has them."""
-    own = log_softmax(logits.astype(np.float64) / temperature)[np.arange(len(labels)), labels]
+    own, _ = own_and_highest(logits, labels, temperature)
     return {"temperature": temperature, "ece": scaled_calibration(logits, labels, temperature).ece, "loss": float(-own.mean())}
 
 
 def scaled_calibration(logits: np.ndarray, labels: np.ndarray, temperature: float) -> Calibration:
     """Return the calibration of `softmax(logits / temperature)`; logits float (n, classes), labels int (n,)."""
-    confidences = np.exp(log_softmax(logits.astype(np.float64) / temperature).max(axis=1))
-    return calibration(confidences, logits.argmax(axis=1) == labels)
+    _, highest = own_and_highest(logits, labels, temperature)
+    return calibration(np.exp(highest), logits.argmax(axis=1) == labels)

@@ -1,7 +1,7 @@
 """Metrics of a classifier from its logits, in NumPy. No TensorFlow."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from statistics import NormalDist
 from types import MappingProxyType
@@ -10,6 +10,7 @@ import numpy as np
 
 TOP_K = 5
 NUM_BINS = 15
+MAX_BLOCK = 1_000_000  # numbers of a block of logits, 8 MB
 MAX_DRAWS = 10_000_000  # numbers that a bootstrap holds at a time, 80 MB
 
 
@@ -17,6 +18,22 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
     """Return log-probabilities, float64 (n, classes)."""
     shifted = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
+
+
+def row_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Yield the rows of an array (n, classes) in blocks of at most `MAX_BLOCK` numbers: float64 copies of all may be too large."""
+    size = max(1, MAX_BLOCK // shape[1])
+    return (slice(start, start + size) for start in range(0, shape[0], size))
+
+
+def own_and_highest(logits: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return the log-probabilities of the labels and of the likeliest classes, float64 (n,) each, of logits over a temperature."""
+    own, highest = np.empty(len(labels)), np.empty(len(labels))
+    for rows in row_blocks(logits.shape):
+        log_probabilities = log_softmax(logits[rows].astype(np.float64) / temperature)
+        own[rows] = log_probabilities[np.arange(len(log_probabilities)), labels[rows]]
+        highest[rows] = log_probabilities.max(axis=1)
+    return own, highest
 
 
 def top_k_accuracy(logits: np.ndarray, labels: np.ndarray, k: int = TOP_K) -> float | None:

@@ -20,6 +20,7 @@ from tl_keras.runs.setup import build_setup, make_trainer
 from tl_keras.training.runtime import preserve_global_state
 from tl_keras.training.trainer import Batches, Trainer
 from tl_keras.utils.files import csv_text, write_text
+from tl_keras.utils.progress import track
 
 FIRST_LEARNING_RATE, LAST_LEARNING_RATE, NUM_STEPS = 1e-7, 10.0, 100
 SMOOTHING = 0.9  # weight of the running average; fastai's 0.98 would lag by four decades within 100 steps
@@ -67,7 +68,8 @@ def range_test(step: Callable[[float, Any], float], batches: Iterable[Any]) -> L
     """
     steps: list[tuple[float, float, float]] = []
     average, lowest, loss, learning_rate = 0.0, math.inf, math.nan, math.nan
-    for number, (learning_rate, batch) in enumerate(zip(learning_rates(), batches, strict=False), start=1):
+    pairs = track(zip(learning_rates(), batches, strict=False), "range test of learning rates", NUM_STEPS, "batches")
+    for number, (learning_rate, batch) in enumerate(pairs, start=1):
         loss = step(learning_rate, batch)
         average = SMOOTHING * average + (1 - SMOOTHING) * loss
         smoothed = average / (1 - SMOOTHING**number)
