@@ -86,7 +86,7 @@ def make_splits(source: DatasetSource, config: DataConfig, seed: int) -> Splits:
 def _require_test_images(source: DatasetSource) -> None:
     if not len(source.test):
         raise ConfigError(
-            f"No image of {source.name} is left for testing: every class has a single image, or all its images are copies or of one group. "
+            f"No image of {source.name} is left for testing: every class has one image only, or copies of one, or images of one group. "
             "Add images, or a folder test/ beside train/."
         )
 

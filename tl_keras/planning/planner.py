@@ -102,8 +102,6 @@ class _Planner:
         resolve(self.config)
 
     def _choose_data(self) -> None:
-        if not len(self._source.test):
-            raise ConfigError("no image is left for testing: every class has one image only. Add images, or a folder test/ beside train/.")
         self.choices += plan.choose_validation(len(self._source.train)) if self._source.validation is None else []
         self._splits = make_splits(self._source, self.config.data, self.config.seed)
         self.choices.append(plan.choose_batch_size(len(self._splits.train)))
