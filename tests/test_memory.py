@@ -34,6 +34,13 @@ def test_runs_in_one_process_grow_by_less_than_one_model(tiny_config, tmp_path, 
     assert resident[-1] - resident[WARM_UP - 1] < model
 
 
+def test_runs_on_several_replicas_leave_no_model(tiny_config, tmp_path):
+    """MirroredStrategy keeps every tf.function that it is given."""
+    base = tiny_config.replace(epochs=1, limit_train=32, limit_test=16, save_model=False, fraction=1.0, distribution="mirrored")
+    first, second = [live_objects() for _ in train_runs(base, 2, tmp_path)]
+    assert all(second[name] <= first[name] for name in first)
+
+
 def registered() -> set[str]:
     return {name for name in ops.gradient_registry.list() if name.startswith(PREFIX)}
 

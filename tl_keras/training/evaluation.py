@@ -31,7 +31,7 @@ def make_predict(model: Callable[..., Any], runtime: Runtime) -> Callable[[Any],
 
     @tf.function(reduce_retracing=True, autograph=False)
     def predict(images: Any) -> Any:
-        return runtime.strategy.run(forward, (images,))
+        return runtime.strategy.run(lambda images: forward(images), (images,))  # MirroredStrategy would never free `forward` itself
 
     return AnyBatchSize(predict)
 
