@@ -120,8 +120,8 @@ def _image(image: Image, section: _Section) -> str:
 
 
 def _words(text: str) -> str:
-    """Return the words of a command line as elements, so that none is broken at its hyphens."""
-    return " ".join(f"<span>{_escape(word)}</span>" for word in text.split())
+    """Return a command line whose flags are elements, so that a line does not end within their hyphens."""
+    return " ".join(f"<span>{_escape(word)}</span>" if word.startswith("--") else _escape(word) for word in text.split())
 
 
 def _gallery(gallery: Gallery, section: _Section) -> str:
