@@ -13,7 +13,7 @@ from tl_keras.results.metrics import (
     class_scores,
     confusion_matrix,
     group_interval,
-    log_softmax,
+    own_and_highest,
     wilson_interval,
 )
 from tl_keras.results.predictions import MAX_THUMBNAIL, ConfidentErrors, choose_errors
@@ -67,7 +67,7 @@ def compute_metrics(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray |
         labels: int (n,).
         groups: int (n,), number of the group of each image, such as a patient; None: images are independent.
     """
-    log_probabilities, predicted = log_softmax(logits), logits.argmax(axis=1)
+    (own, highest), predicted = own_and_highest(logits, labels), logits.argmax(axis=1)
     correct = predicted == labels
     classes = class_scores(confusion_matrix(labels, predicted, logits.shape[1]))
     interval = wilson_interval(int(correct.sum()), len(correct)) if groups is None else group_interval(correct, groups)
@@ -76,11 +76,11 @@ def compute_metrics(logits: np.ndarray, labels: np.ndarray, groups: np.ndarray |
         "interval": list(interval),
         "interval_method": "wilson" if groups is None else "bootstrap_groups",
         "num_examples": len(correct),
-        "loss": float(-log_probabilities[np.arange(len(labels)), labels].mean()),
+        "loss": float(-own.mean()),
         **{name: metric.compute(logits, labels) for name, metric in SCALAR_METRICS.items()},
         "balanced_accuracy": classes.balanced_accuracy,
         **asdict(classes),
-        "calibration": asdict(calibration(np.exp(log_probabilities.max(axis=1)), correct)),
+        "calibration": asdict(calibration(np.exp(highest), correct)),
     }
 
 
@@ -92,7 +92,7 @@ def most_confident_errors(logits: np.ndarray, labels: np.ndarray, batches_at: Ca
         batches_at: indices (k,) in the test split -> evaluation batches of these examples, as the model saw them.
     """
     predicted = logits.argmax(axis=1)
-    confidences = np.exp(log_softmax(logits).max(axis=1))
+    confidences = np.exp(own_and_highest(logits, labels)[1])
     indices = choose_errors(labels, predicted, confidences)
     images = _thumbnails(batches_at(indices)) if len(indices) else np.zeros((0, 1, 1, 3), np.uint8)
     return ConfidentErrors(images, labels[indices], predicted[indices], confidences[indices].astype(np.float32), indices)
