@@ -404,10 +404,8 @@ def test_a_type_checker_finds_wrong_settings(tmp_path):
     assert "Revealed type" in errors[0] and "float" in errors[0]
 
 
-def test_fixed_splits_are_checked_instead_of_what_the_settings_would_carve_out(photos, tmp_path):
-    """19 of 20 training images for validation would leave a class without a training image; fixed splits have their own."""
-    settings = SETTINGS | {"epochs": 1, "validation_fraction": 0.95}
-    with pytest.raises(ConfigError, match="Train on more images"):
-        tl.fit(photos, tmp_path / "carved", verbose=0, **settings)
-    run = tl.fit(tl.ImageData.from_directory(photos).split(seed=0), tmp_path / "fixed", verbose=0, **settings)
-    assert run.is_finished and run.load_data().counts["train"]["cat"] > 1
+def test_fixed_splits_are_checked_before_anything_is_written(photos, tmp_path):
+    data = tl.ImageData.from_directory(photos).split(seed=0)
+    with pytest.raises(ConfigError, match="has a validation split of its own"):
+        tl.fit(data, tmp_path / "run", verbose=0, **SETTINGS, split="streaming")
+    assert not (tmp_path / "run").exists()
