@@ -45,7 +45,7 @@ KIND_OF_OPERATION: Mapping[str, str] = {
     "pooling": r"MaxPool|AvgPool",
     "random numbers": r"Random",
     "activation": r"Relu|Softmax|Sigmoid|Elu|Tanh|Erf",
-    "update": r"^ResourceApply",
+    UPDATE: r"^ResourceApply",
     "padding and transposition": r"^(Pad|Transpose|ConcatV2|Slice|StridedSlice|StridedSliceGrad|Reshape|Pack|Split|Tile)$",
 }
 # Otherwise the layer decides that it belongs to.
