@@ -199,7 +199,7 @@ def test_every_flag_is_a_setting_or_an_argument(verb, capsys):
 def without_times(result):
     """Return a result without times, and without the name of the run, which is that of its directory."""
     if isinstance(result, dict):
-        return {key: without_times(value) for key, value in result.items() if key not in ("seconds", "name")}
+        return {key: without_times(value) for key, value in result.items() if key not in ("seconds", "finished", "name")}
     return [without_times(value) for value in result] if isinstance(result, list) else result
 
 
