@@ -9,6 +9,7 @@ garbage collector knows.
 
 import argparse
 import gc
+import os
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -26,7 +27,7 @@ MB = 2**20
 def resident_bytes() -> int:
     """Return the resident memory of this process (Linux)."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * 4096
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def live_objects() -> Mapping[str, int]:
