@@ -231,12 +231,12 @@ def assert_only_fused_in_a_trace(setup, norms, unbiased_variance: bool) -> None:
     def forward(images, training):
         return [training, *("call" in vars(norm) for norm in norms)]
 
-    assert all(trainer._with_fused_kernels(forward)(None, training=True))
+    assert all(trainer._with_fused_kernels(forward, setup.phases[0])(None, training=True))
     assert not any("call" in vars(norm) for norm in norms)
 
 
 def test_a_backbone_of_keras_keeps_the_variance_and_momentum_of_keras():
-    setup = run_setup.build_setup(resolve(run_config(backbone="mobilenet_0.25", image_size=32, strategy="head")))
+    setup = run_setup.build_setup(resolve(run_config(backbone="mobilenet_0.25", image_size=32, strategy="full")))
     norms = [layer for layer in setup.model.layers if isinstance(layer, keras.layers.BatchNormalization)]
     assert {norm.momentum for norm in norms} == {0.99}
     assert_only_fused_in_a_trace(setup, norms, unbiased_variance=False)
@@ -253,3 +253,15 @@ def test_frozen_statistics_move_in_training_mode_and_not_after_it():
             model(images, training=True)
         changed = {path for path, value in freezing.weight_hashes(stages).items() if value != before[path]}
         assert len(changed) == (0 if eval_mode else 4)
+
+
+@pytest.mark.parametrize(("frozen_mode", "fused"), [("inference", {"body_bn"}), ("training", {"stem_bn", "body_bn"})])
+def test_the_frozen_prefix_keeps_the_arithmetic_of_its_cached_features(frozen_mode, fused):
+    phase = Phase("body", 1, {"body": "all", "head": "all"}, frozen_mode=frozen_mode)
+    trainer = make_trainer(phases=(phase,))
+    norms = [layer for layer in trainer.model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+
+    def exchanged(images, training):
+        return {norm.name for norm in norms if "call" in vars(norm)}
+
+    assert trainer._with_fused_kernels(exchanged, phase)(None, training=True) == fused

@@ -289,13 +289,17 @@ class Trainer:
         multipliers = freezing.lr_multipliers(self.stages, phase)
         self.optimizer.lr_multipliers = [multipliers.get(variable.path, 0.0) for variable in self._trained]
         use_accumulation = self.config.accumulate_steps > 1
-        forward = self._with_fused_kernels(model or self._forward)
+        forward = self._with_fused_kernels(model or self._forward, phase)
         with freezing.apply_phase(self.stages, phase):
             yield make_train_step(forward, self._scaled, variables, self._loss, self.runtime, use_accumulation=use_accumulation)
 
-    def _with_fused_kernels(self, forward: Forward) -> Forward:
-        """Return `forward` for training, whose layers use fused kernels while it is traced, and only then."""
-        layers = [layer for stage in self.stages.values() for layer in stage]
+    def _with_fused_kernels(self, forward: Forward, phase: Phase) -> Forward:
+        """Return `forward` for training, whose layers use fused kernels while it is traced, and only then. Call outside `apply_phase`.
+
+        The frozen prefix keeps Keras's arithmetic, so that a run is bit-identical with and without cached features.
+        """
+        prefix = freezing.frozen_prefix(self.stages, phase)
+        layers = [layer for stage, members in self.stages.items() if stage not in prefix for layer in members]
         # XLA compiles the whole step where it is on. On GPUs the compiled GELU was not measured.
         gelu_layers = layers if self.runtime.device == "CPU" and not self.runtime.xla else []
 
