@@ -8,6 +8,7 @@
     heads        many heads at once, and one head
     startup      time of a fresh process to its first step
     hardware     description of the machine, and its peak throughput
+    step_profile where the time of a step goes, by kind of operation; also a command
     measure      rounds, medians, spreads, memory
     registry     all benchmarks, their sizes and targets
     table        output to the terminal and to benchmarks/results/

@@ -57,7 +57,7 @@ def _images(benchmarks: Sequence[Benchmark], data_dir: str) -> arrays.Arrays:
 
 def run_benchmarks(profile: str, benchmarks: Sequence[Benchmark], images: arrays.Arrays) -> "Results":
     """Describe the machine, then run the benchmarks one after the other."""
-    from benchmarks.hardware import compare_with_peaks, describe
+    from benchmarks.hardware import describe, explain
     from benchmarks.measure import measure
     from benchmarks.startup import import_seconds
     from benchmarks.table import Results, summary
@@ -68,7 +68,7 @@ def run_benchmarks(profile: str, benchmarks: Sequence[Benchmark], images: arrays
         print(f"[{number}/{len(benchmarks)}] {benchmark.name}: {benchmark.title}", flush=True)
         found = measure(benchmark, images)
         print(f"    ours is as fast as {summary(found)}", flush=True)
-        measured.append(compare_with_peaks(found, machine["peaks"]))
+        measured.append(explain(found, machine["peaks"]))
     whole = {side for found in measured if found.benchmark.whole_command for side in found.sides}
     machine["import_seconds"] = {side: import_seconds(module) for side, module in MODULES.items() if side in whole}
     return Results(profile, datetime.now(UTC).isoformat(timespec="minutes"), machine, images.origin, measured)

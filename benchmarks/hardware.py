@@ -6,14 +6,15 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from benchmarks import ours
+from benchmarks import ours, step_profile
 from benchmarks.measure import Measured
-from benchmarks.registry import OURS, TORCH
+from benchmarks.registry import OURS, TORCH, Benchmark
 from tl_keras.backbones.macs import MATRIX_SIZE, MEASURED_SECONDS, measure_matmul_throughput
 from tl_keras.config import RuntimeConfig
 from tl_keras.training.runtime import make_runtime
 
 DTYPES = ("float32", "bfloat16")
+PROFILED_STEPS = 2
 
 Peaks = Mapping[str, Mapping[str, float]]
 
@@ -37,10 +38,17 @@ def peaks() -> Peaks:
     return rates
 
 
-def compare_with_peaks(measured: Measured, peaks: Peaks) -> Measured:
-    """Return `measured` with the precision of ours, and with the fraction of the peak that each side reaches."""
+def explain(measured: Measured, peaks: Peaks) -> Measured:
+    """Return `measured` with the precision of ours, the fraction of the peak that each side reaches, and the profile of our step."""
     measured = replace(measured, precision=ours.precision(measured.benchmark.work))
-    return replace(measured, peak_fraction=_peak_fractions(measured, peaks))
+    return replace(measured, peak_fraction=_peak_fractions(measured, peaks), shares=_shares(measured.benchmark))
+
+
+def _shares(benchmark: Benchmark) -> dict[str, float]:
+    """Return kind of operation -> its share of the time of our step, or nothing if the benchmark measures something else."""
+    if benchmark.benchmark_type.passes != "step":
+        return {}
+    return step_profile.profile_step(ours.configure(benchmark.work), PROFILED_STEPS).shares()
 
 
 def _peak_fractions(measured: Measured, peaks: Peaks) -> dict[str, float]:

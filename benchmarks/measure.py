@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.arrays import Arrays
-from benchmarks.registry import OURS, Benchmark
+from benchmarks.registry import OURS, PRODUCTS, Benchmark
 from benchmarks.startup import import_seconds
 from benchmarks.work import Job, Outcome
 
@@ -55,6 +55,7 @@ class Measured:
         skipped: name of a side -> why it was not run.
         precision: of ours, which decides the targets.
         peak_fraction: name of a side -> fraction of the matrix-product peak that its median round reaches.
+        shares: kind of operation -> its share of the time of our step, the largest first; empty for what is no step.
     """
 
     benchmark: Benchmark
@@ -62,11 +63,16 @@ class Measured:
     skipped: Mapping[str, str]
     precision: str = ""
     peak_fraction: Mapping[str, float] = field(default_factory=dict)
+    shares: Mapping[str, float] = field(default_factory=dict)
 
     def ratio(self, other: str) -> Spread:
         """Return the time of `other` divided by ours, over the rounds."""
         pairs = zip(self.sides[other].seconds, self.sides[OURS].seconds, strict=True)
         return Spread.of([theirs / ours for theirs, ours in pairs])
+
+    def ratio_of_products(self, other: str) -> float:
+        """Return the median ratio if convolutions and matrix products took all of our time: that of a perfect rest of the step."""
+        return self.ratio(other).median / self.shares[PRODUCTS]
 
     def target(self, other: str) -> float | None:
         """Return how many times faster than `other` ours is to be in its precision, if that is said."""

@@ -11,6 +11,7 @@ TRAIN_ON_BATCH, ONE_HEAD, ONE_RUN = "train_on_batch", "one head, same loop", "on
 IN_MEMORY, LIVE = "all in memory", "new views"
 FULL, QUICK, SMOKE = PROFILES = ("full", "quick", "smoke")
 EPOCHS = 10  # of a whole job
+PRODUCTS = "convolution and matrix product"  # the kind of operation in a profile that is arithmetic
 MODULES = {OURS: "ours", KERAS: "plain_keras", TORCH: "plain_torch"}
 PLAIN_TORCH_HAS = ("alexnet", "resnet18")
 Targets = Mapping[str, Mapping[str, float]]  # precision of ours -> side -> how many times faster than it ours is to be, at least
@@ -150,8 +151,8 @@ def _always(targets: Mapping[str, float]) -> Targets:
 TWICE_THE_TIME = 1 / 2
 AT_MOST_TWICE = _always({ONE_HEAD: TWICE_THE_TIME, ONE_RUN: TWICE_THE_TIME})
 SAME_LOOP = _always({TRAIN_ON_BATCH: 1 / 1.03})  # 3 % slower
-ALEXNET_STEP = {FLOAT32: {TORCH: 1.6, KERAS: 1.2}, BFLOAT16: {TORCH: 4, KERAS: 5}}
-RESNET18_STEP = {FLOAT32: {TORCH: 1.6, KERAS: 1.25}, BFLOAT16: {TORCH: 3, KERAS: 2}}
+ALEXNET_STEP: Targets = {FLOAT32: {TORCH: 1.6, KERAS: 1.2}, BFLOAT16: {TORCH: 4, KERAS: 5}}
+RESNET18_STEP: Targets = {FLOAT32: {TORCH: 1.6, KERAS: 1.25}, BFLOAT16: {TORCH: 3, KERAS: 2}}
 
 # Every image of a whole job belongs to an epoch or to the test. A step of a second or more is long enough for a sample.
 SPECS = (

@@ -17,6 +17,7 @@ from benchmarks.registry import OURS
 
 LOG_WIDTH = 180
 EMPTY_CELL = "-"
+SMALLEST_SHARE = 0.02  # of the time of a step that a profile shows
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,10 @@ class Results:
     def lines(self) -> list[tuple[Measured, str]]:
         """Return every measurement with every side that ours is compared with."""
         return [(measured, side) for measured in self.measurements for side in measured.sides if side != OURS and OURS in measured.sides]
+
+    def profiles(self) -> list[tuple[Measured, str]]:
+        """Return the lines whose step was profiled."""
+        return [(measured, side) for measured, side in self.lines() if measured.shares]
 
 
 def _number(value: float) -> str:
@@ -77,12 +82,17 @@ def _fraction(measured: Measured, side: str) -> str:
     return f"{100 * measured.peak_fraction[side]:.0f} %" if side in measured.peak_fraction else EMPTY_CELL
 
 
+def _shares(measured: Measured) -> str:
+    return ", ".join(f"{kind} {100 * share:.0f}" for kind, share in measured.shares.items() if share >= SMALLEST_SHARE)
+
+
 def _both(cell: Callable[[Measured, str], str]) -> Callable[[Measured, str], str]:
     return lambda measured, side: f"{cell(measured, OURS)} / {cell(measured, side)}"
 
 
-# Heading -> the cell for a measurement and the side that ours is compared with.
-COLUMNS: Mapping[str, Callable[[Measured, str], str]] = {
+Columns = Mapping[str, Callable[[Measured, str], str]]  # heading -> the cell for a measurement and the side that ours is compared with
+Lines = Sequence[tuple[Measured, str]]
+COLUMNS: Columns = {
     "row": lambda measured, side: measured.benchmark.name,
     "work": lambda measured, side: measured.benchmark.title,
     "precision": lambda measured, side: measured.precision.removeprefix("mixed_"),
@@ -96,6 +106,21 @@ COLUMNS: Mapping[str, Callable[[Measured, str], str]] = {
     "accuracy, %": _both(_accuracy),
 }
 
+
+PROFILE_COLUMNS: Columns = {
+    "row": COLUMNS["row"],
+    "precision": COLUMNS["precision"],
+    "time of our step, %": lambda measured, side: _shares(measured),
+    "of peak": lambda measured, side: _fraction(measured, OURS),
+    "against": COLUMNS["against"],
+    "times faster": COLUMNS["times faster"],
+    "with a perfect rest": lambda measured, side: _number(measured.ratio_of_products(side)),
+}
+PROFILE_MEANING = (
+    "Time of our step: of its operations, as TensorFlow's profiler times them after the rounds; kinds below "
+    f"{100 * SMALLEST_SHARE:.0f} % are left out. With a perfect rest: how many times faster ours would be if the step consisted of its "
+    "convolutions and matrix products alone."
+)
 MEANING = (
     "Medians [least, largest] of rounds in which the sides take turns in one process; a ratio is that of the same round. "
     "Memory: the most that the process grew while a side was prepared or at work, pages of files left out, sampled every 10 ms; "
@@ -114,6 +139,7 @@ def notes(results: Results) -> list[str]:
     skipped = dict.fromkeys(f"{side}: {reason}" for measured in results.measurements for side, reason in measured.skipped.items())
     return [
         MEANING,
+        *([PROFILE_MEANING] if results.profiles() else []),
         f"{machine['device']}, {machine['cpu']}; {', '.join(f'{name} {version}' for name, version in machine['versions'].items())}; "
         f"torch threads {machine['torch_threads']}; {results.date}.",
         f"Products of matrices of side {machine['matrix_size']}, in 10^9 operations a second: {', '.join(peaks)}.",
@@ -133,21 +159,33 @@ def summary(measured: Measured) -> str:
 
 def print_table(results: Results) -> None:
     """Print the table and its notes to standard output."""
-    shown = Table(title=f"benchmarks, profile {results.profile}", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for heading in COLUMNS:
-        shown.add_column(heading, overflow="fold")
-    for line in results.lines():
-        shown.add_row(*(cell(*line) for cell in COLUMNS.values()))
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, highlight=False, markup=False)
-    console.print(shown)
+    console.print(_terminal_table(f"benchmarks, profile {results.profile}", COLUMNS, results.lines()))
+    if results.profiles():
+        console.print(_terminal_table("where the time of a step goes", PROFILE_COLUMNS, results.profiles()))
     console.print("\n".join(notes(results)))
 
 
+def _terminal_table(title: str, columns: Columns, lines: Lines) -> Table:
+    shown = Table(title=title, box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in columns:
+        shown.add_column(heading, overflow="fold")
+    for line in lines:
+        shown.add_row(*(cell(*line) for cell in columns.values()))
+    return shown
+
+
 def markdown(results: Results) -> str:
-    """Return the table and its notes as Markdown."""
-    rows = [list(COLUMNS), ["---"] * len(COLUMNS), *([cell(*line) for cell in COLUMNS.values()] for line in results.lines())]
-    table = "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
-    return f"# Benchmarks, profile {results.profile}\n\n{table}\n\n" + "\n".join(f"- {note}" for note in notes(results)) + "\n"
+    """Return the tables and their notes as Markdown."""
+    parts = [f"# Benchmarks, profile {results.profile}", _markdown_table(COLUMNS, results.lines())]
+    if results.profiles():
+        parts += ["## Where the time of a step goes", _markdown_table(PROFILE_COLUMNS, results.profiles())]
+    return "\n\n".join([*parts, "\n".join(f"- {note}" for note in notes(results))]) + "\n"
+
+
+def _markdown_table(columns: Columns, lines: Lines) -> str:
+    rows = [list(columns), ["---"] * len(columns), *([cell(*line) for cell in columns.values()] for line in lines)]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows)
 
 
 def record(results: Results) -> dict[str, Any]:
@@ -168,6 +206,7 @@ def _record(measured: Measured) -> dict[str, Any]:
         "images_per_sample": benchmark.num_images,
         "includes_imports": benchmark.whole_command,
         "precision": measured.precision,
+        "shares": dict(measured.shares),
         "sides": {side: asdict(found) | {"peak_share": measured.peak_fraction.get(side)} for side, found in measured.sides.items()},
         "ratios": {side: asdict(measured.ratio(side)) | {"target": measured.target(side)} for side in others},
         "skipped": dict(measured.skipped),

@@ -83,6 +83,15 @@ def test_targets_are_those_of_the_precision(measured):
     assert "| 2 [2, 3] | 1.2 reached |" in table.markdown(record_of(in_float32))
 
 
+def test_profiles_have_a_table_with_the_ratio_of_a_perfect_rest(measured):
+    profiled = replace(measured, shares={registry.PRODUCTS: 0.5, "cast": 0.485, "other": 0.015})
+    lines = table.markdown(record_of(profiled)).splitlines()
+    start = lines.index("## Where the time of a step goes")
+    assert f"| alexnet-step | bfloat16 | {registry.PRODUCTS} 50, cast 48 | 25 % | {KERAS} | 2 [2, 3] | 4 |" in lines[start:]
+    assert table.PROFILE_MEANING in table.notes(record_of(profiled))
+    assert "Where the time of a step goes" not in table.markdown(record_of(measured))
+
+
 def test_the_table_marks_limits_of_seconds(capsys):
     (benchmark,) = registry.select_benchmarks(registry.QUICK, ["alexnet-startup"])
     for seconds, said in ((7.9, "in 8 s reached"), (8.1, "in 8 s MISSED")):
@@ -108,11 +117,13 @@ def test_both_files_are_named_after_the_processor(measured, tmp_path):
 
 
 def test_the_command_measures_prints_and_writes(tmp_path, capsys):
-    assert command.main(["--profile=smoke", "--rows=alexnet-predict", f"--results_dir={tmp_path}"]) == 0
+    assert command.main(["--profile=smoke", "--rows=alexnet-step", f"--results_dir={tmp_path}"]) == 0
     assert "times faster" in capsys.readouterr().out
     (record,) = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
     fractions = [side["peak_share"] for side in record["rows"][0]["sides"].values()]
     assert fractions and all(0 < fraction < 1 for fraction in fractions)
+    shares = record["rows"][0]["shares"]
+    assert registry.PRODUCTS in shares and sum(shares.values()) == pytest.approx(1)
     assert record["machine"]["peaks"]["tensorflow"]["float32"] > 0 and record["images"] == "random"
 
 

@@ -72,7 +72,7 @@ def test_a_saved_model_has_equal_logits_in_plain_keras_and_trains_on_equally(tmp
 
 
 def test_the_profile_of_a_step_names_its_kinds():
-    command = [sys.executable, "-m", "tools.step_profile", "--backbone=tiny", "--batch_size=4", "--precision=float32", "--steps=1"]
+    command = [sys.executable, "-m", "benchmarks.step_profile", "--backbone=tiny", "--batch_size=4", "--precision=float32", "--steps=1"]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert lines[0].startswith("tiny, 16 px, batches of 4") and lines[0].endswith("ms a step")
     rows = {cells[1].strip(): float(cells[3]) for line in lines[4:] if (cells := line.split("|"))}

@@ -1,6 +1,6 @@
 """Prints where the time of a full training step goes, by kind of operation.
 
-    python -m tools.step_profile --backbone=resnet18 --precision=mixed_bfloat16 --batch_size=32
+    python -m benchmarks.step_profile --backbone=resnet18 --precision=mixed_bfloat16 --batch_size=32
 
 The step is that of the trainer, on random images, random weights and one device. TensorFlow's profiler times every operation, which
 `operation_kind` assigns to a kind. Operations may run beside each other, so their times can add up to more than the step.
@@ -13,6 +13,7 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,6 +27,7 @@ import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace  # noqa: E402
 
+from benchmarks.registry import PRODUCTS  # noqa: E402
 from tl_keras import backbones  # noqa: E402
 from tl_keras.config import RunConfig  # noqa: E402
 from tl_keras.runs.resolve import resolve  # noqa: E402
@@ -35,7 +37,7 @@ from tl_keras.training.train_step import Batch  # noqa: E402
 from tl_keras.training.trainer import Trainer  # noqa: E402
 
 CLASSES = 10
-PRODUCTS, CASTS, UPDATE, OTHER = "convolution and matrix product", "cast", "update", "other"
+CASTS, UPDATE, OTHER = "cast", "update", "other"
 
 # The first kind whose pattern matches the type of an operation is its kind, if any does.
 KIND_OF_OPERATION: Mapping[str, str] = {
@@ -135,8 +137,30 @@ def compiled_step(trainer: Trainer, batch_size: int) -> Iterator[Callable[[], fl
         yield run
 
 
-def step_table(config: RunConfig, steps: int) -> Iterator[str]:
-    """Yield the lines of the table of one step, the median of `steps`, with the milliseconds of each kind, the most first."""
+@dataclass(frozen=True)
+class StepProfile:
+    """The times of a training step.
+
+    Attributes:
+        heading: what is trained on what.
+        seconds: of a step, the median.
+        milliseconds: kind of operation -> its sum in a step, the largest first.
+        counts: kind of operation -> number in a step.
+    """
+
+    heading: str
+    seconds: float
+    milliseconds: Mapping[str, float]
+    counts: Mapping[str, int]
+
+    def shares(self) -> dict[str, float]:
+        """Return kind of operation -> its fraction of the times of all operations, the largest first."""
+        total = sum(self.milliseconds.values())
+        return {kind: milliseconds / total for kind, milliseconds in self.milliseconds.items()}
+
+
+def profile_step(config: RunConfig, steps: int) -> StepProfile:
+    """Return the times of the step of `config`, over `steps` of them."""
     trainer = build_trainer(config)
     layers = {layer.name: layer for layer in trainer.model.layers}
     with compiled_step(trainer, config.train.batch_size) as run:
@@ -148,16 +172,26 @@ def step_table(config: RunConfig, steps: int) -> Iterator[str]:
         kind = operation_kind(name, operation_type, layers, trainer.optimizer.name)
         totals[kind] += milliseconds / steps
         counts[kind] += 1
-    yield f"{heading(config, trainer)}: {1000 * seconds:.0f} ms a step"
-    yield "\n| kind | ms | share (%) | operations |\n|---|---|---|---|"
-    for kind, total in sorted(totals.items(), key=lambda entry: -entry[1]):
-        yield f"| {kind} | {total:.1f} | {100 * total / sum(totals.values()):.1f} | {counts[kind] // steps} |"
+    largest_first = dict(sorted(totals.items(), key=lambda entry: -entry[1]))
+    return StepProfile(_heading(config, trainer), seconds, largest_first, {kind: count // steps for kind, count in counts.items()})
 
 
-def heading(config: RunConfig, trainer: Trainer) -> str:
-    """Return what is trained on what."""
+def _heading(config: RunConfig, trainer: Trainer) -> str:
     size, batch_size = trainer.model.input_shape[1], config.train.batch_size
     return f"{config.model.backbone}, {size} px, batches of {batch_size}, {config.train.optimizer}, {trainer.runtime}"
+
+
+def table(profile: StepProfile) -> str:
+    """Return the profile as a table in Markdown."""
+    lines = [
+        f"{profile.heading}: {1000 * profile.seconds:.0f} ms a step",
+        "",
+        "| kind | ms | share (%) | operations |",
+        "|---|---|---|---|",
+    ]
+    for kind, share in profile.shares().items():
+        lines.append(f"| {kind} | {profile.milliseconds[kind]:.1f} | {100 * share:.1f} | {profile.counts[kind]} |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -173,8 +207,7 @@ def main() -> None:
     steps, image_size = settings.pop("steps"), settings.pop("image_size")
     size = {"image_size": image_size} if image_size else {}
     config = RunConfig().replace(weights="none", epochs=1, **size, **settings)
-    for line in step_table(config, steps):
-        print(line, flush=True)
+    print(table(profile_step(config, steps)))
 
 
 if __name__ == "__main__":
