@@ -15,7 +15,8 @@ import tensorflow as tf
 from tensorflow.python.framework import ops
 
 PREFIX = "CustomGradient-"  # of the names that `tf.custom_gradient` makes up
-_ENTRIES: dict[str, dict[str, Any]] = ops.gradient_registry._registry  # has no public interface
+# It has no public interface. Without it, graphs are kept as TensorFlow keeps them.
+_ENTRIES: dict[str, dict[str, Any]] = getattr(getattr(ops, "gradient_registry", None), "_registry", {})
 _GRADIENT = "type"  # key of the gradient in an entry
 
 
