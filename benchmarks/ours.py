@@ -130,7 +130,7 @@ def loop(work: Work, arrays: Arrays) -> Iterator[Once]:
     """Run the training loop over a prepared batch. The second epoch counts, as the first compiles. No checkpoints are written."""
     # Building a runtime sets the global seed, which makes TensorFlow drop all compiled functions. Do it once, before the job.
     model_and_runtime = _model(work)
-    repeated = tf.data.Dataset.from_tensors(_batch(work, arrays)).repeat(work.steps)
+    repeated = pipeline.prefetched(tf.data.Dataset.from_tensors(_batch(work, arrays)).repeat(work.steps))
     batches = Batches(lambda epoch: repeated, (work.batch_size,) * work.steps, None)
 
     def job() -> Outcome:

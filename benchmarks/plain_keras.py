@@ -63,9 +63,11 @@ def train(work: Work, arrays: Arrays) -> Iterator[Once]:
 
 
 def _repeated_batch(work: Work, arrays: Arrays) -> tf.data.Dataset:
-    """`steps` times the same prepared batch."""
+    """`steps` times the same prepared batch, without the autotuning of the input, for which the end of an iterator may wait."""
     batch = next(iter(_dataset(arrays.train, arrays.train_labels, work, shuffle=False)))
-    return tf.data.Dataset.from_tensors(batch).repeat(work.steps)
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return tf.data.Dataset.from_tensors(batch).repeat(work.steps).with_options(options)
 
 
 @contextmanager

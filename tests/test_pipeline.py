@@ -189,3 +189,18 @@ def test_mirrored_replicas_get_every_example_once():
             labels.extend(np.concatenate(parts)[kept])
         assert labels == (np.arange(NUM) % 5).tolist()
         assert sizes == [[4, 4]] * 3
+
+
+def test_no_iterator_waits_for_autotuning():
+    """TensorFlow's autotuning lets the end of an iterator wait, at worst as long as the epoch took, so every data set is without it."""
+    images = examples(next(iter(SIZES.values())))
+    order, sizes = TrainingOrder(images, 0), batch_sizes(len(images), 4)
+    ids = np.arange(len(images))
+    made = [
+        pipeline.training_batches(order, GEOMETRY, num_classes=2, augmentation="none", sizes=sizes, epoch=0),
+        pipeline.evaluation_batches(images, GEOMETRY, batch_size=4),
+        pipeline.view_batches(images, ids, GEOMETRY, augmentation="none", batch_size=4, seed=0),
+        pipeline.feature_batches(lambda ids: np.zeros((len(ids), 2), np.float32), ids, (), tf.TensorSpec((2,), tf.float32), sizes),
+    ]
+    assert not any(batches.options().autotune.enabled for batches in made)
+    assert tf.data.Dataset.range(1).options().autotune.enabled is not False  # TensorFlow's own default

@@ -16,6 +16,8 @@ from tl_keras.data.examples import Examples
 from tl_keras.data.geometry import Geometry, ResizeFn, Size
 from tl_keras.data.sampling import TrainingOrder, batch_sizes
 
+NUM_READY = 2  # batches
+
 
 def training_batches(
     order: TrainingOrder, geometry: Geometry, *, num_classes: int, augmentation: str, sizes: Sequence[int], epoch: int
@@ -93,7 +95,7 @@ def feature_batches(
     def in_batches(columns: tuple[np.ndarray, ...], size: int) -> tf.data.Dataset:
         return _map(tf.data.Dataset.from_tensor_slices(columns).batch(size), prepare)
 
-    return _with_larger_last((ids, *others), sizes, in_batches).prefetch(tf.data.AUTOTUNE)
+    return prefetched(_with_larger_last((ids, *others), sizes, in_batches))
 
 
 def _with_larger_last(
@@ -109,6 +111,17 @@ def _with_larger_last(
     end = sum(sizes[:-1])
     batches = in_batches(tuple(column[:end] for column in columns), sizes[0])
     return batches.concatenate(in_batches(tuple(column[end:] for column in columns), sizes[-1]))
+
+
+def prefetched(batches: tf.data.Dataset) -> tf.data.Dataset:
+    """Return `batches`, of which `NUM_READY` are prepared ahead. Maps have a call for each core, up to 16.
+
+    Autotuning, which would choose these numbers, is off. Its thread sleeps for periods that double, and an iterator that ends may wait
+    for it, in the worst case as long as the epoch has taken, up to a minute (TensorFlow 2.21).
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return batches.prefetch(NUM_READY).with_options(options)
 
 
 def _map(batches: tf.data.Dataset, function: Callable[..., Any]) -> tf.data.Dataset:
@@ -177,4 +190,4 @@ def _batches(
         return batches if one_size else batches.unbatch().batch(size)
 
     batches = _with_larger_last((positions, *others), sizes, in_batches)
-    return (_map(batches, finish) if finish else batches).prefetch(tf.data.AUTOTUNE)
+    return prefetched(_map(batches, finish) if finish else batches)

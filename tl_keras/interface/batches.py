@@ -44,4 +44,4 @@ def make_batches(
     images = tf.TensorSpec((None, image_size, image_size, 3), tf.float32)
     labels = tf.TensorSpec((None,), tf.int32)
     batches = tf.data.Dataset.from_generator(next_epoch, output_signature=(images, labels))
-    return batches.apply(tf.data.experimental.assert_cardinality(len(sizes))).prefetch(tf.data.AUTOTUNE)
+    return pipeline.prefetched(batches.apply(tf.data.experimental.assert_cardinality(len(sizes))))
