@@ -6,6 +6,7 @@ Compare tl_keras with a plain Keras script and, if torch is installed, a plain t
 
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 FLAGS = {
     "profile": (FULL, f"<{'|'.join(PROFILES)}>: the task's own sizes (two hours on two cores), five minutes, or a trial run"),
+    "rounds": (0, "rounds of each benchmark; 0: those of the profile"),
     "rows": ("", "names of the benchmarks to run, separated by commas; empty: all of the profile"),
     "data_dir": ("", "directory of prepared TFDS data sets, for the images of CIFAR-10; empty: random images"),
     "results_dir": ("benchmarks/results", "where the table is written"),
@@ -41,6 +43,8 @@ def _run(arguments: Sequence[str]) -> None:
     if profile not in PROFILES:
         raise unknown("value", profile, PROFILES, setting="profile", value=profile)
     benchmarks = select_benchmarks(profile, [name.strip() for name in command.value("rows").split(",") if name.strip()])
+    if rounds := command.value("rounds"):
+        benchmarks = [replace(benchmark, rounds=rounds) for benchmark in benchmarks]
     tensorflow_import.quiet_tensorflow()
     from benchmarks import table
 

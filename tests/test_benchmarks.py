@@ -117,11 +117,12 @@ def test_both_files_are_named_after_the_processor(measured, tmp_path):
 
 
 def test_the_command_measures_prints_and_writes(tmp_path, capsys):
-    assert command.main(["--profile=smoke", "--rows=alexnet-step", f"--results_dir={tmp_path}"]) == 0
+    assert command.main(["--profile=smoke", "--rows=alexnet-step", "--rounds=1", f"--results_dir={tmp_path}"]) == 0
     assert "times faster" in capsys.readouterr().out
     (record,) = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
     fractions = [side["peak_share"] for side in record["rows"][0]["sides"].values()]
     assert fractions and all(0 < fraction < 1 for fraction in fractions)
+    assert all(len(side["seconds"]) == 1 for side in record["rows"][0]["sides"].values())
     shares = record["rows"][0]["shares"]
     assert registry.PRODUCTS in shares and sum(shares.values()) == pytest.approx(1)
     assert record["machine"]["peaks"]["tensorflow"]["float32"] > 0 and record["images"] == "random"

@@ -105,7 +105,15 @@ def test_a_directory_without_a_run_is_named(tmp_path):
 def test_config_json_separates_identity_and_local_settings(run_dir):
     run_dir.write_config(CONFIG.replace(data_dir="/data"))
     written = json.loads((run_dir.path / run_directory.CONFIG).read_text())
-    local = {"data_dir": "/data", "weights_dir": "", "cache": "auto", "cache_budget": 2000, "cache_dir": "", "rehash": False}
+    local = {
+        "data_dir": "/data",
+        "weights_dir": "",
+        "cache": "auto",
+        "cache_budget": 2000,
+        "cache_dir": "",
+        "rehash": False,
+        "tensorboard": False,
+    }
     assert written == {"identity": CONFIG.identity(), "local": local, "weights_sha256": ""}
 
 
