@@ -73,7 +73,7 @@ def _model(work: Work) -> tuple[keras.Model, Runtime]:
 
 def _run(config: RunConfig, source: data.DatasetSource, callbacks: tuple[keras.callbacks.Callback, ...] = ()) -> dict[str, Any]:
     """Run on `source`. A new `data_dir` keeps a source that was loaded before from being used."""
-    with tempfile.TemporaryDirectory() as directory, patch("tl_keras.data.load_source", lambda config: source):
+    with tempfile.TemporaryDirectory() as directory, patch("tl_keras.data.load_source", lambda config, **options: source):
         return run(config.replace(data_dir=directory), Path(directory) / "run", callbacks=callbacks)
 
 

@@ -91,7 +91,7 @@ class Spec:
         targets: for processors with and without units for bfloat16, which decide the precision of ours.
         seconds: what ours is to take at most; 0: there is no such limit.
         full: its size in the profile `full`, the task's own.
-        quick: its size in `quick`, if it has one. All benchmarks of it take five minutes on two cores.
+        quick: its size in `quick`, if it has one. All benchmarks of it take five to six minutes on two cores with torch.
     """
 
     name: str
