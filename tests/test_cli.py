@@ -47,6 +47,7 @@ MISTAKES = [
     (["--keep=cat:2"], ["--keep=cat:2", "(0, 1]"]),
     (["--strategy=lora:rank=0"], ["--strategy=lora:rank=0", "rank"]),
     (["--strategy=batchnorm"], ["batchnorm", "no batchnorm weights"]),
+    (["--strategy=`rm`"], ["--strategy=`rm`: ", "strategy '`rm`'"]),
     (["--normalization=zscore"], ["zscore", "imagenet"]),
     (["cifar10"], ["'cifar10'", "--name=value"]),
 ]

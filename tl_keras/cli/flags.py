@@ -44,14 +44,22 @@ HEADINGS: Mapping[str, Sequence[str]] = {
     "runtime (arithmetic, devices and caches)": [item.name for item in dataclasses.fields(GROUPS["runtime"])],
 }
 
+_flag_names = set(SETTINGS)  # and the other flags of the commands of this process
+
 
 def as_flags(message: str) -> str:
-    """Write the settings that `message` names in backticks as flags.
+    """Write the settings that `message` names in backticks as flags. Other names in backticks stay, such as that of a class.
 
-    >>> as_flags("Raise `cache_budget`, or use `cache=disk`.")
-    'Raise --cache_budget, or use --cache=disk.'
+    >>> as_flags("Raise `cache_budget`, or use `cache=disk` for `rm`.")
+    'Raise --cache_budget, or use --cache=disk for `rm`.'
     """
-    return re.sub(r"`([a-z_]+(?:=[^`]*)?)`", r"--\1", message)
+    # The backtick that ends a value is followed by neither a letter nor another one, so the value may contain some.
+    return re.sub(
+        r"`(\w+)((?:=.*?)?)`(?![\w`])",
+        lambda match: f"--{match[1]}{match[2]}" if match[1] in _flag_names else match[0],
+        message,
+        flags=re.DOTALL,
+    )
 
 
 def dispatch(arguments: Sequence[str], commands: Mapping[str, Callable[[Sequence[str]], None]], usage: str, what: str) -> None:
@@ -106,6 +114,7 @@ class CommandFlags:
         for name in settings:
             self._define(name, (defaults or {}).get(name, SETTINGS[name].default))
         self._order = list(extra or ())
+        _flag_names.update(self._order)
         for name, (default, help) in (extra or {}).items():
             FLAG_TYPES[type(default)](name, default, help, flag_values=self._values)
 
