@@ -82,6 +82,7 @@ def test_a_folder_becomes_a_tested_and_exported_classifier(digits, tmp_path, cap
     assert "120 images in 3 classes" in plan and "--strategy=full" in plan and "tl-keras train" in plan
     page = (run_dir / "report" / "report.html").read_text()
     assert "tl-keras train" in page and f"{run.evaluation.num_examples:,}" in page
+    assert page.count("broken.png") == 1 and "skipped 1 unreadable files" in run.result["data"]["notes"][0]
     inspection = read_inspection(run_dir)
     assert [path for path, reason in inspection.corrupt if reason.startswith("expected an image")] == ["one/broken.png"]
     assert any("120 images in 3 classes" in note for note in inspection.notes)

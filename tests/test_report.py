@@ -389,7 +389,10 @@ def test_the_page_of_one_run_has_no_plots_that_compare_rows(tmp_path):
 
 
 def test_the_page_has_the_findings_of_an_inspection(tmp_path, no_plots):
-    results = make_experiment(tmp_path, [make_row("a", None, "a")], num_test=FEW)
+    skipped = "skipped 1 unreadable files:\nphotos/cat/3.png: no image"
+    results = make_experiment(tmp_path, [make_row("a", None, "a")], num_test=FEW, notes=[skipped, "3 copies"])
+    report.write_report(results, tmp_path)
+    assert "photos/cat/3.png: no image" in (tmp_path / "report.md").read_text()  # there are no findings that list it
     photo = np.full((20, 30, 3), 128, np.uint8)
     suspects = [SuspectedLabel(f"cat/{index}.png", "cat", HOSTILE, 0.97, photo) for index in range(30)]
     pairs = tuple((f"a/{index}.png", "b/1.png", 0.98) for index in range(21))
@@ -399,7 +402,13 @@ def test_the_page_has_the_findings_of_an_inspection(tmp_path, no_plots):
     text, page_text = (tmp_path / "report.md").read_text(), (tmp_path / "report.html").read_text()
     for line in ("- a remark", "### Suspected labels: 30", "| a/19.png | b/1.png | 0.980 |", "And 1 more.", "- x.png = y.png = z.png"):
         assert line in text
-    assert "- cat/3.png: no image" in text and "| a/20.png" not in text and "97.0 % for =1+1" in text and "And 6 more." in text
+    assert (
+        text.count("cat/3.png: no image") == 1
+        and "- 3 copies" in text
+        and "| a/20.png" not in text
+        and "97.0 % for =1+1" in text
+        and "And 6 more." in text
+    )
     assert page_text.count('alt="labelled cat, looks like') == 24 and page_text.count("<script") == 1
     (results.runs[0].path / "inspection.json").write_text("{}")
     with pytest.raises(DamagedError, match=r"run0-seed0/inspection\.json"):

@@ -1,5 +1,6 @@
 """Section on the data: classes, remarks of the runs, and the findings of an inspection before training."""
 
+import re
 from collections.abc import Sequence
 
 from tl_keras.report.document import Block, Bullets, Gallery, Heading, Paragraph, Picture, Table
@@ -9,6 +10,7 @@ from tl_keras.utils.text import join_names, to_one_line
 
 MAX_CLASS_NAMES = 120
 MAX_SUSPECTS, MAX_LISTED = 24, 20
+SKIPPED_NOTE = re.compile(r"skipped \d+ unreadable files:")  # of a run
 SUSPECTS_TEXT = "The other images contradict these labels. Nothing was changed: look at them, and correct the folder where it is wrong."
 NEAR_DUPLICATES_TEXT = (
     "Images in different splits that look alike, by the cosine of their features. A model that has seen one of a pair in training finds "
@@ -19,6 +21,8 @@ NEAR_DUPLICATES_TEXT = (
 def data_blocks(results: ExperimentResults, level: int) -> list[Block]:
     """Return the names of the classes, the remarks of the runs, and the findings of the first inspection beside a run.
 
+    The findings list more of the skipped files than the remarks, so these do not list them too.
+
     Raises:
         DamagedError: The file of an inspection is damaged.
     """
@@ -26,7 +30,8 @@ def data_blocks(results: ExperimentResults, level: int) -> list[Block]:
     notes = dict.fromkeys(to_one_line(note) for part in data for note in part["notes"])
     classes = dict.fromkeys(join_names(map(to_one_line, part["class_names"]), MAX_CLASS_NAMES) for part in data)
     found = next(filter(None, (read_inspection(run.path) for run in results.runs)), Inspection())
-    lines = [*(f"Classes: {names}" for names in classes), *notes, *_lines(found.notes)]
+    remarks = [note for note in notes if not (found.corrupt and SKIPPED_NOTE.match(note))]
+    lines = [*(f"Classes: {names}" for names in classes), *remarks, *_lines(found.notes)]
     return [Heading(level, "Data"), Bullets(lines), *_inspection_blocks(found, level + 1)]
 
 
@@ -48,7 +53,7 @@ def _inspection_blocks(found: Inspection, level: int) -> list[Block]:
         blocks += [Heading(level, f"Copies: {len(found.copies):,} images are there more than once"), Bullets(lines)]
     if found.corrupt:
         lines = _lines([f"{file}: {reason}" for file, reason in found.corrupt])
-        blocks += [Heading(level, f"Files that cannot be read: {len(found.corrupt):,}"), Bullets(lines)]
+        blocks += [Heading(level, f"Skipped files, which cannot be read: {len(found.corrupt):,}"), Bullets(lines)]
     return blocks
 
 
