@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -65,10 +65,19 @@ def precision(work: Work) -> str:
     return _runtime(work).precision
 
 
-def _model(work: Work) -> tuple[keras.Model, Runtime]:
-    runtime = _runtime(work)
+def build_model(config: RunConfig) -> tuple[keras.Model, Runtime]:
+    """Return a new model of `config` with `CLASSES` classes, and its runtime."""
+    resolved = resolve(config)
+    runtime = build_runtime(resolved)
     with runtime.scope():
-        return backbones.build_classifier(work.backbone, CLASSES, image_size=work.image_size), runtime
+        return backbones.build_classifier(resolved.backbone.name, CLASSES, image_size=resolved.geometry.image_size), runtime
+
+
+def build_trainer(config: RunConfig, model: keras.Model, runtime: Runtime) -> Trainer:
+    """Return the trainer of `model`."""
+    resolved = resolve(config)
+    stages, loss = backbones.stage_layers(model, resolved.backbone.name), losses.build_loss(config.train, {}, CLASSES)
+    return Trainer(model, stages, resolved.phases, config.train, runtime, loss=loss)
 
 
 def _run(config: RunConfig, source: data.DatasetSource, callbacks: tuple[keras.callbacks.Callback, ...] = ()) -> dict[str, Any]:
@@ -98,44 +107,49 @@ def whole(config: RunConfig, source: data.DatasetSource) -> Outcome:
     return Outcome(time.perf_counter() - started, result["metrics"]["test"]["accuracy"])
 
 
-def _training_batches(work: Work, examples: data.Examples) -> tf.data.Dataset:
-    order, geometry = TrainingOrder(examples, seed=0), Geometry(work.image_size, 1.0)
-    sizes = batch_sizes(len(examples), work.batch_size)
+def _training_batches(examples: data.Examples, batch_size: int, image_size: int) -> tf.data.Dataset:
+    order, geometry = TrainingOrder(examples, seed=0), Geometry(image_size, 1.0)
+    sizes = batch_sizes(len(examples), batch_size)
     return pipeline.training_batches(order, geometry, num_classes=CLASSES, augmentation="none", sizes=sizes, epoch=0)
 
 
+def prepare_batch(arrays: Arrays, batch_size: int, image_size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Return the images and targets of one training batch."""
+    return next(iter(_training_batches(arrays.source().train, batch_size, image_size)))
+
+
 def _batch(work: Work, arrays: Arrays) -> tuple[tf.Tensor, tf.Tensor]:
-    return next(iter(_training_batches(work, arrays.source().train)))
+    return prepare_batch(arrays, work.batch_size, work.image_size)
 
 
-def _trainer(work: Work, model: keras.Model, runtime: Runtime) -> Trainer:
-    config = configure(work)
-    stages = backbones.stage_layers(model, work.backbone)
-    loss = losses.build_loss(config.train, {}, CLASSES)
-    return Trainer(model, stages, resolve(config).phases, config.train, runtime, loss=loss)
+@contextmanager
+def repeated_step(trainer: Trainer, images: tf.Tensor, targets: tf.Tensor) -> Iterator[Callable[[int], Any]]:
+    """Yield a function that takes a number of steps on one batch, without the loop of the trainer, and waits for their losses."""
+    size = len(images)
+    batch = Batch(index=0, data=(images, targets), num_examples=size, update_size=size, update=0, is_last_batch=True)
+    with trainer.phase_step(trainer.phases[0]) as step:
+        yield lambda count: [float(loss) for loss, _ in [trainer.take_step(step, batch) for _ in range(count)]]
 
 
 @contextmanager
 def step(work: Work, arrays: Arrays) -> Iterator[Once]:
     """Train on a prepared batch with the step of the trainer, without its loop."""
-    data, size = _batch(work, arrays), work.batch_size
-    batch = Batch(index=0, data=data, num_examples=size, update_size=size, update=0, is_last_batch=True)
-    trainer = _trainer(work, *_model(work))
-    with trainer.phase_step(trainer.phases[0]) as compiled:
-        yield timed(lambda: [float(loss) for loss, _ in [trainer.take_step(compiled, batch) for _ in range(work.steps)]])
+    batch, config = _batch(work, arrays), configure(work)
+    with repeated_step(build_trainer(config, *build_model(config)), *batch) as take:
+        yield timed(lambda: take(work.steps))
 
 
 @contextmanager
 def loop(work: Work, arrays: Arrays) -> Iterator[Once]:
     """Run the training loop over a prepared batch. The second epoch counts, as the first compiles. No checkpoints are written."""
     # Building a runtime sets the global seed, which makes TensorFlow drop all compiled functions. Do it once, before the job.
-    model_and_runtime = _model(work)
+    model_and_runtime = build_model(configure(work))
     repeated = pipeline.prefetched(tf.data.Dataset.from_tensors(_batch(work, arrays)).repeat(work.steps))
     batches = Batches(lambda epoch: repeated, (work.batch_size,) * work.steps, None)
 
     def job() -> Outcome:
         with tempfile.TemporaryDirectory() as directory, patch("tl_keras.training.checkpoint.save"):
-            progress = _trainer(replace(work, epochs=2), *model_and_runtime).fit(batches, Path(directory))
+            progress = build_trainer(configure(replace(work, epochs=2)), *model_and_runtime).fit(batches, Path(directory))
         return Outcome(progress.history[-1]["seconds"])
 
     yield job
@@ -152,7 +166,7 @@ def train_on_batch(work: Work, arrays: Arrays) -> Iterator[Once]:
 @contextmanager
 def predict(work: Work, arrays: Arrays) -> Iterator[Once]:
     """Predict a prepared batch."""
-    model, runtime = _model(work)
+    model, runtime = build_model(configure(work))
     compiled, images = evaluation.make_predict(model, runtime), _batch(work, arrays)[0]
     yield timed(lambda: [compiled(images).numpy() for _ in range(work.steps)])
 
@@ -161,7 +175,7 @@ def predict(work: Work, arrays: Arrays) -> Iterator[Once]:
 def feed(work: Work, arrays: Arrays) -> Iterator[Once]:
     """Read the batches of an epoch. Building the pipeline is part of it, as in every epoch."""
     examples = arrays.source().train
-    yield timed(lambda: sum(len(targets) for _, targets in _training_batches(work, examples)))
+    yield timed(lambda: sum(len(targets) for _, targets in _training_batches(examples, work.batch_size, work.image_size)))
 
 
 class _FirstStep(keras.callbacks.Callback):

@@ -9,10 +9,8 @@ The step is that of the trainer, on random images, random weights and one device
 import argparse
 import re
 import tempfile
-import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -23,20 +21,15 @@ from tl_keras.utils.tensorflow_import import quiet_tensorflow
 quiet_tensorflow()
 
 import keras  # noqa: E402
-import numpy as np  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from tensorflow.tsl.profiler.protobuf.xplane_pb2 import XSpace  # noqa: E402
 
+from benchmarks import arrays, ours  # noqa: E402
 from benchmarks.registry import PRODUCTS  # noqa: E402
-from tl_keras import backbones  # noqa: E402
+from benchmarks.work import timed  # noqa: E402
 from tl_keras.config import RunConfig  # noqa: E402
-from tl_keras.runs.resolve import resolve  # noqa: E402
-from tl_keras.runs.setup import build_runtime  # noqa: E402
-from tl_keras.training import losses  # noqa: E402
-from tl_keras.training.train_step import Batch  # noqa: E402
 from tl_keras.training.trainer import Trainer  # noqa: E402
 
-CLASSES = 10
 CASTS, UPDATE, OTHER = "cast", "update", "other"
 
 # The first kind whose pattern matches the type of an operation is its kind, if any does.
@@ -104,39 +97,6 @@ def profile_operations(run: Callable[[], Any]) -> list[tuple[str, str, float]]:
         return list(operation_times(XSpace.FromString(path.read_bytes())))
 
 
-def build_trainer(config: RunConfig) -> Trainer:
-    """Return the trainer of a new model with `CLASSES` classes."""
-    resolved = resolve(config)
-    runtime = build_runtime(resolved)
-    with runtime.scope():
-        model = backbones.build_classifier(resolved.backbone.name, CLASSES, image_size=resolved.geometry.image_size)
-    stages = backbones.stage_layers(model, resolved.backbone.name)
-    return Trainer(model, stages, resolved.phases, config.train, runtime, loss=losses.build_loss(config.train, {}, CLASSES))
-
-
-def random_batch(image_shape: tuple[int, int, int], size: int) -> Batch:
-    """Return `size` random images and labels as the only batch of an update."""
-    random = np.random.default_rng(0)
-    images = tf.constant(random.uniform(0, 255, (size, *image_shape)), tf.float32)
-    targets = tf.one_hot(random.integers(0, CLASSES, size), CLASSES)
-    return Batch(index=0, data=(images, targets), num_examples=size, update_size=size, update=0, is_last_batch=True)
-
-
-@contextmanager
-def compiled_step(trainer: Trainer, batch_size: int) -> Iterator[Callable[[], float]]:
-    """Yield a function that takes a step on one batch and returns its seconds. The first, which compiles, is already done."""
-    batch = random_batch(trainer.model.input_shape[1:], batch_size)
-    with trainer.phase_step(trainer.phases[0]) as step:
-
-        def run() -> float:
-            started = time.perf_counter()
-            float(trainer.take_step(step, batch)[0])
-            return time.perf_counter() - started
-
-        run()
-        yield run
-
-
 @dataclass(frozen=True)
 class StepProfile:
     """The times of a training step.
@@ -161,11 +121,14 @@ class StepProfile:
 
 def profile_step(config: RunConfig, steps: int) -> StepProfile:
     """Return the times of the step of `config`, over `steps` of them."""
-    trainer = build_trainer(config)
-    layers = {layer.name: layer for layer in trainer.model.layers}
-    with compiled_step(trainer, config.train.batch_size) as run:
-        seconds = median(run() for _ in range(steps))
-        times = profile_operations(lambda: [run() for _ in range(steps)])
+    model, runtime = ours.build_model(config)
+    trainer, layers = ours.build_trainer(config, model, runtime), {layer.name: layer for layer in model.layers}
+    size = config.train.batch_size
+    with ours.repeated_step(trainer, *ours.prepare_batch(arrays.random(size, 0), size, model.input_shape[1])) as take:
+        take(1)  # It compiles.
+        step = timed(lambda: take(1))
+        seconds = median(step().seconds for _ in range(steps))
+        times = profile_operations(lambda: [step() for _ in range(steps)])
     totals: dict[str, float] = defaultdict(float)
     counts = Counter[str]()
     for name, operation_type, milliseconds in times:
