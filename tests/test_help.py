@@ -100,6 +100,13 @@ def test_flags_are_listed_once_under_headings_and_the_most_used_come_first(capsy
     assert flags[4:6] == ["dataset", "backbone"]
 
 
+@pytest.mark.parametrize("verb", ["evaluate", "export"])
+def test_settings_of_a_finished_run_have_no_default_in_the_help(verb, capsys):
+    verbs.main([verb, "--help"])
+    lines = dict(re.findall(r"^  --(\w+)(.*)$", capsys.readouterr().out, re.MULTILINE))
+    assert "label_column" in lines and all(lines[name].startswith(": ") for name in lines if name in SETTINGS)
+
+
 def test_help_is_wrapped_on_a_terminal(capsys, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "70")

@@ -17,6 +17,7 @@ def export(arguments: Sequence[str]) -> None:
         f"tl-keras export --run_dir=DIR --format=keras --output=DIR\n\n{export.__doc__}\n"
         "It is compared on test images that the run has kept. With flags of data, on those images instead; int8 needs the data of the run.",
         settings=DATA_FLAGS,
+        defaults=dict.fromkeys(DATA_FLAGS),
         examples=(
             "tl-keras export --run_dir=runs/photos --output=photos-model",
             "tl-keras export --run_dir=runs/photos --format=litert --quantize=int8 --output=photos-phone",

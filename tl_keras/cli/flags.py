@@ -86,7 +86,7 @@ class CommandFlags:
     Args:
         usage: text that `--help` prints before the flags; its first line is the command.
         settings: names of the settings that the command takes.
-        defaults: settings whose default differs from that of the configuration.
+        defaults: settings whose default differs from that of the configuration; None: it is not known before, and `--help` shows none.
         origins: setting -> origin of its default, which `--help` prints behind it.
         extra: name -> (default, help) of flags that are not settings; the command may require one with an empty default.
         takes_operands: True if the command takes arguments that are not flags, before, between and after them.

@@ -88,9 +88,11 @@ def _default_run_dir(config: RunConfig) -> Path:
 
 def evaluate(arguments: Sequence[str]) -> None:
     """Score the model of a finished run on its test split, or on another data set with the same classes."""
+    settings = (*DATA_FLAGS, "limit_test", "batch_size")
     command = CommandFlags(
-        f"tl-keras evaluate --run_dir=DIR --flags\n\n{evaluate.__doc__}\nWithout a flag, the setting of the run applies, not the default.",
-        settings=(*DATA_FLAGS, "limit_test", "batch_size"),
+        f"tl-keras evaluate --run_dir=DIR --flags\n\n{evaluate.__doc__}\nWithout a flag, the setting of the run applies.",
+        settings=settings,
+        defaults=dict.fromkeys(settings),
         examples=(
             "tl-keras evaluate --run_dir=runs/photos",
             "tl-keras evaluate --run_dir=runs/photos --dataset=folder:new_photos",
