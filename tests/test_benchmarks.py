@@ -4,6 +4,7 @@ import builtins
 import json
 from dataclasses import replace
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -41,6 +42,25 @@ def test_every_type_of_benchmark_runs(benchmark):
     assert {*measured.sides, *measured.skipped} == {*benchmark.jobs} and OURS in measured.sides
     for side in measured.sides:
         assert len(measured.sides[side].seconds) == 1 and measured.value(side).median > 0
+
+
+TINY = work.Work("tiny", 16, "head", precision=work.FLOAT32, batch_size=5, num_train=10, num_test=10)
+
+
+@pytest.mark.parametrize("path", ["ours:train", "ours:train_in_little_memory"])
+def test_our_whole_jobs_run(path):
+    """The jobs that call the package as a user does, on the smallest model."""
+    with measure.find_job(path)(TINY, arrays.random(10, 10)) as job:
+        outcome = job()
+    assert outcome.seconds > 0 and 0 <= outcome.accuracy <= 1
+
+
+def test_our_first_step_is_the_only_one():
+    from benchmarks import ours
+
+    with patch.object(ours.Trainer, "take_step", autospec=True, side_effect=ours.Trainer.take_step) as steps:
+        ours.first_step(replace(TINY, strategy="full"), arrays.random(10, 10))
+    assert steps.call_count == 1
 
 
 def record_of(measured):
