@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import tl_keras
 from tl_keras.errors import unknown
-from tl_keras.runs.experiment import Experiment
+from tl_keras.runs.experiment import Experiment, RunSpec
 
 
 def experiment_files() -> list[Path]:
@@ -27,21 +27,20 @@ def experiments() -> list[Experiment]:
 SETTINGS_HEADINGS = ("experiment", "row", "setting", "value", "origin")
 
 
-def settings_table(chosen: Sequence[Experiment]) -> Iterator[tuple[str, ...]]:
-    """Yield the lines of a table of all settings of all rows in the profile `paper`, the headings first."""
+def settings_table(chosen: Sequence[Experiment], rows: Sequence[Sequence[RunSpec]]) -> Iterator[tuple[str, ...]]:
+    """Yield the lines of a table of all settings of the rows of each experiment, the headings first."""
     yield SETTINGS_HEADINGS
-    for experiment in chosen:
-        rows = experiment.configure({})
-        for row, settings in zip(rows, experiment.settings_of(rows), strict=True):
+    for experiment, specs in zip(chosen, rows, strict=True):
+        for row, settings in zip(specs, experiment.settings_of(specs), strict=True):
             for name, (value, origin) in settings.items():
                 yield (experiment.name, row.label, name, str(value), origin)
 
 
-def count_rows(chosen: Sequence[Experiment]) -> str:
+def count_rows(rows: Sequence[Sequence[RunSpec]]) -> str:
     """Return the number of rows, and of those with published values, e.g. `6 rows in 1 experiment, 6 with published values`."""
-    rows = [row for experiment in chosen for row in experiment.configure({})]
-    num_published = sum(bool(row.published or row.published_curve) for row in rows)
-    return f"{len(rows)} rows in {len(chosen)} experiment{'s' * (len(chosen) != 1)}, {num_published} with published values"
+    specs = [row for of_experiment in rows for row in of_experiment]
+    num_published = sum(bool(row.published or row.published_curve) for row in specs)
+    return f"{len(specs)} rows in {len(rows)} experiment{'s' * (len(rows) != 1)}, {num_published} with published values"
 
 
 TABLES = ("datasets", "backbones", "strategies", "schedules", "augmentations", "experiments")

@@ -223,8 +223,9 @@ def _list_settings(names: Sequence[str], command: CommandFlags) -> None:
     if name and name not in known:
         raise unknown("experiment", name, known)
     chosen = [known[name]] if name else list(known.values())
-    _print_columns(list(settings_table(chosen)))
-    print(f"# {count_rows(chosen)}")
+    rows = [experiment.configure({}) for experiment in chosen]
+    _print_columns(list(settings_table(chosen, rows)))
+    print(f"# {count_rows(rows)}")
 
 
 def _print_columns(lines: Sequence[Sequence[str]]) -> None:
