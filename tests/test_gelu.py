@@ -18,8 +18,18 @@ from tl_keras.training.runtime import make_runtime
 
 X = np.concatenate([np.linspace(-12, 12, 94), [0.0, -0.0]]).reshape(8, 12)
 ROUNDING = {"float32": 2e-6, "mixed_bfloat16": 2e-2, "mixed_float16": 2e-3}
+
+
+class Doubled(keras.layers.Dense):
+    """A layer that does more after its activation."""
+
+    def call(self, inputs, training=None):
+        return 2 * super().call(inputs, training=training)
+
+
 LAYERS = {
     "Dense": lambda dtype: keras.layers.Dense(12, "gelu", kernel_initializer="identity", dtype=dtype),
+    "Doubled": lambda dtype: Doubled(12, "gelu", kernel_initializer="identity", dtype=dtype),
     "Activation": lambda dtype: keras.layers.Activation("gelu", dtype=dtype),
 }
 

@@ -5,7 +5,7 @@ compiles each into one. On two cores they take 5 times less in bfloat16 and 2.4 
 a step of ViT-B/16. Values differ by rounding only: they are computed in float32.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-Call = Callable[..., Any]
+from tl_keras.training.exchanged_calls import Call, exchanged_calls
+
 GELU = keras.activations.gelu
 
 
@@ -21,26 +22,20 @@ GELU = keras.activations.gelu
 def compiled_gelu(stage_layers: Iterable[keras.layers.Layer]) -> Iterator[None]:
     """Let every layer of `stage_layers` whose activation is the exact GELU use the compiled one in this block."""
     exchanged = [layer for layer in stage_layers if getattr(layer, "activation", None) is GELU]
-    for layer in exchanged:
-        layer.call = _with_compiled_gelu(layer)
-    try:
+    with exchanged_calls(exchanged, _with_compiled_gelu):
         yield
-    finally:
-        for layer in exchanged:
-            del layer.call
 
 
 def _with_compiled_gelu(layer: keras.layers.Layer) -> Call:
-    """Return the `call` of `layer` with the compiled activation at its end."""
+    """Return the `call` of `layer` with the compiled activation, wherever it uses that."""
     stock, activate = layer.call, _compiled()
 
     def call(*arguments: Any, **options: Any) -> Any:
-        layer.activation = keras.activations.linear
+        layer.activation = activate
         try:
-            outputs = stock(*arguments, **options)
+            return stock(*arguments, **options)
         finally:
             layer.activation = GELU
-        return activate(outputs)
 
     return call
 
