@@ -7,7 +7,7 @@ from torch_reference import make_tensors, resnet
 
 from tl_keras.backbones import build_classifier, feature_extractor
 from tl_keras.errors import ConfigError, DamagedError
-from tl_keras.weights import load_weights
+from tl_keras.weights import LoadingInfo, load_weights, torch_file
 from tl_keras.weights.from_publisher import assign_published
 from tl_keras.weights.torch_file import inspect_file, read_tensors
 
@@ -142,6 +142,16 @@ def test_names_of_files_do_not_matter(model, tensors, tmp_path):
         (tmp_path / name).write_bytes(zip_file({"conv1.weight": tensor(over=storage())}))
         with pytest.raises(ConfigError, match="cannot become conv1.kernel"):
             load_weights(model, "resnet18", tmp_path / name)
+
+
+def test_a_file_is_unpickled_once_and_weights_that_are_not_read_are_noted(model, tmp_path, monkeypatch):
+    calls, read = [], torch_file.read_container
+    monkeypatch.setattr(torch_file, "read_container", lambda *arguments: calls.append(arguments) or read(*arguments))
+    monkeypatch.setattr("tl_keras.weights.load.assign_published", lambda *arguments: LoadingInfo("file.pth", 2))
+    (tmp_path / "file.pth").write_bytes(zip_file(SAVED["timm"]))
+    info = load_weights(model, "resnet18", tmp_path / "file.pth")
+    assert info.notes == ("3 more tensors under state_dict_ema, not read; `weights=file.pth#state_dict_ema` reads them",)
+    assert len(calls) == 1
 
 
 def test_a_pointer_of_git_lfs_is_named(model, tmp_path):

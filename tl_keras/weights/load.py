@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 from tl_keras.backbones import LOGITS, variables_by_path
 from tl_keras.weights import delta_file
 from tl_keras.weights.assign import LoadingInfo, assign_arrays
-from tl_keras.weights.formats import other_weights, read_tensors, split_choice
+from tl_keras.weights.formats import read_tensors, split_choice
 from tl_keras.weights.from_publisher import assign_published, find_name_map
 from tl_keras.weights.head import transfer_head
+from tl_keras.weights.torch_file import Tensors
 from tl_keras.weights.trained_model import TrainedModel, find_trained_model
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def load_weights(
     path = Path(weights_path)
     trained = None if class_names is None else find_trained_model(path)
     arrays: dict[str, Any] = _restored(path, weights_dir) if delta_file.is_delta(path) else read_tensors(path, model)
+    others = arrays.others if isinstance(arrays, Tensors) else {}
     if trained is not None and class_names is not None:
         arrays, head = transfer_head(model, arrays, trained, class_names)
         return _with_source(assign_arrays(model, backbone_name, arrays, path.name), trained, head)
@@ -54,7 +56,7 @@ def load_weights(
         info = assign_published(model, backbone_name, arrays, path.name, name_map)
     notes = [
         f"{count} more tensors under {key}, not read; `weights={split_choice(path)[0].name}#{key}` reads them"
-        for key, count in other_weights(path).items()
+        for key, count in others.items()
     ]
     return replace(info, notes=(*info.notes, *notes))
 

@@ -38,7 +38,15 @@ class TorchFile:
     others: Mapping[str, int]
 
 
-def read_tensors(path: Path, choice: str = "") -> dict[str, np.ndarray]:
+class Tensors(dict[str, np.ndarray]):
+    """Tensors of a torch file by name. `others` as in `TorchFile`."""
+
+    def __init__(self, tensors: Mapping[str, np.ndarray], others: Mapping[str, int]):
+        super().__init__(tensors)
+        self.others = others
+
+
+def read_tensors(path: Path, choice: str = "") -> Tensors:
     """Return the tensors of a torch file by name, in the file's order.
 
     Args:
@@ -55,17 +63,15 @@ def read_tensors(path: Path, choice: str = "") -> dict[str, np.ndarray]:
     """
     data, contents = _read(path)
     storages: dict[tuple[str, str], np.ndarray] = {}
-    tensors = _choose(path, contents, choice).tensors
-    return {name: _array(tensor, data, contents, storages) for name, tensor in tensors.items()}
+    chosen, others = _choose(path, contents, choice)
+    return Tensors({name: _array(tensor, data, contents, storages) for name, tensor in chosen.tensors.items()}, others)
 
 
 def inspect_file(path: Path, choice: str = "") -> TorchFile:
     """Return the structure of a torch file without reading values. Raises the errors of `read_tensors`."""
     contents = _read(path)[1]
-    chosen = _choose(path, contents, choice)
+    chosen, others = _choose(path, contents, choice)
     infos = tuple(TensorInfo(name, tensor.shape, tensor.storage.dtype) for name, tensor in chosen.tensors.items())
-    found = state_dicts(contents.root)
-    others = {candidate.key: len(candidate.tensors) for candidate in found if candidate.key != chosen.key}
     return TorchFile(contents.container, infos, _other_names(contents.root, chosen), others)
 
 
@@ -90,20 +96,19 @@ def _damaged(path: Path, reason: object) -> DamagedError:
     return DamagedError(f"{path} cannot be read as weights saved by torch: {reason}. Fetch or save it again.")
 
 
-def _choose(path: Path, contents: Contents, choice: str) -> StateDict:
-    """Return the state dict that `choice` names; without one the best of `state_dicts`."""
+def _choose(path: Path, contents: Contents, choice: str) -> tuple[StateDict, Mapping[str, int]]:
+    """Return the state dict that `choice` names, without one the best of `state_dicts`; and key -> number of tensors of the others."""
     found = state_dicts(contents.root)
     if not found:
         raise _damaged(path, _describe_root(contents.root))
-    if not choice:
-        return found[0]
-    matching = [candidate for candidate in found if choice == candidate.key or (choice == EMA and candidate.is_average)]
+    matching = [candidate for candidate in found if choice in ("", candidate.key) or (choice == EMA and candidate.is_average)]
     if not matching:
         raise ConfigError(
             f"{path} has no weights {choice!r}; it has {', '.join(candidate.key or 'the plain ones' for candidate in found)}. "
             f"Write the name after a #, e.g. {path.name}#{found[-1].key or EMA}."
         )
-    return matching[0]
+    chosen = matching[0]
+    return chosen, {candidate.key: len(candidate.tensors) for candidate in found if candidate.key != chosen.key}
 
 
 def _describe_root(root: Any) -> str:
