@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from tl_keras.report.document import Block, Gallery, Heading, Paragraph, Picture, Table
-from tl_keras.report.error_analysis import has_errors, occurring_classes, omitted_note, sum_confusion_matrices
+from tl_keras.report.error_analysis import has_errors, occurring_classes, omitted_note, read_predicted_classes
 from tl_keras.report.experiment_results import ExperimentResults, Run
 from tl_keras.report.text import EMPTY_CELL, row_label
-from tl_keras.results.metrics import ClassScores, class_scores
+from tl_keras.results.metrics import ClassScores, class_scores, confusion_matrix
 from tl_keras.results.predictions import (
     IMAGES_PER_CELL,
     MAX_CELLS,
@@ -36,8 +36,9 @@ def best_row_blocks(results: ExperimentResults, level: int) -> list[Block]:
         DamagedError: The predictions of a run are absent or damaged.
     """
     row = results.best_row
-    confusion = sum_confusion_matrices(row)
-    names, scores = row.runs[0].class_names, class_scores(confusion)
+    names, (labels, predicted) = row.runs[0].class_names, read_predicted_classes(row)
+    confusion = confusion_matrix(labels, predicted, len(names))
+    scores = class_scores(confusion)
     occurring = sorted(occurring_classes(confusion).tolist(), key=lambda label: scores.f1[label] or 0.0)
     summed = "Counts are summed over the seeds" if len(row.runs) > 1 else ""
     notes = [
@@ -52,7 +53,7 @@ def best_row_blocks(results: ExperimentResults, level: int) -> list[Block]:
         Table(CLASS_HEADINGS, [_class_cells(confusion, scores, names, label) for label in occurring[:MAX_CLASSES]]),
         Paragraph(_sentences(notes)),
     ]
-    cells = _confusion_cells(confusion, names)
+    cells = _confusion_cells(labels, predicted, names)
     return [*blocks, Table(CONFUSION_HEADINGS, cells), Paragraph(_sentences([CONFUSIONS_TEXT, summed]))] if cells else blocks
 
 
@@ -68,15 +69,12 @@ def _class_cells(confusion: np.ndarray, scores: ClassScores, names: Sequence[str
     return [to_one_line(names[index]), f"{confusion[index].sum():,}", *percents, confused_with]
 
 
-def _confusion_cells(confusion: np.ndarray, names: Sequence[str]) -> list[list[str]]:
+def _confusion_cells(labels: np.ndarray, predicted: np.ndarray, names: Sequence[str]) -> list[list[str]]:
     """Return the most frequent confusions of two classes, at most `MAX_CONFUSIONS`."""
-    cells = np.argwhere(confusion)
-    errors = cells[cells[:, 0] != cells[:, 1]]
-    largest = errors[np.argsort(-confusion[tuple(errors.T)], kind="stable")[:MAX_CONFUSIONS]].tolist()
-    counts, totals = [confusion[true, other] for true, other in largest], [confusion[true].sum() for true, _ in largest]
+    totals = np.bincount(labels)
     return [
-        [to_one_line(names[true]), to_one_line(names[other]), f"{count:,}", f"{100 * count / total:.2f}"]
-        for (true, other), count, total in zip(largest, counts, totals, strict=True)
+        [to_one_line(names[true]), to_one_line(names[other]), f"{count:,}", f"{100 * count / totals[true]:.2f}"]
+        for true, other, count in frequent_confusions(labels, predicted)[:MAX_CONFUSIONS]
     ]
 
 

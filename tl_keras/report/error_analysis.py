@@ -24,15 +24,15 @@ MIN_SHOWN_PERCENT = 5  # cells of a large confusion matrix below this number are
 GRID_COLUMNS = 4
 
 
-def sum_confusion_matrices(row: TableRow) -> np.ndarray:
-    """Return int64 (classes, classes): the confusion matrix summed over the seeds, true classes down, predicted classes across.
+def read_predicted_classes(row: TableRow) -> tuple[np.ndarray, np.ndarray]:
+    """Return the true and the predicted class of every test image, int (n,), those of all seeds together.
 
     Raises:
         DamagedError: The predictions of a run are absent or damaged.
     """
     pairs = [(labels, logits.argmax(axis=1)) for logits, labels in (read_predictions(run.path) for run in row.runs)]
     labels, predicted = (np.concatenate(part) for part in zip(*pairs, strict=True))
-    return confusion_matrix(labels, predicted, len(row.runs[0].class_names))
+    return labels, predicted
 
 
 def occurring_classes(confusion: np.ndarray) -> np.ndarray:
@@ -49,7 +49,7 @@ def most_confused(confusion: np.ndarray, classes: np.ndarray) -> np.ndarray:
 def plot_confusion_matrix(results: ExperimentResults, path: Path) -> Path:
     """Plot the confusion matrix of the best row, in per cent of the true class. Classes that do not occur are left out."""
     row = results.best_row
-    confusion = sum_confusion_matrices(row)
+    confusion = confusion_matrix(*read_predicted_classes(row), len(row.runs[0].class_names))
     classes = occurring_classes(confusion)
     num_omitted, shown = len(confusion) - len(classes), most_confused(confusion, classes)
     confusion = confusion[np.ix_(shown, shown)]
