@@ -18,7 +18,7 @@ from tl_keras.cli import experiment, running_page
 from tl_keras.config import SETTINGS
 from tl_keras.errors import ConfigError, MissingError
 from tl_keras.report import load_experiment
-from tl_keras.runs.experiment import PROFILES, SMOKE, Experiment, ExperimentOptions, Profile, RunSpec, available_rows
+from tl_keras.runs.experiment import PROFILES, SMOKE, Experiment, ExperimentOptions, Profile, RunSpec, available_rows, run_experiment
 from tl_keras.runs.origins import CHOSEN, SAID, SHOWN, Settings
 from tl_keras.runs.resolve import resolve
 
@@ -507,6 +507,15 @@ def test_the_page_of_a_running_experiment_has_the_finished_runs(tmp_path, monkey
     assert all(REFRESH in text for text in watched.pages)
     assert "to come" not in watched.page() and 'http-equiv="refresh"' not in watched.page()
     assert "second" in watched.page() and (tmp_path / "watched" / "report.md").exists()
+
+
+def test_a_finished_run_is_not_begun_again(tmp_path, monkeypatch):
+    watched, messages = Watched(tmp_path), []
+    options = ExperimentOptions(tmp_path, labels=["first"], log=messages.append)
+    run_experiment(watched.experiment, options)
+    monkeypatch.setattr("tl_keras.runs.run.run_resolved", lambda *arguments, **options: pytest.fail("begun again"))
+    run_experiment(watched.experiment, options, on_run=lambda directory: pytest.fail("not finished"))
+    assert [message.endswith("(finished before)") for message in messages] == [False, True] and len(watched.pages) == 1
 
 
 def test_an_interrupted_experiment_leaves_the_page_of_its_finished_runs(tmp_path, no_plots, capsys):

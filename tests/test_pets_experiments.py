@@ -363,7 +363,7 @@ DIGITS = {"dataset": "digits", "weights": "none", "backbone": "efficientnet_lite
 
 def test_rows_with_equal_settings_run_with_other_seeds(tmp_path, monkeypatch):
     started = []
-    monkeypatch.setattr("tl_keras.runs.run.run", lambda config, run_dir, **options: started.append((config, run_dir)))
+    monkeypatch.setattr("tl_keras.runs.run.run_resolved", lambda run, run_dir, **options: started.append((run.config, run_dir)))
     options = ExperimentOptions(tmp_path, DIGITS, QUICK, labels=("baseline", "different rates"), seeds=(0, 1), log=lambda message: None)
     run_experiment(EXPERIMENTS["pets_gradual"], options)
     assert [config.seed for config, _ in started] == [0, 1, 2000, 2001]

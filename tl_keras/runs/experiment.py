@@ -20,7 +20,6 @@ from tl_keras.results.experiment_file import (
     SettingsWithOrigins,
     write_experiment_file,
 )
-from tl_keras.results.run_directory import RunDirectory
 from tl_keras.runs.fallbacks import EMBEDDED_NOTICE, EMBEDDED_SETTINGS, fallbacks_for
 from tl_keras.runs.origins import REQUIRED, Settings
 from tl_keras.runs.resolve import ResolvedRun, check_available, resolve
@@ -207,21 +206,22 @@ def run_experiment(experiment: Experiment, options: ExperimentOptions, on_run: C
     Raises:
         UserError: Before the first run for every error that can be found by then.
     """
-    from tl_keras.runs.run import run
+    from tl_keras.runs.run import load_finished, run_resolved
 
     rows, embedded = available_rows(experiment, options)
     directory = options.runs_dir / _directory_name(experiment, options.profile, embedded)
     jobs = [(row, _seeded(row, seed)) for row in rows for seed in options.seeds]
     write_experiment_file(directory / EXPERIMENT_FILE, _record(experiment, options, rows, embedded))
     for number, (row, config) in enumerate(jobs, start=1):
-        run_dir = directory / _run_dir_name(row, config)
-        is_finished = RunDirectory(run_dir).load_if_finished(config) is not None
+        run_dir, resolved = directory / _run_dir_name(row, config), resolve(config)
+        is_finished = load_finished(resolved, run_dir) is not None
         if not is_finished:
             on_run(directory)
         done = " (finished before)" if is_finished else ""
         options.log(f"[{number}/{len(jobs)}] {row.label}, seed {config.seed}: {run_dir}{done}")
-        run(config, run_dir, name=row.label, callbacks=experiment.callbacks(config, run_dir), verbose=options.verbose)
-        gc.collect()  # A model is a cycle of references and would still be in memory while the next one is built.
+        if not is_finished:
+            run_resolved(resolved, run_dir, name=row.label, callbacks=experiment.callbacks(config, run_dir), verbose=options.verbose)
+            gc.collect()  # A model is a cycle of references and would still be in memory while the next one is built.
     return directory
 
 
