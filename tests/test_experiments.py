@@ -516,6 +516,10 @@ def test_a_finished_run_is_not_begun_again(tmp_path, monkeypatch):
     monkeypatch.setattr("tl_keras.runs.run.run_resolved", lambda *arguments, **options: pytest.fail("begun again"))
     run_experiment(watched.experiment, options, on_run=lambda directory: pytest.fail("not finished"))
     assert [message.endswith("(finished before)") for message in messages] == [False, True] and len(watched.pages) == 1
+    monkeypatch.setattr("tl_keras.runs.run.hash_of_weights", lambda config: "of another file")
+    with pytest.raises(ConfigError, match="another content"):
+        run_experiment(watched.experiment, options)
+    assert len(messages) == 2  # It is not called finished.
 
 
 def test_an_interrupted_experiment_leaves_the_page_of_its_finished_runs(tmp_path, no_plots, capsys):
