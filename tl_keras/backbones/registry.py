@@ -227,10 +227,8 @@ def resolve_image_size(backbone: Backbone, *, image_size: int = 0, stem: str = "
             setting="stem",
             value=stem,
         )
-    if normalization not in (*NORMALIZATIONS, "weights"):
-        raise ConfigError(
-            str(unknown("normalization", normalization, (*NORMALIZATIONS, "weights"))), setting="normalization", value=normalization
-        )
+    if normalization not in (known := (*NORMALIZATIONS, "weights")):
+        raise unknown("normalization", normalization, known, setting="normalization", value=normalization)
     if normalization != "weights" and backbone.normalization == INTERNAL:
         raise ConfigError(
             f"{backbone.name} normalises inside the model; use `normalization=weights`.",

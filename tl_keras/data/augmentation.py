@@ -304,7 +304,7 @@ def get_augmentation(text: str) -> Augmentation:
     names = [part.partition(":")[0] for part in text.split(SEPARATOR)]
     for name in names:
         if name not in AUGMENTATIONS:
-            raise ConfigError(str(unknown("augmentation", name, AUGMENTATIONS)), setting="augmentation", value=text)
+            raise unknown("augmentation", name, AUGMENTATIONS, setting="augmentation", value=text)
     entries = [entry for part in text.split(SEPARATOR) for entry in _parse_entry(part, text)]
     if error := _find_error(names, [spec for spec, _ in entries]):
         raise ConfigError(f"{error}.", setting="augmentation", value=text)

@@ -189,7 +189,7 @@ def _labels(name: str, source: DatasetSource, keep: str) -> tuple[int, ...]:
     """Return the labels of a class or superclass. A superclass hides a class of the same name."""
     known = {**{class_name: (label,) for label, class_name in enumerate(source.class_names)}, **source.superclasses}
     if name not in known:
-        raise ConfigError(str(unknown("class or superclass", name, known)), setting="keep", value=keep)
+        raise unknown("class or superclass", name, known, setting="keep", value=keep)
     return known[name]
 
 

@@ -339,7 +339,7 @@ def _class_names(labels: Sequence[str], given: Sequence[str] | None) -> tuple[st
     if len(set(names)) < len(names):
         raise ConfigError(f"The class names {join_names(names, MAX_LISTED)} are not all different.")
     if extra := [name for name in found if name not in names]:
-        raise ConfigError(str(unknown("class", extra[0], names)))
+        raise unknown("class", extra[0], names)
     if empty := [name for name in names if name not in found]:
         raise ConfigError(f"The table has no image of the classes {join_names(empty, MAX_LISTED)}. Leave them out of the class names.")
     return names

@@ -92,7 +92,7 @@ def _of_trained(trainable: Mapping[str, str], lr_multipliers: Mapping[str, float
 def _require_stages(names: Sequence[str], stages: Sequence[str], text: str) -> None:
     for name in names:
         if name not in (*stages, HEAD):
-            raise ConfigError(str(unknown("stage", name, (*stages, HEAD))), setting="strategy", value=text)
+            raise unknown("stage", name, (*stages, HEAD), setting="strategy", value=text)
 
 
 @dataclass(frozen=True)
@@ -343,7 +343,7 @@ def parse(text: str) -> Strategy:
     """Return the strategy that `text` describes, e.g. `last:2`. Raise ConfigError if there is none."""
     name, colon, argument = text.partition(":")
     if name not in STRATEGIES:
-        raise ConfigError(str(unknown("strategy", name, STRATEGIES)), setting="strategy", value=text)
+        raise unknown("strategy", name, STRATEGIES, setting="strategy", value=text)
     spec = STRATEGIES[name]
     if (colon and not spec.parse) or (not colon and spec.parse and not spec.is_optional):
         raise ConfigError(f"expected {spec.help if spec.parse else name + ' without an argument'}.", setting="strategy", value=text)

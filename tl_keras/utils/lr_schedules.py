@@ -130,7 +130,7 @@ def parse(text: str) -> ScheduleFn:
     """Return the schedule that `text` describes, e.g. `step:every=7,factor=0.1`. Raise ConfigError if there is none."""
     name, colon, argument = text.partition(":")
     if name not in SCHEDULES:
-        raise ConfigError(str(unknown("schedule", name, SCHEDULES)), setting="schedule", value=text)
+        raise unknown("schedule", name, SCHEDULES, setting="schedule", value=text)
     spec = SCHEDULES[name]
     if colon and not spec.parse:
         raise ConfigError(f"expected {name} without an argument.", setting="schedule", value=text)
