@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from tl_keras.utils.arguments import pairs
+from tl_keras.utils.arguments import integer, number, pairs
 
-
-def count(argument: str) -> int:
-    if not argument.isdecimal():
-        raise ValueError("a number of stages or epochs, e.g. last:2")
-    return int(argument)
+count = integer(0, "a number of stages or epochs, e.g. last:2")
+rank = integer(1, "a rank of at least 1, e.g. lora:rank=8")
+decay = number(lambda factor: 0 < factor <= 1, "a factor in (0, 1], e.g. layer_decay:0.75")
+alpha = number(lambda alpha: alpha > 0, "an alpha above 0, e.g. lora:rank=8,alpha=16")
+learning_rate = number(lambda value: value > 0, "learning rates above 0, e.g. stem=7e-3,head=1e-2,*=5e-3")
 
 
 def names(argument: str) -> tuple[str, ...]:
@@ -19,31 +19,8 @@ def names(argument: str) -> tuple[str, ...]:
     return values
 
 
-def decay(argument: str) -> float:
-    factor = float(argument)
-    if not 0 < factor <= 1:
-        raise ValueError("a factor in (0, 1], e.g. layer_decay:0.75")
-    return factor
-
-
-def rank(argument: str) -> int:
-    if not argument.isdecimal() or int(argument) == 0:
-        raise ValueError("a rank of at least 1, e.g. lora:rank=8")
-    return int(argument)
-
-
-def alpha(argument: str) -> float:
-    value = float(argument)
-    if not 0 < value < float("inf"):
-        raise ValueError("an alpha above 0, e.g. lora:rank=8,alpha=16")
-    return value
-
-
 def learning_rates(argument: str) -> Mapping[str, float]:
-    values = {stage: float(learning_rate) for stage, learning_rate in pairs(argument).items()}
-    if not all(0 < value < float("inf") for value in values.values()):
-        raise ValueError("learning rates above 0, e.g. stem=7e-3,head=1e-2,*=5e-3")
-    return MappingProxyType(values)
+    return MappingProxyType({stage: learning_rate(value) for stage, value in pairs(argument).items()})
 
 
 def reset(argument: str) -> str:
