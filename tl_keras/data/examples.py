@@ -33,6 +33,7 @@ class ImageStore:
         paths: for files, their printable paths in the data set; empty for records without names.
         digests: for files, hashes of their content of 8 bytes each; by default those of `content_digest`.
         groups: number of the group of each record, int64 (n,), whose images belong in one split; None: there are no groups.
+        thumbnails: for files, uint8 (n, pixels), see `near_copies`; None: there are none.
     """
 
     def __init__(
@@ -44,8 +45,10 @@ class ImageStore:
         paths: Sequence[str] = (),
         digests: Sequence[bytes] = (),
         groups: np.ndarray | None = None,
+        thumbnails: np.ndarray | None = None,
     ):
         self.records, self.name, self.paths, self.groups, self._digests = records, name, paths, groups, digests
+        self.thumbnails = thumbnails
         self.size = records.shape[1:3] if isinstance(records, np.ndarray) else size
         self._decoded: list[np.ndarray | None] = [None] * len(records)
         self._bytes_left = MEMORY_BUDGET

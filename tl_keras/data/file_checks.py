@@ -18,22 +18,24 @@ import PIL
 
 from tl_keras.data.decode import decode_with_note, read_bytes
 from tl_keras.data.examples import content_digest
+from tl_keras.data.near_copies import THUMBNAIL_BYTES, thumbnail
 from tl_keras.errors import DamagedError, UserError
 from tl_keras.utils.files import READ_ERRORS, read_npz, user_cache_directory, write_npz
 from tl_keras.utils.progress import progress_bar
 from tl_keras.utils.text import printable
 
-VERSION = [3, PIL.__version__]  # of the decoder: another one may see other pixels
+VERSION = [4, PIL.__version__]  # of the decoder: another one may see other pixels
 CHUNK = 64  # files that a thread checks at a time
 KEY_BYTES, DIGEST_BYTES, PIXEL_BYTES = 16, 32, 8
 
 
 @dataclass(frozen=True, slots=True)
 class FileCheck:
-    """Result of reading a file: SHA-256 of its content, hash of its pixels, (height, width) and a remark, or an error message."""
+    """Result of reading a file: SHA-256 of its content, hash and thumbnail of its pixels, (height, width), remark; or an error message."""
 
     digest: bytes = b""
     pixels: bytes = b""
+    thumbnail: bytes = b""
     size: tuple[int, int] = (0, 0)
     note: str = ""
     error: str = ""
@@ -61,11 +63,12 @@ def check_files(paths: Sequence[Path], root: Path, *, rehash: bool = False) -> l
 
 @dataclass(frozen=True)
 class _Kept:
-    """Kept results: the row of each key, and arrays of digests, hashes of pixels, sizes, and numbers of `notes`."""
+    """Kept results: the row of each key, and arrays of digests, hashes of pixels, thumbnails, sizes, and numbers of `notes`."""
 
     rows: Mapping[bytes, int] = field(default_factory=lambda: MappingProxyType({}))
     digests: np.ndarray = field(default_factory=lambda: np.zeros((0, DIGEST_BYTES), np.uint8))
     pixels: np.ndarray = field(default_factory=lambda: np.zeros((0, PIXEL_BYTES), np.uint8))
+    thumbnails: np.ndarray = field(default_factory=lambda: np.zeros((0, THUMBNAIL_BYTES), np.uint8))
     sizes: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), np.int32))
     note_of: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     notes: Sequence[str] = ("",)
@@ -73,8 +76,9 @@ class _Kept:
     def get(self, key: bytes) -> FileCheck | None:
         if (row := self.rows.get(key)) is None:
             return None
+        digest, pixels, thumbnail = (array[row].tobytes() for array in (self.digests, self.pixels, self.thumbnails))
         height, width = self.sizes[row].tolist()
-        return FileCheck(self.digests[row].tobytes(), self.pixels[row].tobytes(), (height, width), self.notes[self.note_of[row]])
+        return FileCheck(digest, pixels, thumbnail, (height, width), self.notes[self.note_of[row]])
 
 
 def _check_all(paths: Sequence[Path], known: _Kept) -> list[tuple[bytes, FileCheck]]:
@@ -89,7 +93,8 @@ def _check(path: Path, known: _Kept) -> tuple[bytes, FileCheck]:
             return key, found
         content = read_bytes(path)
         pixels, note = decode_with_note(content, printable(path))
-        return key, FileCheck(hashlib.sha256(content).digest(), content_digest(pixels), pixels.shape[:2], note)
+        digest = hashlib.sha256(content).digest()
+        return key, FileCheck(digest, content_digest(pixels), thumbnail(pixels), pixels.shape[:2], note)
     except DamagedError as error:
         return b"", FileCheck(error=str(error))
 
@@ -113,15 +118,15 @@ def _load(root: Path) -> _Kept:
     """Return the kept results; none if the file is absent, damaged or of another version."""
     try:
         arrays, meta = read_npz(_cache_file(root))
-        keys, digests, pixels, sizes, note_of = (arrays[name] for name in ("keys", "digests", "pixels", "sizes", "note_of"))
-        shapes = [array.shape for array in (keys, digests, pixels, sizes, note_of)]
-        n = len(keys)
-        is_valid = shapes == [(n, KEY_BYTES), (n, DIGEST_BYTES), (n, PIXEL_BYTES), (n, 2), (n,)] and keys.dtype == np.uint8
-        if meta["version"] != VERSION or not is_valid or not (note_of < len(meta["notes"])).all():
+        names = ("keys", "digests", "pixels", "thumbnails", "sizes", "note_of")
+        keys, digests, pixels, thumbnails, sizes, note_of = columns = [arrays[name] for name in names]
+        n, widths = len(keys), (KEY_BYTES, DIGEST_BYTES, PIXEL_BYTES, THUMBNAIL_BYTES, 2)
+        is_valid = [array.shape for array in columns] == [*((n, width) for width in widths), (n,)] and keys.dtype == np.uint8
+        if meta["version"] != VERSION or not is_valid or thumbnails.dtype != np.uint8 or not (note_of < len(meta["notes"])).all():
             return _Kept()
         joined = keys.tobytes()
         rows = {joined[KEY_BYTES * row : KEY_BYTES * (row + 1)]: row for row in range(n)}
-        return _Kept(rows, digests, pixels, sizes, note_of, [str(note) for note in meta["notes"]])
+        return _Kept(rows, digests, pixels, thumbnails, sizes, note_of, [str(note) for note in meta["notes"]])
     except READ_ERRORS:
         return _Kept()
 
@@ -134,6 +139,7 @@ def _save(root: Path, checks: Mapping[bytes, FileCheck]) -> None:
         "keys": _rows(list(checks), KEY_BYTES),
         "digests": _rows([check.digest for check in values], DIGEST_BYTES),
         "pixels": _rows([check.pixels for check in values], PIXEL_BYTES),
+        "thumbnails": _rows([check.thumbnail for check in values], THUMBNAIL_BYTES),
         "sizes": np.array([check.size for check in values], np.int32).reshape(-1, 2),
         "note_of": np.array([numbers[check.note] for check in values], np.int32),
     }

@@ -11,6 +11,7 @@ from tl_keras.data.examples import DatasetSource, Examples, ImageStore
 from tl_keras.data.file_checks import FileCheck, check_files
 from tl_keras.data.folder_layout import TEST, TRAIN, VALIDATION, ImageFile, Layout
 from tl_keras.data.groups import connect_groups, group_names
+from tl_keras.data.near_copies import THUMBNAIL_BYTES
 from tl_keras.data.splits import assign_splits
 from tl_keras.errors import ConfigError, DamagedError
 from tl_keras.utils.text import join_names, printable
@@ -107,6 +108,7 @@ def _examples(kept: CheckedFiles, paths: Sequence[str], groups: Sequence[Sequenc
         paths=paths,
         digests=digests,
         groups=connect_groups(digests, groups),
+        thumbnails=np.frombuffer(b"".join(check.thumbnail for _, check in kept), np.uint8).reshape(-1, THUMBNAIL_BYTES),
     )
     labels = np.array([file.label for file, _ in kept], np.int64)
     splits = np.array([file.split for file, _ in kept])

@@ -145,11 +145,12 @@ def build_setup(resolved: ResolvedRun, recorded: SplitRecord | None = None, give
 def split_data(
     source: data.DatasetSource, config: RunConfig, recorded: SplitRecord | None = None
 ) -> tuple[data.DatasetSource, data.Splits]:
-    """Return the data set, with a note if it has changed since the split was recorded, and the splits of a run."""
+    """Return the data set and the splits of a run. Notes are added on copies across splits, and on changes since the split was recorded."""
     if recorded is None:
-        return source, data.make_splits(source, config.data, config.seed)
-    splits, note = restore_splits(recorded, source)
-    return (replace(source, notes=(*source.notes, note)) if note else source), splits
+        splits, note = data.make_splits(source, config.data, config.seed), ""
+    else:
+        splits, note = restore_splits(recorded, source)
+    return replace(source, notes=(*source.notes, *([note] if note else []), *data.describe_near_copies(splits))), splits
 
 
 def make_trainer(setup: RunSetup) -> "Trainer":
