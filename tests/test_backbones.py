@@ -288,6 +288,16 @@ def test_a_normalization_has_its_formula(name, expected):
     np.testing.assert_allclose(np.asarray(model(x)), expected(x.astype("float64")), rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("side", [5, None])
+def test_the_normalization_equals_the_stock_layer_that_is_saved(side):
+    """The values are equal to the last bit, also for images of any size."""
+    model = keras.Model(images := keras.Input((side, side, 3)), normalize(images, "imagenet"))
+    x = np.random.default_rng(0).uniform(0, 255, (4, 5, 5, 3)).astype("float32")
+    plain = keras.models.model_from_json(model.to_json())
+    assert "call" not in vars(plain.get_layer("normalization"))
+    np.testing.assert_array_equal(model(x), plain(x))
+
+
 def test_every_normalization_is_tested():
     cases = test_a_normalization_has_its_formula.pytestmark[0].args[1]
     assert {name for name, _ in cases} == set(NORMALIZATIONS)

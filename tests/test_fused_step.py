@@ -9,7 +9,7 @@ import pytest
 from test_trainer import IMAGES, make_batches, make_trainer, remove_dropout
 
 from tl_keras.strategies import Phase
-from tl_keras.training import batch_norm
+from tl_keras.training import batch_norm, train_step
 
 ALL = dict.fromkeys(("stem", "body", "head"), "all")
 PHASES = {
@@ -50,6 +50,41 @@ def test_a_run_equals_one_with_stock_layers(phase, unbiased_variance, precision,
     assert [row["loss"] for row in history] == pytest.approx([row["loss"] for row in expected], rel=bound)
     for variable, other in zip(fused.model.weights, stock.model.weights, strict=True):
         np.testing.assert_allclose(variable, other, rtol=0, atol=bound * max(0.1, np.abs(other.numpy()).max()), err_msg=variable.path)
+
+
+def sixteen_bit_updates(directory, monkeypatch, minimum: int, **settings) -> tuple[list[str], list[np.ndarray]]:
+    """Return the dtypes of gradients that the compiled update gets, and the weights of a run where it gets those of `minimum` elements."""
+    monkeypatch.setattr(train_step, "MIN_SIXTEEN_BIT", minimum)
+    trainer = make_trainer(epochs=2, selection="last", **settings)
+    compiled, dtypes = trainer.optimizer._compiled_update, []
+    vars(trainer.optimizer)["_compiled_update"] = lambda *values: (dtypes.append(values[2].dtype.name), compiled(*values))
+    trainer.fit(make_batches(), directory)
+    return dtypes, [weight.numpy() for weight in trainer.model.weights]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_a_run_with_16_bit_gradients_equals_one_with_their_casts(optimizer, tmp_path, monkeypatch):
+    settings = {"phases": (PHASES["batch statistics"],), "optimizer": optimizer, "settings": {"precision": "mixed_bfloat16"}}
+    dtypes, weights = sixteen_bit_updates(tmp_path / "narrow", monkeypatch, 1, **settings)
+    none, expected = sixteen_bit_updates(tmp_path / "wide", monkeypatch, 10**9, **settings)
+    assert set(dtypes) == {"bfloat16"} and not none
+    for value, other in zip(weights, expected, strict=True):
+        np.testing.assert_allclose(value, other, rtol=0, atol=2e-2 * max(0.1, np.abs(other).max()))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"settings": {"precision": "mixed_bfloat16", "distribution": "mirrored"}},
+        {"settings": {"precision": "mixed_bfloat16"}, "accumulate_steps": 2},
+        {"settings": {"precision": "mixed_bfloat16"}, "clip_norm": 1.0},
+        {"settings": {"precision": "mixed_bfloat16", "xla": "on"}},
+        {"settings": {"precision": "float32"}},
+    ],
+    ids=["replicas", "accumulation", "clipping", "XLA", "float32"],
+)
+def test_gradients_that_are_summed_or_scaled_are_float32(settings, tmp_path, monkeypatch):
+    assert sixteen_bit_updates(tmp_path, monkeypatch, 1, phases=(PHASES["batch statistics"],), **settings)[0] == []
 
 
 def test_a_saved_model_has_equal_logits_in_plain_keras_and_trains_on_equally(tmp_path):

@@ -170,3 +170,22 @@ def test_the_kernel_equals_the_composed_update(name, settings):
     np.testing.assert_allclose(one, other, rtol=1e-4)
     for slot, expected in zip(kernel.slots, composed.slots, strict=True):
         np.testing.assert_allclose(slot, expected, rtol=2e-5)
+
+
+@pytest.mark.parametrize("clip_norm", [0.0, 1.0])
+@pytest.mark.parametrize(("name", "settings"), KERNELS, ids=str)
+def test_a_16_bit_gradient_updates_as_its_values_in_float32(name, settings, clip_norm):
+    """Weights and slots agree within the rounding of float32, over changes of the learning rate."""
+    config = TrainConfig(optimizer=name, clip_norm=clip_norm, **{"weight_decay": 0.0, **settings})
+    narrow, wide = (build_optimizer(config) for _ in range(2))
+    variables = [keras.Variable(START) for _ in range(2)]
+    for optimizer, variable in zip((narrow, wide), variables, strict=True):
+        optimizer.build([variable])
+    for values, learning_rate in zip(GRADIENTS, LEARNING_RATES, strict=True):
+        gradient = keras.ops.cast(values, "bfloat16")
+        for optimizer, variable, one in zip((narrow, wide), variables, (gradient, keras.ops.cast(gradient, "float32")), strict=True):
+            optimizer.learning_rate = learning_rate
+            optimizer.apply([one], [variable])
+    np.testing.assert_allclose(variables[0], variables[1], rtol=5e-6)
+    for slot, expected in zip(narrow.slots, wide.slots, strict=True):
+        np.testing.assert_allclose(slot, expected, rtol=2e-5)

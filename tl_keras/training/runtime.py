@@ -40,6 +40,11 @@ class Runtime:
         """Return the context in which variables are created."""
         return self.strategy.scope()
 
+    @property
+    def compiles_parts(self) -> bool:
+        """True if XLA compiles parts of the step: on CPUs, if it does not compile the whole step. On GPUs this was not measured."""
+        return self.device == "CPU" and not self.xla
+
     def __str__(self) -> str:
         return f"{self.device} ({processor()}), {self.precision}, XLA {'on' if self.xla else 'off'}, replicas {self.replicas}"
 

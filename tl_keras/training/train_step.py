@@ -14,6 +14,7 @@ from tl_keras.training.runtime import Runtime
 from tl_keras.training.tracing import AnyBatchSize
 
 Forward = Callable[..., Any]  # (images or features, training=...) -> logits, float32 (b, classes); a Keras model is one
+MIN_SIXTEEN_BIT = 2**19  # elements of a gradient: with fewer, a compiled update saves nothing
 TrainStep = Callable[[Any, Any, tf.Tensor, bool], tuple[tf.Tensor, tf.Tensor]]
 
 
@@ -37,6 +38,8 @@ def make_train_step(
         are updated if `is_last_batch` (a Python bool). A prediction is correct if target and logits have the same argmax.
     """
     strategy = runtime.strategy
+    # Sums over batches or replicas need float32.
+    keep_16_bits = runtime.compiles_parts and runtime.replicas == 1 and not use_accumulation
     sources = [variable.value for variable in variables]
     with runtime.scope():
         accumulators = [_local_zeros(source) for source in sources] if use_accumulation else []
@@ -50,7 +53,10 @@ def make_train_step(
             total = ops.sum(loss(targets, logits))
             objective = optimizer.scale_loss(total / num_examples)
         correct = ops.equal(ops.argmax(logits, axis=-1), ops.argmax(targets, axis=-1))
-        return total, ops.sum(ops.cast(correct, "float32")), tape.gradient(objective, sources)
+        gradients = tape.gradient(objective, sources)
+        if keep_16_bits:
+            gradients = [_uncast(gradient, source) for gradient, source in zip(gradients, sources, strict=True)]
+        return total, ops.sum(ops.cast(correct, "float32")), gradients
 
     def replica_step(images: tf.Tensor, targets: tf.Tensor, num_examples: tf.Tensor, is_last_batch: bool) -> Any:
         total, num_correct, gradients = compute_gradients(images, targets, num_examples)
@@ -68,6 +74,14 @@ def make_train_step(
         return strategy.reduce("SUM", total, axis=None), strategy.reduce("SUM", num_correct, axis=None)
 
     return AnyBatchSize(step)
+
+
+def _uncast(gradient: Any, source: tf.Variable) -> Any:
+    """Return the bfloat16 tensor that `gradient`, in a graph, is a cast of, if it is large: the optimizer casts it while it reads it."""
+    if isinstance(gradient, tf.Tensor) and gradient.op.type == "Cast" and source.shape.num_elements() >= MIN_SIXTEEN_BIT:
+        (narrow,) = gradient.op.inputs
+        return narrow if narrow.dtype == tf.bfloat16 else gradient
+    return gradient
 
 
 def _local_zeros(like: Any) -> tf.Variable:

@@ -300,8 +300,7 @@ class Trainer:
         """
         prefix = freezing.frozen_prefix(self.stages, phase)
         layers = [layer for stage, members in self.stages.items() if stage not in prefix for layer in members]
-        # XLA compiles the whole step where it is on. On GPUs the compiled GELU was not measured.
-        gelu_layers = layers if self.runtime.device == "CPU" and not self.runtime.xla else []
+        gelu_layers = layers if self.runtime.compiles_parts else []
 
         def fused(images: Any, training: bool) -> Any:
             with fused_batch_norm(layers, unbiased_variance=self._unbiased_variance), compiled_gelu(gelu_layers):
