@@ -31,6 +31,8 @@ from tl_keras.config import RunConfig  # noqa: E402
 from tl_keras.training.trainer import Trainer  # noqa: E402
 
 CASTS, UPDATE, OTHER = "cast", "update", "other"
+COMPILED = "compiled update and GELU"
+XLA_EVENT = "CpuExecutable::ExecuteAsyncOnStream"  # of a function that XLA compiled, which TensorFlow does not name
 
 # The first kind whose pattern matches the type of an operation is its kind, if any does.
 KIND_OF_OPERATION: Mapping[str, str] = {
@@ -70,6 +72,8 @@ def operation_kind(name: str, operation_type: str, layers: Mapping[str, keras.la
         layers: name -> layer of the model.
         optimizer: name of the optimizer, which its operations begin with.
     """
+    if operation_type == XLA_EVENT:
+        return COMPILED
     scopes = name.partition(":")[0].split("/")
     if optimizer in scopes:
         return UPDATE
@@ -80,12 +84,14 @@ def operation_kind(name: str, operation_type: str, layers: Mapping[str, keras.la
 
 
 def operation_times(space: XSpace) -> Iterator[tuple[str, str, float]]:
-    """Yield name, type and milliseconds of every operation that ran on a host."""
+    """Yield name, type and milliseconds of every operation that ran on a host; of a function that XLA compiled, both are `XLA_EVENT`."""
     for plane in space.planes:
         for event in (event for line in plane.lines for event in line.events):
             metadata = plane.event_metadata[event.metadata_id]
             if metadata.name.endswith(f":{metadata.display_name}") and metadata.display_name:
                 yield metadata.name, metadata.display_name, event.duration_ps / 1e9
+            elif metadata.name == XLA_EVENT:
+                yield XLA_EVENT, XLA_EVENT, event.duration_ps / 1e9
 
 
 def profile_operations(run: Callable[[], Any]) -> list[tuple[str, str, float]]:

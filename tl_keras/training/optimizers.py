@@ -80,7 +80,7 @@ class _TorchOptimizer(keras.optimizers.Optimizer):
         decay, l2 = (self.decoupled_decay, self.l2) if self._decays[index] else (0.0, 0.0)
         if gradient.dtype != variable.dtype:
             slots = [slot.value for slot in self.slots_of(index)]
-            self._compiled_update(variable, slots, gradient, learning_rate, tf.constant(decay), tf.constant(l2))
+            self._compiled_update(variable, slots, gradient, learning_rate, decay, l2)
             return
         if decay:
             self.assign(variable, variable * (1 - learning_rate * decay))
@@ -98,11 +98,12 @@ class _TorchOptimizer(keras.optimizers.Optimizer):
             slots: Sequence[tf.Variable],
             gradient: tf.Tensor,
             learning_rate: tf.Tensor,
-            decay: tf.Tensor,
-            l2: tf.Tensor,
+            decay: float,
+            l2: float,
         ) -> None:
-            decayed = variable * (1 - learning_rate * decay)
-            step, new_slots = self.formula(tf.cast(gradient, variable.dtype) + l2 * decayed, slots)
+            decayed = variable * (1 - learning_rate * decay) if decay else variable
+            gradient = tf.cast(gradient, variable.dtype)
+            step, new_slots = self.formula(gradient + l2 * decayed if l2 else gradient, slots)
             variable.assign(decayed - learning_rate * step)
             for slot, value in zip(slots, new_slots, strict=True):
                 slot.assign(value)
