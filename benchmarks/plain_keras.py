@@ -1,7 +1,7 @@
 """Plain Keras, after its guide "Transfer learning and fine-tuning": compile, fit, evaluate, in float32.
 
-The model is ours (`build_classifier`), so both sides compute the same function. Frozen layers have `trainable = False`, with
-which Keras also makes their batch norm use its running statistics.
+The model is a clone of ours (`build_classifier`), so both sides compute the same function, here with stock layers. Frozen layers have
+`trainable = False`, with which Keras also makes their batch norm use its running statistics.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from tl_keras.strategies import Phase
 
 def _model(work: Work, precision: str = "float32") -> keras.Model:
     keras.config.set_dtype_policy(precision)
-    return build_classifier(work.backbone, CLASSES, image_size=work.image_size)
+    return keras.models.clone_model(build_classifier(work.backbone, CLASSES, image_size=work.image_size))
 
 
 def _compile(model: keras.Model, work: Work, phase: Phase, jit_compile: bool | str = "auto") -> keras.Model:

@@ -1,13 +1,12 @@
-"""Plain PyTorch: torchvision's AlexNet and ResNet18, and the training loop of the source reports' scripts, in float32.
+"""Plain PyTorch: the training loop of the source reports' scripts, in float32.
 
-Names of modules are torchvision's. Frozen weights have `requires_grad=False`, so PyTorch omits gradients that are not needed. The
+Frozen weights have `requires_grad=False`, so PyTorch omits gradients that are not needed. The
 whole model is in train mode, as `model.train()` leaves it. The number of threads is torch's default.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import numpy as np
 import torch
@@ -16,95 +15,12 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.arrays import Arrays
+from benchmarks.torch_models import MODELS
 from benchmarks.work import CLASSES, LEARNING_RATE, MOMENTUM, Clock, Once, Outcome, Work, timed
-from tl_keras.backbones import HEAD
 from tl_keras.strategies import Phase
 
 MEAN = torch.tensor((0.485, 0.456, 0.406)).view(3, 1, 1)
 STD = torch.tensor((0.229, 0.224, 0.225)).view(3, 1, 1)
-
-
-class AlexNet(nn.Module):
-    """torchvision.models.alexnet (Krizhevsky 2014): images (b, 3, h, w) -> logits (b, num_classes)."""
-
-    def __init__(self, num_classes: int, filters: tuple[int, ...] = (64, 192, 384, 256, 256), units: int = 4096):
-        super().__init__()
-        a, b, c, d, e = filters
-        self.features = nn.Sequential(
-            nn.Conv2d(3, a, 11, 4, 2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2),
-            nn.Conv2d(a, b, 5, padding=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2),
-            nn.Conv2d(b, c, 3, padding=1), nn.ReLU(inplace=True),
-            nn.Conv2d(c, d, 3, padding=1), nn.ReLU(inplace=True),
-            nn.Conv2d(d, e, 3, padding=1), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2),
-        )  # fmt: skip
-        self.avgpool = nn.AdaptiveAvgPool2d(6)
-        self.classifier = nn.Sequential(
-            nn.Dropout(), nn.Linear(e * 36, units), nn.ReLU(inplace=True),
-            nn.Dropout(), nn.Linear(units, units), nn.ReLU(inplace=True),
-            nn.Linear(units, num_classes),
-        )  # fmt: skip
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.classifier(torch.flatten(self.avgpool(self.features(x)), 1))
-
-    def stages(self) -> dict[str, list[nn.Module]]:
-        """Return stage -> the modules with its weights."""
-        convolutions = {f"conv{number}": [self.features[index]] for number, index in enumerate((0, 3, 6, 8, 10), start=1)}
-        return convolutions | {"fc6": [self.classifier[1]], "fc7": [self.classifier[4]], HEAD: [self.classifier[6]]}
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and their shortcut."""
-
-    def __init__(self, inputs: int, filters: int, stride: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, filters, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(filters)
-        self.relu = nn.ReLU(inplace=True)
-        self.conv2 = nn.Conv2d(filters, filters, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(filters)
-        self.downsample = None
-        if stride > 1:
-            self.downsample = nn.Sequential(nn.Conv2d(inputs, filters, 1, stride, bias=False), nn.BatchNorm2d(filters))
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        shortcut = self.downsample(x) if self.downsample else x
-        x = self.relu(self.bn1(self.conv1(x)))
-        return self.relu(self.bn2(self.conv2(x)) + shortcut)
-
-
-class ResNet18(nn.Module):
-    """torchvision.models.resnet18 (He et al. 2015): images (b, 3, h, w) -> logits (b, num_classes)."""
-
-    def __init__(self, num_classes: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, 64, 7, 2, 3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
-        self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, 2, 1)
-        self.layer1 = nn.Sequential(BasicBlock(64, 64, 1), BasicBlock(64, 64, 1))
-        self.layer2 = nn.Sequential(BasicBlock(64, 128, 2), BasicBlock(128, 128, 1))
-        self.layer3 = nn.Sequential(BasicBlock(128, 256, 2), BasicBlock(256, 256, 1))
-        self.layer4 = nn.Sequential(BasicBlock(256, 512, 2), BasicBlock(512, 512, 1))
-        self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(512, num_classes)
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
-        return self.fc(torch.flatten(self.avgpool(x), 1))
-
-    def stages(self) -> dict[str, list[nn.Module]]:
-        """Return stage -> the modules with its weights."""
-        layers = {f"layer{number}": [getattr(self, f"layer{number}")] for number in (1, 2, 3, 4)}
-        return {"stem": [self.conv1, self.bn1], **layers, HEAD: [self.fc]}
-
-
-MODELS: dict[str, Callable[[int], nn.Module]] = {
-    "alexnet": AlexNet,
-    "alexnet_narrow": partial(AlexNet, filters=(16, 48, 96, 64, 64), units=384),
-    "resnet18": ResNet18,
-}
 
 
 def _loader(images: np.ndarray, labels: np.ndarray, batch_size: int, *, shuffle: bool) -> DataLoader:

@@ -13,7 +13,7 @@ FULL, QUICK, SMOKE = PROFILES = ("full", "quick", "smoke")
 EPOCHS = 10  # of a whole job
 PRODUCTS = "convolution and matrix product"  # the kind of operation in a profile that is arithmetic
 MODULES = {OURS: "ours", KERAS: "plain_keras", TORCH: "plain_torch"}
-PLAIN_TORCH_HAS = ("alexnet", "resnet18")
+PLAIN_TORCH_HAS = ("alexnet", "resnet18", "resnet50", "mobilenet", "vit_b16")  # those of torch_models.py
 Targets = Mapping[str, Mapping[str, float]]  # precision of ours -> side -> how many times faster than it ours is to be, at least
 
 

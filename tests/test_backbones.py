@@ -19,7 +19,7 @@ from tl_keras.backbones import (
     variables_by_path,
 )
 from tl_keras.backbones.layers import adaptive_average_pool
-from tl_keras.backbones.normalization import normalize
+from tl_keras.backbones.normalization import normalize, normalize_in_rows
 from tl_keras.backbones.registry import ATTENTION, BATCH_NORM, BIAS
 from tl_keras.errors import ConfigError
 from tl_keras.strategies.freezing import WEIGHT_GROUPS
@@ -289,13 +289,21 @@ def test_a_normalization_has_its_formula(name, expected):
 
 
 @pytest.mark.parametrize("side", [5, None])
-def test_the_normalization_equals_the_stock_layer_that_is_saved(side):
+def test_a_normalization_in_rows_equals_the_stock_layer_that_is_saved(side):
     """The values are equal to the last bit, also for images of any size."""
     model = keras.Model(images := keras.Input((side, side, 3)), normalize(images, "imagenet"))
-    x = np.random.default_rng(0).uniform(0, 255, (4, 5, 5, 3)).astype("float32")
+    normalize_in_rows(model)
     plain = keras.models.model_from_json(model.to_json())
-    assert "call" not in vars(plain.get_layer("normalization"))
+    assert ["call" in vars(one.get_layer("normalization")) for one in (model, plain)] == [True, False]
+    x = np.random.default_rng(0).uniform(0, 255, (4, 5, 5, 3)).astype("float32")
     np.testing.assert_array_equal(model(x), plain(x))
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"), [("tiny", ["normalization"]), ("mobilenet_0.25", ["normalization"]), ("efficientnet_b0", [])]
+)
+def test_a_classifier_normalizes_in_rows_unless_it_does_so_inside(name, expected):
+    assert [layer.name for layer in build_classifier(name, 2, image_size=32).layers if "call" in vars(layer)] == expected
 
 
 def test_every_normalization_is_tested():

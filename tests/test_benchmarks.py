@@ -2,6 +2,7 @@
 
 import builtins
 import json
+import math
 from dataclasses import replace
 from types import SimpleNamespace
 from unittest.mock import patch
@@ -13,7 +14,7 @@ from benchmarks import __main__ as command
 from benchmarks import arrays, measure, registry, startup, table, work
 from benchmarks.measure import Measured, Side
 from benchmarks.registry import KERAS, OURS, TORCH
-from tl_keras.backbones import BACKBONES
+from tl_keras.backbones import BACKBONES, build_classifier, stage_layers
 from tl_keras.errors import ConfigError
 from tl_keras.runs.resolve import resolve
 from tl_keras.strategies import Phase
@@ -264,9 +265,32 @@ class TestPlainTorch:
 
         return plain_torch
 
-    @pytest.mark.parametrize("name, expected", [("alexnet", 61_100_840), ("resnet18", 11_689_512)])
+    @pytest.mark.parametrize("name, expected", [("alexnet", 61_100_840), ("resnet18", 11_689_512), ("vit_b16", 86_567_656)])
     def test_parameters_equal_torchvision(self, plain_torch, name, expected):
         assert sum(weight.numel() for weight in plain_torch.MODELS[name](1000).parameters()) == expected
+
+    @pytest.mark.parametrize("name", registry.PLAIN_TORCH_HAS)
+    def test_every_stage_has_as_many_parameters_as_ours(self, plain_torch, name):
+        model = build_classifier(name, 10)
+        expected = {
+            stage: sum(math.prod(weight.shape) for layer in layers for weight in layer.trainable_weights)
+            for stage, layers in stage_layers(model, name).items()
+        }
+        stages = plain_torch.MODELS[name](10).stages()
+        assert expected == {stage: sum(weight.numel() for module in stages[stage] for weight in module.parameters()) for stage in expected}
+
+    @pytest.mark.parametrize("name", registry.PLAIN_TORCH_HAS)
+    def test_a_forward_pass_has_as_many_multiply_adds_as_ours(self, plain_torch, name):
+        import torch
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+        from torch.utils.flop_counter import FlopCounterMode
+
+        from benchmarks import ours
+
+        # The counter does not know the fused kernel of attention.
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter, torch.no_grad():
+            plain_torch.MODELS[name](10)(torch.zeros(1, 3, 224, 224))
+        assert counter.get_total_flops() / 2 == pytest.approx(ours.multiply_adds(name, 224)[0], rel=1e-3)
 
     @pytest.mark.parametrize("case, name", [("alexnet_64", "alexnet"), ("alexnet_224", "alexnet"), ("resnet18_224", "resnet18")])
     def test_logits_equal_torchvision(self, plain_torch, case, name):
@@ -282,7 +306,7 @@ class TestPlainTorch:
             found = model(torch.from_numpy(make_images(size)).permute(0, 3, 1, 2)).numpy()
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * expected.std())
 
-    @pytest.mark.parametrize("name", ["alexnet", "resnet18"])
+    @pytest.mark.parametrize("name", registry.PLAIN_TORCH_HAS)
     def test_stages_equal_ours_and_cover_every_weight(self, plain_torch, name):
         model = plain_torch.MODELS[name](10)
         stages = model.stages()

@@ -4,7 +4,7 @@ import importlib
 import re
 from typing import TYPE_CHECKING
 
-from tl_keras.backbones.normalization import normalize
+from tl_keras.backbones.normalization import normalize, normalize_in_rows
 from tl_keras.backbones.registry import INTERNAL, Backbone, get_backbone, resolve_image_size
 from tl_keras.backbones.stages import HEAD, LOGITS
 from tl_keras.errors import ConfigError
@@ -52,7 +52,9 @@ def build_classifier(
     import keras
 
     images, features = _features(backbone, size, stem, backbone.normalization if normalization == "weights" else normalization)
-    return keras.Model(images, _logits(features, num_classes, head, head_dropout), name=backbone.name)
+    model = keras.Model(images, _logits(features, num_classes, head, head_dropout), name=backbone.name)
+    normalize_in_rows(model)
+    return model
 
 
 def check_head(head: str, num_classes: int) -> None:
