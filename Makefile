@@ -16,7 +16,7 @@ endif
 
 .DEFAULT_GOAL := help
 EXPERIMENTS := $(filter-out part-a all,$(subst _,-,$(patsubst experiments/%.py,%,$(wildcard experiments/[!_]*.py))))
-.PHONY: help setup test test-slow test-exports docs fuzz coverage lint format embedded clean bench bench-quick report exp-part-a exp-all $(EXPERIMENTS:%=exp-%)
+.PHONY: help setup test test-slow test-exports docs fuzz coverage lint format embedded clean bench bench-steps bench-quick report exp-part-a exp-all $(EXPERIMENTS:%=exp-%)
 
 help: ## list the targets and variables
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -47,7 +47,10 @@ exp-all: setup ## every experiment, and a combined report; ARGS=--profile=smoke 
 bench: setup ## speed against plain Keras, and plain torch if it is installed (two hours)
 	$(RUN) -m benchmarks --profile=full $(if $(DATA_DIR),--data_dir="$(DATA_DIR)") $(ARGS)
 
-bench-quick: setup ## the same on fewer images (minutes)
+bench-steps: setup ## the full training steps of all networks (twenty minutes)
+	$(RUN) -m benchmarks --profile=steps $(if $(DATA_DIR),--data_dir="$(DATA_DIR)") $(ARGS)
+
+bench-quick: setup ## like bench, on fewer images (minutes)
 	$(RUN) -m benchmarks --profile=quick $(if $(DATA_DIR),--data_dir="$(DATA_DIR)") $(ARGS)
 
 report: setup ## write the reports of all experiments again, and combine them

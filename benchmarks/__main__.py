@@ -22,7 +22,10 @@ if TYPE_CHECKING:
     from benchmarks.table import Results
 
 FLAGS = {
-    "profile": (FULL, f"<{'|'.join(PROFILES)}>: the task's own sizes (two hours on two cores), five minutes, or a trial run"),
+    "profile": (
+        FULL,
+        f"<{'|'.join(PROFILES)}>: the task's own sizes (two hours on two cores), its training steps (twenty minutes), less of all (five minutes), or a trial run",
+    ),
     "rounds": (0, "rounds of each benchmark; 0: those of the profile"),
     "rows": ("", "names of the benchmarks to run, separated by commas; empty: all of the profile"),
     "data_dir": ("", "directory of prepared TFDS data sets, for the images of CIFAR-10; empty: random images"),

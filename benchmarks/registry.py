@@ -1,7 +1,7 @@
 """The benchmarks: the work of each, its size in each profile, and its targets."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from benchmarks.work import AUTO, BFLOAT16, FLOAT32, Work
 from tl_keras.errors import unknown
@@ -9,7 +9,7 @@ from tl_keras.errors import unknown
 OURS, KERAS, TORCH = "ours", "plain Keras", "plain torch"
 TRAIN_ON_BATCH, ONE_HEAD, ONE_RUN = "train_on_batch", "one head, same loop", "one head, a run"
 IN_MEMORY, LIVE = "all in memory", "new views"
-FULL, QUICK, SMOKE = PROFILES = ("full", "quick", "smoke")
+FULL, STEPS, QUICK, SMOKE = PROFILES = ("full", "steps", "quick", "smoke")
 EPOCHS = 10  # of a whole job
 PRODUCTS = "convolution and matrix product"  # the kind of operation in a profile that is arithmetic
 MODULES = {OURS: "ours", KERAS: "plain_keras", TORCH: "plain_torch"}
@@ -90,7 +90,7 @@ class Spec:
     Attributes:
         targets: for processors with and without units for bfloat16, which decide the precision of ours.
         seconds: what ours is to take at most; 0: there is no such limit.
-        full: its size in the profile `full`, the task's own.
+        full: its size in the profile `full`, the task's own. The profile `steps` has the training steps of `full` in fewer rounds.
         quick: its size in `quick`, if it has one. All benchmarks of it take five to six minutes on two cores with torch.
     """
 
@@ -207,7 +207,8 @@ def select_benchmarks(profile: str, names: Sequence[str] = ()) -> list[Benchmark
 
 
 def _size(spec: Spec, profile: str) -> Size | None:
-    return {FULL: spec.full, QUICK: spec.quick, SMOKE: SMOKE_SIZE}[profile]
+    steps = replace(spec.full, rounds=3) if spec.benchmark_type == "step" else None
+    return {FULL: spec.full, STEPS: steps, QUICK: spec.quick, SMOKE: SMOKE_SIZE}[profile]
 
 
 def _make_benchmark(spec: Spec, profile: str) -> Benchmark:

@@ -104,6 +104,12 @@ def test_targets_are_those_of_the_precision(measured):
     assert "| 2 [2, 3] | 1.2 reached |" in table.markdown(record_of(in_float32))
 
 
+def test_the_profile_of_steps_has_the_steps_of_full():
+    full = {benchmark.name: benchmark.work for benchmark in registry.select_benchmarks(registry.FULL)}
+    steps = {benchmark.name: benchmark.work for benchmark in registry.select_benchmarks(registry.STEPS)}
+    assert steps == {name: work for name, work in full.items() if "-step" in name} and len(steps) == 11
+
+
 def test_profiles_have_a_table_with_the_ratio_of_a_perfect_rest(measured):
     profiled = replace(measured, shares={registry.PRODUCTS: 0.5, "cast": 0.485, "other": 0.015})
     lines = table.markdown(record_of(profiled)).splitlines()
