@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 FLAGS = {
     "profile": (
         FULL,
-        f"<{'|'.join(PROFILES)}>: the task's own sizes (two hours on two cores), its training steps (twenty minutes), less of all (five minutes), or a trial run",
+        f"<{'|'.join(PROFILES)}>: the task's own sizes (two hours on two cores), its training steps (twenty minutes), less of everything "
+        "(five minutes), or a trial run",
     ),
     "rounds": (0, "rounds of each benchmark; 0: those of the profile"),
     "rows": ("", "names of the benchmarks to run, separated by commas; empty: all of the profile"),
