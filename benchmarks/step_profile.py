@@ -31,7 +31,7 @@ from tl_keras.config import RunConfig  # noqa: E402
 from tl_keras.training.trainer import Trainer  # noqa: E402
 
 CASTS, UPDATE, OTHER = "cast", "update", "other"
-COMPILED = "compiled update and GELU"
+COMPILED = "compiled updates and activations"
 XLA_EVENT = "CpuExecutable::ExecuteAsyncOnStream"  # of a function that XLA compiled, which TensorFlow does not name
 
 # The first kind whose pattern matches the type of an operation is its kind, if any does.

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+from tl_keras.training.activations import compiled_activations
 from tl_keras.training.batch_norm import fused_batch_norm
 from tl_keras.training.exchanged_calls import exchanged_calls
-from tl_keras.training.gelu import compiled_gelu
 
 X = np.ones((2, 3), np.float32)
 
@@ -53,7 +53,7 @@ def test_a_failure_restores_the_layers_before_it():
     ("layer_type", "options", "exchange"),
     [
         (keras.layers.BatchNormalization, {}, fused_batch_norm),
-        (keras.layers.Dense, {"units": 3, "activation": "gelu", "kernel_initializer": "identity"}, compiled_gelu),
+        (keras.layers.Dense, {"units": 3, "activation": "gelu", "kernel_initializer": "identity"}, compiled_activations),
     ],
     ids=["batch norm", "gelu"],
 )

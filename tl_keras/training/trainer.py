@@ -19,12 +19,12 @@ from tl_keras.config import TrainConfig
 from tl_keras.errors import DamagedError
 from tl_keras.strategies import Phase, freezing
 from tl_keras.training import checkpoint
+from tl_keras.training.activations import compiled_activations
 from tl_keras.training.batch_norm import fused_batch_norm
 from tl_keras.training.collapse import CollapseDetector
 from tl_keras.training.ema import ExponentialMovingAverage
 from tl_keras.training.epoch_meter import EpochMeter
 from tl_keras.training.evaluation import compute_metrics, make_predict, predict_logits
-from tl_keras.training.gelu import compiled_gelu
 from tl_keras.training.losses import Loss
 from tl_keras.training.optimizers import build_optimizer
 from tl_keras.training.runtime import Runtime
@@ -300,10 +300,10 @@ class Trainer:
         """
         prefix = freezing.frozen_prefix(self.stages, phase)
         layers = [layer for stage, members in self.stages.items() if stage not in prefix for layer in members]
-        gelu_layers = layers if self.runtime.compiles_parts else []
+        compiled_layers = layers if self.runtime.compiles_parts else []
 
         def fused(images: Any, training: bool) -> Any:
-            with fused_batch_norm(layers, unbiased_variance=self._unbiased_variance), compiled_gelu(gelu_layers):
+            with fused_batch_norm(layers, unbiased_variance=self._unbiased_variance), compiled_activations(compiled_layers):
                 return forward(images, training=training)
 
         return fused

@@ -1,4 +1,4 @@
-"""The compiled GELU: equal to Keras's within rounding, in every kind of layer and on replicas, and gone after the trace."""
+"""Compiled activations: equal to Keras's, in every kind of layer and on replicas, and gone after the trace."""
 
 from dataclasses import replace
 
@@ -11,8 +11,9 @@ from test_trainer import make_batches
 
 from tl_keras.config import RuntimeConfig
 from tl_keras.strategies import build_phases
+from tl_keras.training import activations
 from tl_keras.training import trainer as trainer_module
-from tl_keras.training.gelu import GELU, compiled_gelu
+from tl_keras.training.activations import GELU, compiled_activations
 from tl_keras.training.losses import build_loss
 from tl_keras.training.runtime import make_runtime
 
@@ -53,23 +54,51 @@ def test_values_and_gradients_equal_those_of_keras(kind, dtype):
     layer = LAYERS[kind](dtype)
     layer.build(X.shape)
     expected = value_and_gradient(layer, X)
-    with compiled_gelu([layer]):
+    with compiled_activations([layer]):
         values = value_and_gradient(layer, X)
     for value, reference in zip(values, expected, strict=True):
         np.testing.assert_allclose(value, reference, atol=ROUNDING[dtype], rtol=ROUNDING[dtype])
 
 
+RELUS = {
+    "ReLU": lambda dtype: keras.layers.ReLU(dtype=dtype),
+    "ReLU6": lambda dtype: keras.layers.ReLU(6, dtype=dtype),
+    "Dense": lambda dtype: keras.layers.Dense(12, "relu", kernel_initializer="identity", dtype=dtype),
+    "Activation": lambda dtype: keras.layers.Activation("relu", dtype=dtype),
+    "leaky": lambda dtype: keras.layers.ReLU(negative_slope=0.1, dtype=dtype),
+    "other top": lambda dtype: keras.layers.ReLU(2, dtype=dtype),
+    "threshold": lambda dtype: keras.layers.ReLU(threshold=1, dtype=dtype),
+}
+
+
+@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.parametrize("kind", RELUS)
+def test_a_relu_and_its_gradient_equal_those_of_keras(kind, dtype, monkeypatch):
+    """The compiled gradient is used in bfloat16 only, and only for what it computes."""
+    used = []
+    compile_gradient = activations._with_compiled_gradient
+    monkeypatch.setattr(activations, "_with_compiled_gradient", lambda *values: used.append(values) or compile_gradient(*values))
+    layer = RELUS[kind](dtype)
+    layer.build(X.shape)
+    expected = value_and_gradient(layer, X)
+    with compiled_activations([layer]):
+        values = value_and_gradient(layer, X)
+    for value, reference in zip(values, expected, strict=True):
+        np.testing.assert_array_equal(value, reference)
+    assert bool(used) is (dtype == "mixed_bfloat16" and kind in ("ReLU", "ReLU6", "Dense", "Activation"))
+
+
 def test_the_compiled_function_is_used(monkeypatch):
-    monkeypatch.setattr("tl_keras.training.gelu._compiled", lambda: lambda x: x + 1)
+    monkeypatch.setattr("tl_keras.training.activations._compiled_gelu", lambda: lambda x: x + 1)
     layer = LAYERS["Dense"]("float32")
-    with compiled_gelu([layer]):
+    with compiled_activations([layer]):
         np.testing.assert_allclose(layer(np.float32(X)), X + 1, rtol=1e-6)
 
 
 def test_a_layer_is_as_before_after_the_block_and_after_an_error():
     layer, other = LAYERS["Dense"]("float32"), keras.layers.Dense(3, keras.activations.silu)
     config = layer.get_config()
-    with pytest.raises(tf.errors.InvalidArgumentError), compiled_gelu([layer, other]):
+    with pytest.raises(tf.errors.InvalidArgumentError), compiled_activations([layer, other]):
         assert "call" in vars(layer) and "call" not in vars(other)
         assert layer.get_config() == config
         layer(np.float32(X))
@@ -91,6 +120,6 @@ def losses(distribution: str, directory) -> list[float]:
 
 def test_training_equals_that_with_the_gelu_of_keras_and_on_replicas(tmp_path, monkeypatch):
     one, two = losses("none", tmp_path / "one"), losses("mirrored", tmp_path / "two")
-    monkeypatch.setattr("tl_keras.training.gelu.GELU", object())  # no layer has it, so none is exchanged
+    monkeypatch.setattr("tl_keras.training.activations.GELU", object())  # no layer has it, so none is exchanged
     stock = losses("none", tmp_path / "stock")
     assert one == pytest.approx(stock, rel=1e-5) and two == pytest.approx(stock, rel=1e-5)
