@@ -274,7 +274,7 @@ def _select_rows(rows: list[RunSpec], labels: Sequence[str]) -> list[RunSpec]:
     known = [row.label for row in rows]
     for label in labels:
         if label not in known:
-            raise ConfigError(str(unknown("row", label, known)), setting="rows", value=label)
+            raise unknown("row", label, known, setting="rows", value=label)
     return [row for row in rows if row.label in labels] if labels else rows
 
 
