@@ -15,7 +15,7 @@ from tl_keras.config import RuntimeConfig
 from tl_keras.data.sampling import batch_sizes
 from tl_keras.errors import DamagedError, TrainingError
 from tl_keras.strategies import Phase, build_phases, freezing
-from tl_keras.training import checkpoint
+from tl_keras.training import checkpoint, train_step
 from tl_keras.training import trainer as trainer_module
 from tl_keras.training.epoch_meter import EpochMeter
 from tl_keras.training.evaluation import compute_metrics, predict_logits
@@ -92,11 +92,14 @@ GRADUAL = (
         pytest.param(3, {"optimizer": "sgd", "learning_rate": 1.0, "selection": "best"}, marks=pytest.mark.slow),
         (3, {"optimizer": "sgd", "nesterov": True, "l2": 0.01, "accumulate_steps": 2, "schedule": "one_cycle"}),
         (4, {"optimizer": "adam", "clip_norm": 0.1, "ema": 0.9, "accumulate_steps": 2}),
+        (2, {"optimizer": "adamw", "settings": {"precision": "mixed_bfloat16"}}),
+        pytest.param(3, {"optimizer": "sgd", "nesterov": True, "settings": {"precision": "mixed_bfloat16"}}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
-def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(tmp_path, kill_after, chosen):
+def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_one(tmp_path, kill_after, chosen, monkeypatch):
     """After a kill in any epoch, at phase boundaries too: weights, moments, history and audits are equal."""
+    monkeypatch.setattr(train_step, "MIN_SIXTEEN_BIT", 1)
 
     def kill(progress):
         if progress.epoch == kill_after + 1:
